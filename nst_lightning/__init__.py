@@ -1,0 +1,23 @@
+"""Optimisation-based neural style transfer as a PyTorch Lightning project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nst_lightning.api import stylize
+    from nst_lightning.modules import StyleTransfer
+
+__all__ = ["StyleTransfer", "stylize"]
+
+_HOMES = {"StyleTransfer": "nst_lightning.modules", "stylize": "nst_lightning.api"}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: `nst --help` has to answer before torch could be imported.
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,7 @@
+"""What happens around the optimisation: pictures on disk, curves in TensorBoard, a progress bar."""
+
+from nst_lightning.callbacks.image import ImageWriter
+from nst_lightning.callbacks.progress import ProgressBar
+from nst_lightning.callbacks.tensorboard import TensorBoardWriter
+
+__all__ = ["ImageWriter", "ProgressBar", "TensorBoardWriter"]

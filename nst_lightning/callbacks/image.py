@@ -1,0 +1,90 @@
+"""Writes the output pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from nst_lightning import images
+from nst_lightning.data import PairDataModule, Step
+from nst_lightning.errors import InputError
+from nst_lightning.modules import ImageOptimization
+
+
+class ImageWriter(Callback):
+    """Writes each pair's picture when it is finished, every k steps where asked, and when a run is broken off.
+
+    The finished picture is `<root>/<pair>.png`, those on the way are `<root>/steps/<pair>/<step>.png`, with
+    the trainer's `default_root_dir` as root. Settings and seed stand in the files' metadata.
+
+    Args:
+        file: Where to write the finished picture of the only pair instead; the suffix gives the format.
+        every: The number of steps between the pictures on the way, >= 1; None writes none.
+        overwrite: Whether a finished picture may replace a file.
+
+    Raises:
+        InputError: If `every` is below 1.
+    """
+
+    def __init__(self, file: str | Path | None = None, every: int | None = None, overwrite: bool = False) -> None:
+        if every is not None and every < 1:
+            msg = f"save_every must be at least 1, got {every}"
+            raise InputError(msg)
+        self.file = None if file is None else Path(file)
+        self.every = every
+        self.overwrite = overwrite
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that the pictures can be written before an hour of work is spent on them.
+
+        Raises:
+            ImageError: If a folder cannot be written to.
+            InputError: If one file is to hold several pairs.
+        """
+        images.check_writable(trainer.default_root_dir if self.file is None else self.file.parent)
+        data = _data(trainer)
+        if self.file is not None and len(data.pairs) > 1:
+            msg = f"{self.file}: one file cannot hold {len(data.pairs)} pairs; name a folder as output"
+            raise InputError(msg)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        """Writes what is due after a step."""
+        if batch.is_last:
+            self._write(trainer, pl_module, batch, None)
+        elif self.every is not None and (batch.index + 1) % self.every == 0:
+            self._write(trainer, pl_module, batch, batch.index + 1)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Writes the picture as it is when the run is interrupted by hand."""
+        data = _data(trainer)
+        if isinstance(exception, KeyboardInterrupt) and 0 < trainer.global_step < len(data.train_dataloader()):
+            step = data.train_dataloader().step(trainer.global_step - 1)
+            self._write(trainer, pl_module, step, step.index + 1)
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, number: int | None) -> None:
+        assert isinstance(pl_module, ImageOptimization)
+        root = Path(trainer.default_root_dir)
+        results, alphas = pl_module.result.cpu(), step.batch.alphas(step.stage)
+        for pair, rgb, alpha in zip(step.batch.pairs, results, alphas, strict=True):
+            if number is not None:
+                path, overwrite = root / "steps" / pair.name / f"{number:06d}.png", True
+            else:
+                path, overwrite = self.file or root / f"{pair.name}.png", self.overwrite
+            images.write(path, rgb[None], alpha, self._metadata(trainer, pl_module, step), overwrite)
+
+    @staticmethod
+    def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step) -> dict[str, str]:
+        settings = {**_data(trainer).settings, **pl_module.settings, "step": step.index + 1}
+        return {"Software": "nst-lightning", "nst_lightning": json.dumps(settings)}
+
+
+def _data(trainer: L.Trainer) -> PairDataModule:
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, PairDataModule)
+    return data

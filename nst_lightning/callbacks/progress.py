@@ -1,0 +1,104 @@
+"""The progress bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import lightning as L
+from lightning.pytorch import callbacks
+from tqdm import tqdm
+
+from nst_lightning.data import Step, Timeline
+from nst_lightning.modules import ImageOptimization
+
+
+class ProgressBar(callbacks.ProgressBar):
+    """Shows pair, stage, step, loss and the time left.
+
+    The time left counts pixels, not steps, for a step of the last stage takes many times one of the first.
+
+    Args:
+        interval: Seconds between two refreshes, >= 0; by default a fifth of a second on a terminal and ten
+            seconds in a file.
+    """
+
+    def __init__(self, interval: float | None = None) -> None:
+        super().__init__()
+        on_terminal = 0.2 if sys.stderr.isatty() else 10.0
+        self.interval = on_terminal if interval is None else interval
+        self._enabled = True
+        self._bar: Any = None  # a tqdm
+        self._began = 0.0
+        self._shown = 0.0
+        self._first = 0
+
+    def disable(self) -> None:
+        """Shows nothing from now on: what Lightning asks of the processes beside the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Shows the bar."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begins where the run does, which after a resume is not at 0."""
+        timeline = _timeline(trainer)
+        self._first = timeline.start
+        self._began = time.monotonic()
+        self._bar = tqdm(
+            total=len(timeline),
+            initial=timeline.start,
+            disable=not self._enabled,
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        """Refreshes the bar where it is time to."""
+        done = trainer.global_step
+        now = time.monotonic()
+        timeline = _timeline(trainer)
+        if self._bar is None or self._bar.disable or (now - self._shown < self.interval and done < len(timeline)):
+            return  # reading the loss would make a GPU wait
+        assert isinstance(pl_module, ImageOptimization)
+        self._shown = now
+        self._bar.n = done
+        self._bar.set_description_str(describe(batch, timeline), refresh=False)
+        left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(self._first, done)
+        loss = pl_module.losses["total"].mean().item()
+        self._bar.set_postfix_str(f"left {timedelta(seconds=round(left))}, loss {loss:.3g}", refresh=False)
+        self._bar.refresh()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Closes the bar."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Closes the bar, so that the message stands on a line of its own."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def describe(step: Step, timeline: Timeline) -> str:
+    """Returns what is being done in a few words: the pair, its place in the run, and the stage."""
+    pairs = step.batch.pairs
+    others = f" +{len(pairs) - 1}" if len(pairs) > 1 else ""
+    batches = f" ({step.batch_index + 1}/{len(timeline.batches)})" if len(timeline.batches) > 1 else ""
+    height, width = step.batch.output_size(step.stage)
+    stage = f"stage {step.stage_index + 1}/{len(step.stages)}, {width}x{height} px"
+    return f"{pairs[0].name}{others}{batches}, {stage}"
+
+
+def _timeline(trainer: L.Trainer) -> Timeline:
+    timeline = trainer.train_dataloader
+    assert isinstance(timeline, Timeline)
+    return timeline

@@ -1,0 +1,112 @@
+"""Curves and pictures in TensorBoard, one run directory a pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from nst_lightning.data import PairDataModule, Step
+from nst_lightning.errors import InputError
+from nst_lightning.modules import ImageOptimization
+
+
+class TensorBoardWriter(Callback):
+    """Writes every pair's losses, pictures and settings to `<root>/tensorboard/<pair>`.
+
+    The root is the trainer's `default_root_dir`. Tags are alike for every pair, so that the curves of many runs
+    overlay in a handful of charts: `loss/total` and its weighted parts, `score/<group>/<layer>` unweighted,
+    `image/output`, `image/content`, `image/style`.
+
+    Args:
+        scalars_every: Steps between two points of a curve, >= 1.
+        images_every: Steps between two pictures, >= 1.
+
+    Raises:
+        InputError: If either is below 1.
+    """
+
+    def __init__(self, scalars_every: int = 10, images_every: int = 50) -> None:
+        for name, value in (("scalars_every", scalars_every), ("images_every", images_every)):
+            if value < 1:
+                msg = f"{name} must be at least 1, got {value}"
+                raise InputError(msg)
+        self.scalars_every = scalars_every
+        self.images_every = images_every
+        self._writers: dict[str, SummaryWriter] = {}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step, batch_idx: int
+    ) -> None:
+        """Opens the run directories of pairs that begin or go on after a resume."""
+        if self._writers:
+            return
+        root = Path(trainer.default_root_dir) / "tensorboard"
+        for pair in batch.batch.pairs:
+            # Steps after the resumed one are hidden: they are about to be taken again.
+            self._writers[pair.name] = SummaryWriter(str(root / pair.name), purge_step=batch.index + 1)
+        if batch.index == 0:
+            self._write_sources(batch)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        """Writes what is due after a step, and closes the run directories after the last."""
+        assert isinstance(pl_module, ImageOptimization)
+        step = batch.index + 1
+        if step % self.scalars_every == 0 or step == 1 or batch.is_last:
+            self._write_losses(pl_module, batch, step)
+        if step % self.images_every == 0 or batch.is_last:
+            for pair, image in zip(batch.batch.pairs, pl_module.result.cpu(), strict=True):
+                self._writers[pair.name].add_image("image/output", image, step)
+        if batch.is_last:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            assert isinstance(data, PairDataModule)
+            self._write_settings({**data.settings, **pl_module.settings}, pl_module, batch)
+            self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Closes the run directories."""
+        self._close()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Closes the run directories of a run that was stopped before its last step."""
+        self._close()
+
+    def _write_sources(self, step: Step) -> None:
+        contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
+        for pair, content, of_pair in zip(step.batch.pairs, contents, styles, strict=True):
+            writer = self._writers[pair.name]
+            writer.add_image("image/content", content, 0)
+            for index, style in enumerate(of_pair):
+                writer.add_image("image/style" if index == 0 else f"image/style_{index + 1}", style[0], 0)
+
+    def _write_losses(self, module: ImageOptimization, step: Step, number: int) -> None:
+        for index, pair in enumerate(step.batch.pairs):
+            for tag, value in _values(module.losses, index).items():
+                self._writers[pair.name].add_scalar(tag, value, number)
+
+    def _write_settings(self, settings: dict[str, Any], module: ImageOptimization, step: Step) -> None:
+        for index, pair in enumerate(step.batch.pairs):
+            values = {"final/" + tag: value for tag, value in _values(module.losses, index).items()}
+            writer = self._writers[pair.name]
+            # add_hparams would open a run directory of its own for them.
+            for summary in hparams({**settings, "pair": pair.name}, values):  # type: ignore[no-untyped-call]
+                writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+            for tag, value in values.items():
+                writer.add_scalar(tag, value, step.index + 1)
+
+    def _close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+
+def _values(losses: dict[str, Tensor], index: int) -> dict[str, float]:
+    """Returns one image's losses by tag: the weighted sums under `loss`, the terms' scores under `score`."""
+    return {("score/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}

@@ -1,0 +1,433 @@
+"""Image files in, float tensors out, and back again, without a silent loss in either direction."""
+
+import functools
+import io
+import json
+import os
+import secrets
+import struct
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from torch import Tensor
+from torch.nn import functional as F
+
+from nst_lightning.errors import InputError
+
+MAX_SIDE = 16_384  # px
+MIN_SIDE = 16  # px; below it the deep layers of a network have nothing left to see
+Source: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+_ENCODERS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_deflate"},
+}
+_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_IMAGE_DESCRIPTION = 0x010E  # the EXIF tag that every format but PNG keeps its metadata in
+_IN_MEMORY = "image"
+_PILLOW_SETTINGS = threading.Lock()
+
+
+class ImageError(InputError):
+    """An image that cannot be read or written; one line: the file, what came and what is allowed."""
+
+
+@dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
+class Picture:
+    """An image that was read, on the CPU.
+
+    Attributes:
+        rgb: (1, 3, H, W), float32 sRGB in [0, 1], composited over white where the source was transparent.
+        alpha: (1, 1, H, W), float32 opacity in [0, 1]; None where the source was opaque throughout.
+        name: The file's name without folder and suffix; "image" for a source that was in memory.
+    """
+
+    rgb: Tensor
+    alpha: Tensor | None
+    name: str
+
+
+def read(source: Source) -> Picture:
+    """Reads the (first) image of a source, upright, in sRGB and composited over white.
+
+    Takes every mode of Pillow and applies EXIF orientation and ICC profile. 16-bit greyscale keeps its depth,
+    unless a profile is applied, which takes 8 bits; 16-bit colour comes from Pillow at 8 bits. A Pillow image
+    takes the same route as a file. A tensor is copied: (3, H, W) or (1, 3, H, W), 4 channels for RGBA, float
+    in [0, 1] or uint8.
+
+    Raises:
+        ImageError: If the source cannot be read, or a side is below `MIN_SIDE` or above `MAX_SIDE` pixels.
+
+    Warns:
+        UserWarning: If an ICC profile or the EXIF orientation is broken, and therefore ignored.
+    """
+    if isinstance(source, Tensor):
+        rgb, alpha = _from_tensor(source)
+    elif isinstance(source, Image.Image):
+        with _decoding(_IN_MEMORY):
+            _check_size(source.height, source.width, _IN_MEMORY)
+            source.load()
+        rgb, alpha = _from_pil(source, _IN_MEMORY)
+    elif isinstance(source, (str, os.PathLike)):
+        with _opened(Path(source)) as image:
+            _check_size(image.height, image.width, str(Path(source)))
+            image.load()
+        rgb, alpha = _from_pil(image, str(Path(source)))
+    else:
+        kind = type(source).__name__
+        raise ImageError(f"{_IN_MEMORY}: got {kind}; expected a path, a Pillow image or a tensor")
+    name = Path(source).stem if isinstance(source, (str, os.PathLike)) else _IN_MEMORY
+    if alpha is None or bool((alpha == 1).all()):
+        return Picture(rgb, None, name)
+    return Picture(rgb * alpha + (1 - alpha), alpha, name)
+
+
+def fit(height: int, width: int, long_side: int, upscale: bool = False) -> tuple[int, int]:
+    """Returns the (H, W) in pixels with the same aspect whose longer side is `long_side`.
+
+    An image that is already smaller keeps its size unless `upscale` is set; no side falls below 1.
+
+    Raises:
+        ValueError: If a length is below 1.
+    """
+    if min(height, width, long_side) < 1:
+        raise ValueError(f"{height} x {width} px, long side {long_side} px: all must be at least 1")
+    longest = max(height, width)
+    if longest <= long_side and not upscale:
+        return height, width
+    return max(1, round(height * long_side / longest)), max(1, round(width * long_side / longest))
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes (N, C, H, W) float to exactly `size` = (H, W) pixels: bicubic, antialiased, as Pillow does it.
+
+    Bicubic overshoots at edges and nothing is clamped here: the result can leave the range of the input. A
+    tensor that has the size already is returned as it is.
+    """
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True)
+
+
+def to_pil(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
+    """Converts (1, 3, H, W) or (3, H, W) float to an 8-bit RGB image: clamped to [0, 1], rounded to nearest.
+
+    With `alpha`, (1, 1, H, W) or (1, H, W), it is RGBA; the colours stay as they are, not divided by alpha.
+
+    Raises:
+        ImageError: If a shape or dtype is not as above, or a value is not finite.
+    """
+    return _to_pil(rgb, alpha, _IN_MEMORY)
+
+
+def write(
+    path: str | os.PathLike[str],
+    rgb: Tensor,
+    alpha: Tensor | None = None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a tensor as an 8-bit sRGB file that appears complete or not at all, and returns its path.
+
+    The suffix decides: .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, without alpha) and .webp lossy at
+    quality 95. Missing folders are created. Equal content gives identical bytes.
+
+    Args:
+        path: The file to write.
+        rgb: (1, 3, H, W) or (3, H, W), float; clamped to [0, 1].
+        alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; JPEG drops it, as `rgb` is composited already.
+        metadata: Texts to store with the image; `read_metadata` returns them.
+        overwrite: Whether a file that exists already may be replaced.
+
+    Raises:
+        ImageError: If an argument is not as above, or the file exists or cannot be written.
+    """
+    target = Path(path)
+    form = _FORMATS.get(target.suffix.lower())
+    if form is None:
+        raise ImageError(f"{target}: has suffix {target.suffix!r}; allowed are {', '.join(_FORMATS)}")
+    image = _to_pil(rgb, None if form == "JPEG" else alpha, str(target))
+    options = _ENCODERS[form] | _metadata_options(form, metadata, str(target))
+    check_writable(target.parent)
+    try:
+        if target.exists() and not overwrite:
+            raise FileExistsError
+        with _temporary(target.parent) as temporary:
+            with temporary.open("xb") as stream:
+                image.save(stream, format=form, icc_profile=_srgb_profile(), **options)
+            _move(temporary, target, overwrite)
+    except FileExistsError as err:
+        raise ImageError(f"{target}: exists already; pass overwrite=True to replace it") from err
+    except (OSError, ValueError, KeyError, struct.error) as err:
+        raise ImageError(f"{target}: cannot be written as {form} ({_reason(err)})") from err
+    return target
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns the texts that `write` stored in a file; empty where there are none.
+
+    Raises:
+        ImageError: If the file is not an image, or damaged.
+    """
+    with _opened(Path(path)) as image:
+        if isinstance(image, PngImageFile):
+            return {str(key): str(text) for key, text in image.text.items()}
+        description = image.getexif().get(_IMAGE_DESCRIPTION)
+    try:
+        found = json.loads(str(description))
+    except ValueError:  # none, or one that a camera or another program wrote
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Creates the folder if missing, and for a moment a file in it: a run should fail now, not at its end.
+
+    Raises:
+        ImageError: If a file cannot be created there.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder) as probe:
+            probe.write_bytes(b"\0")  # an empty file would still fit on a disk that is full
+    except (OSError, ValueError) as err:
+        blocked = isinstance(err, (FileExistsError, NotADirectoryError))
+        reason = "a file is in the way" if blocked else _reason(err)
+        raise ImageError(f"{folder}: cannot create files there ({reason}); choose a writable folder") from err
+
+
+# ---- reading ----
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image in a file, its pixels not decoded yet."""
+    try:
+        stream = path.open("rb")
+    except (OSError, ValueError) as err:  # ValueError: a null character in the path
+        raise ImageError(f"{path}: cannot be opened ({_reason(err)}); expected an image file") from err
+    with stream, _decoding(str(path)):
+        if stream.peek(1) == b"":
+            raise ImageError(f"{path}: is empty (0 bytes); expected an image file")
+        yield Image.open(stream)
+
+
+@contextmanager
+def _decoding(label: str) -> Iterator[None]:
+    """Pillow with our own limits, and everything it raises as an `ImageError`."""
+    # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here;
+    # its leniency, which other libraries switch on, pads a truncated file with grey.
+    with _PILLOW_SETTINGS, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_SIDE**2, False
+        try:
+            yield
+        except ImageError:
+            raise
+        except UnidentifiedImageError as err:
+            raise ImageError(f"{label}: is not an image in a format that Pillow reads") from err
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as err:
+            allowed = f"at most {MAX_SIDE} px a side are allowed"
+            raise ImageError(f"{label}: has more than {MAX_SIDE} x {MAX_SIDE} px; {allowed}") from err
+        except Exception as err:  # the decoders raise nearly anything over a damaged file
+            raise ImageError(f"{label}: cannot be decoded, damaged or truncated ({_reason(err)})") from err
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _check_size(height: int, width: int, label: str) -> None:
+    if not (MIN_SIDE <= min(height, width) and max(height, width) <= MAX_SIDE):
+        allowed = f"{MIN_SIDE} to {MAX_SIDE} px a side are allowed"
+        raise ImageError(f"{label}: is {width} px wide and {height} px high; {allowed}")
+
+
+def _from_tensor(source: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Straight (not composited) colour and opacity of a tensor, copied."""
+    got = f"{_IN_MEMORY}: got a tensor of shape {tuple(source.shape)} and {source.dtype}"
+    allowed = "expected (3, H, W) or (1, 3, H, W), 4 channels for RGBA, float in [0, 1] or uint8"
+    image = source.detach()[None] if source.ndim == 3 else source.detach()
+    good_shape = image.ndim == 4 and image.shape[0] == 1 and image.shape[1] in (3, 4)
+    if not (good_shape and (image.dtype == torch.uint8 or image.is_floating_point())):
+        raise ImageError(f"{got}; {allowed}")
+    _check_size(image.shape[2], image.shape[3], _IN_MEMORY)
+    image = image.to("cpu", torch.float32, copy=True)
+    image = image / 255 if source.dtype == torch.uint8 else image
+    low, high = (float(bound) for bound in image.aminmax())
+    if not (0 <= low and high <= 1):  # also true of NaN, which aminmax passes on
+        raise ImageError(f"{got}, in [{low:.4g}, {high:.4g}]; {allowed}")
+    return image[:, :3], image[:, 3:] if image.shape[1] == 4 else None
+
+
+def _from_pil(image: Image.Image, label: str) -> tuple[Tensor, Tensor | None]:
+    """Straight (not composited) sRGB colour and opacity of an image that has been decoded."""
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as err:  # a broken EXIF block raises nearly anything, over pixels that are fine
+        warnings.warn(f"{label}: its EXIF orientation is ignored ({_reason(err)})", stacklevel=3)
+        image = image.copy()  # what follows may change it, and it may be the caller's
+    profile = image.info.get("icc_profile")
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey, alpha = _split_deep_grey(image, label)
+        if profile in (None, b"", _srgb_profile()):
+            return _to_tensor(grey).expand(1, 3, -1, -1).clone(), alpha
+        colour = Image.fromarray((grey * 255).round().astype(np.uint8))
+    else:
+        colour, alpha = _split_alpha(image)
+    return _to_tensor(np.array(_to_srgb(colour, profile, label))) / 255, alpha
+
+
+def _split_deep_grey(image: Image.Image, label: str) -> tuple[np.ndarray[Any, Any], Tensor | None]:
+    """Luminance (H, W) in [0, 1] and opacity of the modes with more than 8 bits, which Pillow would clip."""
+    values = np.array(image)
+    limit = 1 if image.mode == "F" else 65_535
+    low, high = values.min(), values.max()
+    if not (0 <= low and high <= limit):
+        raise ImageError(f"{label}: has values in [{low}, {high}]; mode {image.mode} must be in [0, {limit}]")
+    key = image.info.get("transparency")
+    alpha = _to_tensor(values != key) if isinstance(key, int) else None
+    return (values / np.float64(limit)).astype(np.float32), alpha
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Tensor | None]:
+    """Colour, in a mode that an ICC profile can describe, and opacity."""
+    if image.mode in ("CMYK", "LAB"):
+        return image, None
+    if image.mode == "La":  # Pillow has no direct way from here to the others
+        image = image.convert("LA")
+    grey = image.mode in ("1", "L", "LA")
+    if not image.has_transparency_data:
+        return image.convert("L" if grey else "RGB"), None
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:  # 16 bits: Pillow has halved the pixels', not the key's
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    full = image.convert("LA" if grey else "RGBA")
+    return full.convert("L" if grey else "RGB"), _to_tensor(np.array(full.getchannel("A"))) / 255
+
+
+def _to_srgb(colour: Image.Image, profile: bytes | None, label: str) -> Image.Image:
+    """An RGB image of colour in the profile's space, or in sRGB where there is none that can be used."""
+    if profile is None or profile in (b"", _srgb_profile()):
+        return colour.convert("RGB")
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = embedded.profile.xcolor_space.strip()
+        described = colour.convert("RGB") if (space, colour.mode) == ("RGB", "L") else colour
+        if _PROFILE_MODES.get(space) != described.mode:
+            raise ValueError(f"it describes {space}, the image is {colour.mode}")
+        srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_profile()))
+        # By default littlecms tabulates a grey curve at 33 points, which is off by 10/255 in the shadows.
+        flags = ImageCms.Flags.GRIDPOINTS(255) if described.mode == "L" else ImageCms.Flags.HIGHRESPRECALC
+        converted = ImageCms.profileToProfile(described, embedded, srgb, outputMode="RGB", flags=flags)
+        assert converted is not None  # None is for inPlace only
+        return converted
+    except (ImageCms.PyCMSError, OSError, ValueError) as err:
+        message = f"{label}: its ICC profile cannot be used ({_reason(err)}); the colours are taken as sRGB"
+        warnings.warn(message, stacklevel=4)
+        return colour.convert("RGB")
+
+
+def _to_tensor(pixels: np.ndarray[Any, Any]) -> Tensor:
+    """(H, W) or (H, W, C) as (1, C, H, W) float32, values unchanged."""
+    image = torch.from_numpy(pixels)
+    image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
+    return image[None].contiguous().to(torch.float32)
+
+
+# ---- writing ----
+
+
+@functools.cache
+def _srgb_profile() -> bytes:
+    """The sRGB profile, the same bytes every time."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    # Bytes 24 to 35 of an ICC header are the time of creation: two writes of one image would differ.
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    return bytes(profile)
+
+
+def _to_pil(rgb: Tensor, alpha: Tensor | None, label: str) -> Image.Image:
+    planes = _to_bytes(rgb, 3, label)
+    if alpha is not None:
+        opacity = _to_bytes(alpha, 1, label)
+        if opacity.shape[1:] != planes.shape[1:]:
+            shapes = f"rgb {tuple(rgb.shape)} and alpha {tuple(alpha.shape)}"
+            raise ImageError(f"{label}: got {shapes}; their H and W must agree")
+        planes = torch.cat([planes, opacity])
+    return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
+
+
+def _to_bytes(image: Tensor, channels: int, label: str) -> Tensor:
+    """(C, H, W) uint8 of a float image with this many channels."""
+    planes = image.detach()[0] if image.ndim == 4 and image.shape[0] == 1 else image.detach()
+    good_shape = planes.ndim == 3 and planes.shape[0] == channels and planes.numel() > 0
+    if not (good_shape and image.is_floating_point()):
+        got = f"got a tensor of shape {tuple(image.shape)} and {image.dtype}"
+        raise ImageError(f"{label}: {got}; expected float (1, {channels}, H, W) or ({channels}, H, W)")
+    wrong = int((~torch.isfinite(planes)).sum())
+    if wrong > 0:
+        raise ImageError(f"{label}: {wrong} values are NaN or infinite; all must be finite")
+    return (planes.to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _metadata_options(form: str, metadata: Mapping[str, str] | None, label: str) -> dict[str, Any]:
+    """The arguments of Pillow's `save` that store the texts."""
+    texts = {} if metadata is None else dict(metadata)
+    for key, text in texts.items():
+        if not (isinstance(text, str) and 1 <= len(key) <= 79 and key.isascii() and key.isprintable()):
+            allowed = "a key has 1 to 79 printable ASCII characters, as in PNG, and a value is str"
+            raise ImageError(f"{label}: cannot store metadata {key!r} of {type(text).__name__}; {allowed}")
+    if form == "PNG":
+        chunks = PngInfo()
+        for key in sorted(texts):
+            chunks.add_text(key, texts[key])  # as iTXt where tEXt, which is Latin-1, cannot hold it
+        return {"pnginfo": chunks}
+    exif = Image.Exif()
+    if len(texts) > 0:
+        exif[_IMAGE_DESCRIPTION] = json.dumps(texts, sort_keys=True)
+    return {"exif": exif}
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A new name in the folder; what is left under it goes at the end."""
+    # Not tempfile: its files are private to the user, and the finished image would be too.
+    path = folder / f".nst-{secrets.token_hex(8)}.tmp"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, target: Path, overwrite: bool) -> None:
+    """Puts a finished file in its place; without `overwrite`, FileExistsError if one is there."""
+    if overwrite:
+        os.replace(temporary, target)
+        return
+    # os.replace overwrites, and not every file system has hard links: creating the target exclusively is what
+    # settles a race with another writer.
+    target.open("xb").close()
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        target.unlink()
+        raise
+
+
+def _reason(err: BaseException) -> str:
+    """What went wrong, on one line."""
+    text = err.strerror if isinstance(err, OSError) and err.strerror is not None else str(err)
+    return " ".join(text.split()) if text.strip() != "" else type(err).__name__

@@ -1,0 +1,313 @@
+"""The image as a LightningModule: the output is the parameter, the frozen backbone a submodule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from nst_lightning import images, initializers, optim
+from nst_lightning.backbones import Backbone, Pooling, spec_of
+from nst_lightning.data import Step
+from nst_lightning.errors import InputError
+from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
+
+Layers = list[str] | dict[str, float] | str | None
+
+
+class ImageOptimization(L.LightningModule):
+    """Optimises the pixels of images so that their features meet an objective.
+
+    The only parameter is `image`, float32 (N, 3, H, W), sRGB in [0, 1] but not held there while it is
+    optimised. A run is one epoch over the steps of a `data.Timeline`; where a step belongs to another batch or
+    stage than the image does, the image, its optimiser and its targets are made anew.
+
+    Args:
+        backbone: The frozen network.
+        objective: The weighted losses; their layers are the backbone's.
+        optimizer: Makes the optimiser of a list with the one parameter.
+        init: What the first stage starts from: `content`, `style`, `gaussian` or `uniform`.
+        seed: The seed of the noise.
+
+    Attributes:
+        losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
+            parts `content`, `style`, `tv`; and the unweighted score of every term, e.g. `style/relu3_1`.
+        settings: What the run was asked for, for the pictures' metadata and TensorBoard.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        init: str = "content",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if init not in initializers.INITIALIZERS:
+            msg = f"unknown init {init!r}; known are {', '.join(initializers.INITIALIZERS)}"
+            raise InputError(msg)
+        self.backbone = backbone
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.init = init
+        self.seed = seed
+        self.image = nn.Parameter(torch.zeros(1, 3, 1, 1))  # of no meaning before the first step
+        self.losses: dict[str, Tensor] = {}
+        self.settings: dict[str, str | int | float] = {}
+        self._position: tuple[int, int] | None = None
+        self._targets: dict[str, Tensor] = {}
+        self._targets_position: tuple[int, int] | None = None
+
+    @property
+    def result(self) -> Tensor:
+        """The output images (N, 3, H, W), clamped to [0, 1], detached."""
+        return self.image.detach().clamp(0, 1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Makes the optimiser of the current image.
+
+        Raises:
+            InputError: If a batch would share the curvature of one L-BFGS.
+        """
+        optimizer = self.make_optimizer([self.image])
+        if isinstance(optimizer, torch.optim.LBFGS) and len(self.image) > 1:
+            msg = "torch.optim.LBFGS couples the images of a batch: use nst_lightning.optim.LBFGS or batch_size 1"
+            raise InputError(msg)
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        """Refuses trainer settings under which a step would not be one evaluation of one image.
+
+        Raises:
+            InputError: If the trainer accumulates gradients or has another number of epochs than 1.
+        """
+        for name, value in (
+            ("accumulate_grad_batches", self.trainer.accumulate_grad_batches),
+            ("max_epochs", self.trainer.max_epochs),
+        ):
+            if value != 1:
+                msg = f"trainer.{name} must be 1, got {value}: one epoch is the whole run (see data.steps)"
+                raise InputError(msg)
+
+    def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
+        """Moves on to the next batch or stage where the step belongs to one."""
+        if batch.position != self._position:
+            self._begin(batch)
+        if batch.position != self._targets_position:  # also after a resume in the middle of a stage
+            self._check_size(batch)
+            self._targets = self._targets_of(batch)
+            self._targets_position = batch.position
+
+    def training_step(self, batch: Step, batch_idx: int) -> Tensor:
+        """Returns the losses of the images, (N,)."""
+        features = self._features(self.image)
+        scores = self.objective.scores(self.objective.statistics(features, self._targets), self._targets)
+        total = self.objective.total(scores)
+        contributions = self.objective.contributions({name: score.detach() for name, score in scores.items()})
+        self.losses = {**{name: score.detach() for name, score in scores.items()}, **contributions}
+        return total
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Calls backward on the sum over images, so that each one's gradient is that of its own loss."""
+        torch.autograd.backward(loss.sum())
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Takes a step, and keeps the losses of the images that the optimiser took back with the images."""
+        before = self.losses
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        if isinstance(inner, optim.LBFGS) and before.keys() == self.losses.keys():
+            self.losses = {
+                name: torch.where(inner.accepted, value, before[name]) for name, value in self.losses.items()
+            }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Saves which batch and stage the image belongs to."""
+        checkpoint["position"] = self._position
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Gives the parameter its shape before its values and its optimiser's state are loaded."""
+        self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
+        position = checkpoint["position"]
+        self._position = None if position is None else tuple(position)
+
+    def _check_size(self, step: Step) -> None:
+        expected = (len(step.batch.pairs), *step.batch.output_size(step.stage))
+        count, _, height, width = self.image.shape
+        if (count, height, width) != expected:
+            msg = (
+                f"the checkpoint holds {count} images of {width}x{height} px, this run asks for {expected[0]} of "
+                f"{expected[2]}x{expected[1]} px: resume with the settings it was made with"
+            )
+            raise InputError(msg)
+
+    def _features(self, image: Tensor) -> dict[str, Tensor]:
+        return {IMAGE: image, **self.backbone(image)}
+
+    def _begin(self, step: Step) -> None:
+        """Makes the image and its optimiser for a batch or stage that begins."""
+        size = step.batch.output_size(step.stage)
+        batch_index, stage_index = step.position
+        if self._position == (batch_index, stage_index - 1):
+            (optimizer,) = self.trainer.optimizers
+            within_range = partial(nn.functional.interpolate, size=size, mode="bilinear", antialias=True)
+            state = optim.carried_state(optimizer.state[self.image], self.image.shape, within_range)
+            image = images.resize(self.image.detach(), size)
+        else:
+            state = None
+            image = self._initial_image(step).to(self.device)
+        self.image = nn.Parameter(image)
+        self.losses = {}
+        self._position = step.position
+        self.trainer.strategy.setup_optimizers(self.trainer)
+        if state is not None:
+            self.trainer.optimizers[0].state[self.image] = state
+
+    def _initial_image(self, step: Step) -> Tensor:
+        contents, styles = step.batch.contents(step.stage), step.batch.styles(step.stage)
+        return torch.cat(
+            [
+                initializers.initial_image(self.init, content[None], of_pair[0], self.seed)
+                for content, of_pair in zip(contents, styles, strict=True)
+            ]
+        )
+
+    @torch.no_grad()
+    def _targets_of(self, step: Step) -> dict[str, Tensor]:
+        # In the precision of training, so that the content loss of the content image is 0.
+        with self.trainer.precision_plugin.forward_context():
+            content = self._features(step.batch.contents(step.stage).to(self.device))
+            targets = self.objective.targets("content", content)
+            of_pairs = [
+                _mean([self.objective.targets("style", self._features(style.to(self.device))) for style in styles])
+                for styles in step.batch.styles(step.stage)
+            ]
+        styles = {name: torch.cat([of_pair[name] for of_pair in of_pairs]) for name in of_pairs[0]}
+        return {**targets, **styles}
+
+
+def _mean(targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([each[name] for each in targets]).mean(dim=0) for name in targets[0]}
+
+
+class StyleTransfer(ImageOptimization):
+    """Paints content images in the manner of style images, Gatys et al. (2016).
+
+    The defaults and the meaning of the weights are those of gordicaleksa's pytorch-neural-style-transfer: the
+    backbone sees pixels times 255 minus the mean colour, content is the mean squared difference of features,
+    style the mean over layers of the summed squared difference of Gram matrices F F^T / (C H W), and the total
+    variation the sum of absolute differences on the 0-255 scale.
+
+    Args:
+        backbone: The network whose features are compared: `vgg16`, `vgg16_experimental` or `vgg19`.
+        weights: `oxford` (bundled, VGG16 only), `torchvision` (downloaded once) or a .safetensors or .pth file;
+            by default the first of these that the backbone has.
+        pooling: `max`, or `avg` for smoother gradients.
+        content_layers: A layer or several (`relu3_1,relu4_2` or a list), or a mapping from layers to their
+            relative weights.
+        style_layers: Likewise; the weights are divided by their sum.
+        content_weight: How much the outlines count. 0 leaves the content out.
+        style_weight: How much the palette and the texture count. 0 leaves the style out.
+        tv_weight: How much smoothness counts. 0 leaves it out.
+        init: What to start from: `content`, `style`, `gaussian` or `uniform` noise.
+        optimizer: The optimiser of the image.
+        seed: The seed of the noise to start from.
+
+    Raises:
+        InputError: If a name is unknown or a weight is negative or not finite.
+        WeightsError: If the backbone's weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "vgg16",
+        weights: str | None = None,
+        pooling: Pooling = "max",
+        content_layers: Layers = None,
+        style_layers: Layers = None,
+        content_weight: float = 1e5,
+        style_weight: float = 3e4,
+        tv_weight: float = 1.0,
+        init: Literal["content", "style", "gaussian", "uniform"] = "content",
+        optimizer: OptimizerCallable = optim.LBFGS,
+        seed: int = 0,
+    ) -> None:
+        spec = spec_of(backbone)
+        objective = Objective(
+            [
+                *_terms("content", content_weight, _layer_weights(content_layers, spec.content_layers)),
+                *_terms("style", style_weight, _layer_weights(style_layers, spec.style_layers)),
+                *_terms("tv", tv_weight, {IMAGE: 1.0}),
+            ]
+        )
+        network = Backbone(backbone, objective.layers, weights, pooling)
+        super().__init__(network, objective, optimizer, init, seed)
+        self.settings = {
+            "backbone": backbone,
+            "weights": network.origin,
+            "pooling": pooling,
+            "content_layers": _listed(objective, "content"),
+            "style_layers": _listed(objective, "style"),
+            "content_weight": content_weight,
+            "style_weight": style_weight,
+            "tv_weight": tv_weight,
+            "init": init,
+            "optimizer": _described(optimizer),
+            "seed": seed,
+        }
+
+
+def _listed(objective: Objective, group: str) -> str:
+    return ",".join(term.layer for term in objective.terms if term.group == group)
+
+
+def _described(make_optimizer: OptimizerCallable) -> str:
+    """Names an optimiser with the settings it makes of its defaults."""
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1, 3, 1, 1))])
+    settings = ", ".join(
+        f"{name}={value}" for name, value in optimizer.defaults.items() if isinstance(value, (int, float, tuple))
+    )
+    return f"{type(optimizer).__name__}({settings})"
+
+
+_LOSSES: Mapping[str, type[Content] | type[Gram] | type[TotalVariation]] = {
+    "content": Content,
+    "style": Gram,
+    "tv": TotalVariation,
+}
+
+
+def _layer_weights(given: Layers, default: tuple[str, ...]) -> Mapping[str, float]:
+    if given is None:
+        return dict.fromkeys(default, 1.0)
+    if isinstance(given, str):
+        return dict.fromkeys(given.replace(" ", "").split(","), 1.0)
+    return given if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
+
+
+def _terms(group: str, weight: float, layers: Mapping[str, float]) -> list[Term]:
+    """Returns the terms of a group, whose weights sum to the group's; none where that is 0."""
+    if not (math.isfinite(weight) and weight >= 0):
+        msg = f"{group}_weight must be a finite number, 0 or above, got {weight}"
+        raise InputError(msg)
+    total = sum(layers.values())
+    if weight == 0:
+        return []
+    if not layers or not (math.isfinite(total) and total > 0):
+        msg = f"{group}_layers must name at least one layer, with weights above 0, got {dict(layers)}"
+        raise InputError(msg)
+    return [Term(group, layer, _LOSSES[group](), weight * share / total) for layer, share in layers.items()]

@@ -1,0 +1,233 @@
+"""Limited-memory BFGS with one problem an image, vectorised over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nst_lightning.errors import InputError
+
+
+class Adam(torch.optim.Adam):
+    """`torch.optim.Adam` with a learning rate made for pixels.
+
+    It works element by element, so a batch's images do not touch each other.
+
+    Args:
+        params: The images.
+        lr: Learning rate in units of [0, 1] a step; the default is the predecessor's 10 of 255.
+        betas: Decay of the averages of the gradient and of its square, Kingma and Ba (2015), algorithm 1.
+        eps: What is added to the denominator.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 10 / 255,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps)
+
+
+class LBFGS(torch.optim.Optimizer):
+    """One independent L-BFGS for each image of a batch, one evaluation of the closure a step.
+
+    Dimension 0 of the only parameter counts the images. Each has its own history, curvature and step length, so
+    its result does not depend on its companions. The recursion is Nocedal and Wright, *Numerical Optimization*
+    (2006), algorithm 7.4, started and scaled like `torch.optim.LBFGS` without line search.
+
+    A step moves to the trial point of the step before and evaluates there; the first one only evaluates. So the
+    parameter always stands at a point whose loss is known. With the safeguard, an image whose loss rose or is
+    not finite goes back, and its next trial is a shorter step along the same direction: the minimum of the
+    parabola through both losses and the slope, held between a tenth and a half of the step (Nocedal and Wright,
+    equation 3.58). An accepted image never gets worse.
+
+    Args:
+        params: One parameter (N, ...), floating point.
+        lr: The first trial's length along each direction, > 0.
+        history_size: The number of curvature pairs that an image remembers, >= 1; each costs two images of
+            memory.
+        safeguard: Whether a step that raises an image's loss is taken back.
+
+    Attributes:
+        accepted: Which images moved, or kept their place as the first step asks, in the last step, (N,).
+
+    Raises:
+        InputError: If there is not one parameter, or an argument is out of range.
+    """
+
+    accepted: Tensor
+
+    def __init__(self, params: Iterable[Any], lr: float = 1.0, history_size: int = 10, safeguard: bool = True) -> None:
+        if not lr > 0:
+            msg = f"lr must be above 0, got {lr}"
+            raise InputError(msg)
+        if history_size < 1:
+            msg = f"history_size must be at least 1, got {history_size}"
+            raise InputError(msg)
+        super().__init__(params, {"lr": lr, "history_size": history_size, "safeguard": safeguard})
+        if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
+            msg = "LBFGS optimises one parameter, whose first dimension counts the images"
+            raise InputError(msg)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
+        """Takes one step with one evaluation.
+
+        Args:
+            closure: Computes the losses (N,), calls backward on their sum and returns them. A scalar will do
+                for a single image.
+
+        Returns:
+            The losses at the trial point, (N,).
+
+        Raises:
+            InputError: If there is no closure, or it does not return one loss an image.
+        """
+        group = self.param_groups[0]
+        (parameter,) = group["params"]
+        state = self.state[parameter]
+        start = parameter.detach().clone()
+        if "direction" in state:
+            parameter.add_((_column(state["length"]) * state["direction"]).view_as(parameter))
+        try:
+            loss, gradient = self._evaluate(parameter, closure)
+        except BaseException:
+            parameter.copy_(start)  # an interrupted step has not happened
+            raise
+        if "direction" not in state:
+            _begin(state, loss, gradient, group["history_size"])
+            accepted = torch.ones_like(loss, dtype=torch.bool)
+        else:
+            finite = loss.isfinite() & gradient.isfinite().all(dim=1)
+            accepted = finite & (loss <= state["loss"]) if group["safeguard"] else torch.ones_like(finite)
+            _remember(state, gradient, accepted)
+            _shorten(state, loss, ~accepted)
+            back = ~accepted.view(-1, *[1] * (parameter.dim() - 1))
+            parameter.copy_(torch.where(back, start, parameter))
+            state["loss"] = torch.where(accepted, loss, state["loss"])
+            state["gradient"] = torch.where(accepted[:, None], gradient, state["gradient"])
+        _aim(state, accepted, group["lr"])
+        self.accepted = accepted
+        return loss
+
+    @staticmethod
+    def _evaluate(parameter: Tensor, closure: Callable[[], Any] | None) -> tuple[Tensor, Tensor]:
+        if closure is None:
+            msg = "LBFGS needs a closure: it evaluates the loss itself"
+            raise InputError(msg)
+        with torch.enable_grad():
+            loss = torch.as_tensor(closure()).detach().reshape(-1)
+        if len(loss) != len(parameter):
+            msg = f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses"
+            raise InputError(msg)
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return loss.clone(), gradient.detach().flatten(1).clone()
+
+
+def _column(values: Tensor) -> Tensor:
+    return values[:, None]
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1)
+
+
+def _begin(state: dict[str, Any], loss: Tensor, gradient: Tensor, history_size: int) -> None:
+    images, size = gradient.shape
+    state.update(
+        loss=loss,
+        gradient=gradient,
+        direction=torch.zeros_like(gradient),
+        length=gradient.new_zeros(images),
+        scale=gradient.new_ones(images),
+        # Counts are floating point because Optimizer.load_state_dict casts every tensor to the parameter's type.
+        pairs=gradient.new_zeros(images),
+        steps=gradient.new_zeros(history_size, images, size),
+        changes=gradient.new_zeros(history_size, images, size),
+        curvature=gradient.new_zeros(history_size, images),
+    )
+
+
+def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor) -> None:
+    """Writes the pair (step, change of gradient) into the history of the images with positive curvature."""
+    step = _column(state["length"]) * state["direction"]
+    change = gradient - state["gradient"]
+    curvature = _dot(change, step)
+    good = accepted & (curvature > 1e-10)  # the bound of torch.optim.LBFGS
+    rows = torch.arange(len(good), device=good.device)[good]
+    slots = state["pairs"].long()[good] % len(state["steps"])
+    state["steps"][slots, rows] = step[good]
+    state["changes"][slots, rows] = change[good]
+    state["curvature"][slots, rows] = curvature[good]
+    state["scale"] = torch.where(good, curvature / _dot(change, change), state["scale"])
+    state["pairs"] = state["pairs"] + good
+
+
+def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
+    slope = _dot(state["gradient"], state["direction"]) * state["length"]
+    factor = (-slope / (2 * (loss - state["loss"] - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
+    state["length"] = torch.where(rejected, factor * state["length"], state["length"])
+
+
+def _aim(state: dict[str, Any], accepted: Tensor, lr: float) -> None:
+    """Gives the images that moved their next direction and first trial length."""
+    gradient = state["gradient"]
+    fresh = state["pairs"] == 0
+    direction = torch.where(_column(fresh), -gradient, _two_loops(state, gradient))
+    length = torch.where(fresh, (1 / gradient.abs().sum(dim=1)).clamp(max=1.0) * lr, lr)
+    state["direction"] = torch.where(_column(accepted), direction, state["direction"])
+    state["length"] = torch.where(accepted, length, state["length"])
+
+
+def _two_loops(state: dict[str, Any], gradient: Tensor) -> Tensor:
+    """Returns -H g for each image, (N, D): Nocedal and Wright (2006), algorithm 7.4."""
+    size = len(state["steps"])
+    rows = torch.arange(len(gradient), device=gradient.device)
+    pairs = state["pairs"].long()
+    direction = -gradient
+    recall = []
+    for age in range(size):
+        slot = (pairs - 1 - age) % size
+        curvature = state["curvature"][slot, rows]
+        there = (age < pairs) & (curvature > 0)
+        inverse = torch.where(there, 1 / curvature, 0)
+        step, change = state["steps"][slot, rows], state["changes"][slot, rows]
+        alpha = _dot(step, direction) * inverse
+        direction = direction - _column(alpha) * change
+        recall.append((step, change, inverse, alpha))
+    direction = direction * _column(state["scale"])
+    for step, change, inverse, alpha in reversed(recall):
+        direction = direction + step * _column(alpha - _dot(change, direction) * inverse)
+    return direction
+
+
+def carried_state(
+    state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]
+) -> dict[str, Any] | None:
+    """Returns an optimiser's state of one parameter for the same image at another size.
+
+    Averages of gradients, as Adam's, are images themselves and are resized like one; the curvature pairs of a
+    quasi-Newton method belong to one size and are forgotten.
+
+    Args:
+        state: The optimiser's state of the parameter.
+        shape: The parameter's old shape.
+        resize: Resizes a tensor of that shape to the new one without leaving the range of its values.
+
+    Returns:
+        The new state, or None where the optimiser has to begin anew.
+    """
+    carried: dict[str, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.shape == shape:
+            carried[key] = resize(value)
+        elif isinstance(value, Tensor) and value.dim() == 0:
+            carried[key] = value
+        else:
+            return None
+    return carried if carried else None

@@ -1,0 +1,78 @@
+"""The short names of the options that people type: for the command line, its help, and `stylize`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Option:
+    """A short name.
+
+    Attributes:
+        name: What is typed, without dashes.
+        target: The configuration key it stands for.
+        value: What goes behind it, as the help shows it.
+        help: What it does to the picture.
+    """
+
+    name: str
+    target: str
+    value: str
+    help: str
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("content", "data.content", "FILE", "the photograph; a name is also looked up in data/content-images"),
+    Option("style", "data.style", "FILE", "the painting; a name is also looked up in data/style-images"),
+    Option("output", "output", "PATH", "a picture's file name, or a folder [data/output-images/<pair>]"),
+    Option("size", "data.size", "PIXELS", "long side of the output [512]"),
+    Option("steps", "data.steps", "N", "optimiser steps, all stages together: more is closer to the style [300]"),
+    Option("stages", "data.stages", "N", "coarse-to-fine sizes: more gives larger strokes [2]"),
+    Option("content_weight", "model.content_weight", "X", "more keeps the outlines of the photograph [1e5]"),
+    Option("style_weight", "model.style_weight", "X", "more takes colours and brushwork of the painting [3e4]"),
+    Option("tv_weight", "model.tv_weight", "X", "more smooths [1]"),
+    Option("init", "model.init", "NAME", "start from content, style, gaussian or uniform [content]"),
+    Option("backbone", "model.backbone", "NAME", "vgg16, vgg16_experimental or vgg19 [vgg16]"),
+    Option("weights", "model.weights", "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),
+    Option("content_layers", "model.content_layers", "LAYERS", "e.g. relu4_2: deeper keeps less detail"),
+    Option("style_layers", "model.style_layers", "LAYERS", "e.g. relu1_1,relu2_1: deeper takes larger forms"),
+    Option("optimizer", "model.optimizer", "NAME", "lbfgs, adam or a class of torch.optim [lbfgs]"),
+    Option("seed", "model.seed", "N", "seed of a noise start [0]"),
+    Option("save_every", "save_every", "N", "also write the picture every N steps [never]"),
+    Option("overwrite", "overwrite", "true|false", "replace an earlier output instead of numbering [false]"),
+)
+
+OPTIMIZERS = {"lbfgs": "nst_lightning.optim.LBFGS", "adam": "nst_lightning.optim.Adam"}
+"""The optimisers that have a name of their own."""
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """Returns command-line arguments with the short names replaced by the keys they stand for."""
+    targets = {f"--{option.name}": f"--{option.target}" for option in OPTIONS}
+    expanded: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in targets:
+            expanded.append(targets[name] + equals + value)
+        else:
+            expanded.append(argument)
+    return [_named_optimizer(before, argument) for before, argument in zip(["", *expanded], expanded, strict=False)]
+
+
+def _named_optimizer(before: str, argument: str) -> str:
+    key = "--model.optimizer"
+    if before == key:
+        return OPTIMIZERS.get(argument.lower(), argument)
+    if argument.startswith(f"{key}="):
+        value = argument.removeprefix(f"{key}=")
+        return f"{key}={OPTIMIZERS.get(value.lower(), value)}"
+    return argument
+
+
+def table() -> str:
+    """Returns the options as lines of help."""
+    heads = [f"  --{option.name} {option.value}" for option in OPTIONS]
+    width = max(map(len, heads)) + 2
+    return "\n".join(f"{head:<{width}}{option.help}" for head, option in zip(heads, OPTIONS, strict=True))

@@ -1,0 +1,55 @@
+"""Coarse-to-fine stages: which size is optimised for how many steps. Pure arithmetic, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nst_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One size of a coarse-to-fine schedule.
+
+    Attributes:
+        size: The output's long side in pixels, >= 1.
+        steps: The number of optimiser steps at that size, >= 1.
+
+    Raises:
+        InputError: If either is below 1.
+    """
+
+    size: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("size", self.size), ("steps", self.steps)):
+            if value < 1:
+                msg = f"a stage's {name} must be at least 1, got {value}"
+                raise InputError(msg)
+
+
+def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
+    """Returns stages whose size doubles up to the last, with the steps dealt out evenly.
+
+    Coarse-to-fine optimisation is that of Gatys et al. (2017), section 6. The last stages take what does not
+    divide.
+
+    Args:
+        size: The long side of the last stage in pixels, >= 1.
+        steps: The number of steps of all stages together, >= `stages`.
+        stages: The number of stages, >= 1; 1 optimises at the full size only.
+
+    Raises:
+        InputError: If an argument is out of range.
+    """
+    for name, value in (("size", size), ("stages", stages)):
+        if value < 1:
+            msg = f"{name} must be at least 1, got {value}"
+            raise InputError(msg)
+    if steps < stages:
+        msg = f"steps must be at least the number of stages ({stages}), got {steps}"
+        raise InputError(msg)
+    sizes = [max(1, round(size / 2**halvings)) for halvings in reversed(range(stages))]
+    each, rest = divmod(steps, stages)
+    return tuple(Stage(side, each + (index >= stages - rest)) for index, side in enumerate(sizes))

@@ -1,0 +1,143 @@
+"""Where a backbone's weights come from: bundled, torchvision's, or a file. The one place that may download."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+from torchvision.models._api import WeightsEnum
+
+from nst_lightning.errors import InputError
+
+OXFORD = "oxford"
+TORCHVISION = "torchvision"
+
+OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
+DOWNLOAD_TIMEOUT = 30.0
+"""Seconds without a byte after which a download is given up; torch.hub itself would wait for ever."""
+
+
+class WeightsError(InputError):
+    """Weights that cannot be had or do not fit; the text says which, from where, and what to do."""
+
+
+def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Tensor]:
+    """Returns a state dict in float32, with the names of torchvision's models.
+
+    Args:
+        weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
+            `torchvision` (downloaded once by torch.hub) or the path of a .safetensors, .pth or .pt file.
+        torchvision_weights: What `torchvision` stands for, an entry of torchvision's weights API.
+
+    Raises:
+        WeightsError: If the weights are unknown, missing, damaged or cannot be downloaded.
+    """
+    if weights == OXFORD:
+        state = _bundled()
+    elif weights == TORCHVISION:
+        if torchvision_weights is None:
+            msg = "torchvision has no weights for this backbone"
+            raise WeightsError(msg)
+        state = _torchvision(torchvision_weights)
+    else:
+        state = _file(Path(weights))
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def check(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], needed: set[str], origin: str) -> None:
+    """Checks that a state dict is one of an architecture and holds what is needed of it.
+
+    Args:
+        state: The state dict.
+        shapes: The shape of every tensor of the whole architecture.
+        needed: The names that must be there; the classifier's, say, may be left out of a file.
+        origin: What the error calls the weights.
+
+    Raises:
+        WeightsError: If a needed tensor is missing, a name is unknown or a shape differs; names the first.
+    """
+    missing = sorted(needed - state.keys())
+    if missing:
+        msg = f"{origin}: {len(missing)} tensors are missing, the first is {missing[0]}: another architecture?"
+        raise WeightsError(msg)
+    unknown = sorted(state.keys() - shapes.keys())
+    if unknown:
+        msg = f"{origin}: {len(unknown)} tensors are unknown, the first is {unknown[0]}: another architecture?"
+        raise WeightsError(msg)
+    for name, tensor in state.items():
+        if tensor.shape != shapes[name]:
+            msg = f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {tuple(shapes[name])}"
+            raise WeightsError(msg)
+
+
+def _bundled() -> dict[str, Tensor]:
+    file = resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        msg = f"{file}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
+        raise WeightsError(msg) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != OXFORD_SHA256:
+        msg = f"{file}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
+        raise WeightsError(msg + "install nst-lightning again")
+    return load_safetensors(data)
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
+    if cached.exists():
+        return _file(cached)
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT):
+            # torch.hub writes to a temporary name and checks the hash before it renames.
+            torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        msg = (
+            f"cannot download {cached.name} from {weights.url} ({error}): copy the file to {cached}, "
+            "or name a local file with --weights"
+        )
+        raise WeightsError(msg) from error
+    return _file(cached)
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        msg = f"{path}: no such weights file; allowed are {OXFORD}, {TORCHVISION} or a .safetensors or .pth file"
+        raise WeightsError(msg)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_safetensors(path.read_bytes())
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        msg = f"{path}: not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
+        raise WeightsError(msg) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+        msg = f"{path}: damaged or not a weights file ({str(error).splitlines()[0] if str(error) else error!r})"
+        raise WeightsError(msg) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        msg = f"{path}: not a plain state dict of tensors"
+        raise WeightsError(msg)
+    return state
