@@ -158,12 +158,12 @@ class Backbone(nn.Module):
             raise weights_.WeightsError(msg)
         with torch.device("meta"):
             whole = spec.build().eval()
-        shapes = {key: tensor.shape for key, tensor in whole.state_dict().items()}
+        expected = whole.state_dict()
         _replace_pooling_and_inplace(whole, pooling)
         self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
         state = weights_.load(origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
-        weights_.check(state, shapes, set(needed), origin)
+        weights_.check(state, expected, set(needed), origin)
         self.network.load_state_dict({key: state[key] for key in needed}, assign=True)
         _freeze(self.network)
         scale = spec.scales.get(origin, next(iter(spec.scales.values())))

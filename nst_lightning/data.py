@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,8 +218,8 @@ class PairDataModule(L.LightningDataModule):
         batch_size: int = 1,
     ) -> None:
         super().__init__()
-        if not style_scale > 0:
-            msg = f"style_scale must be above 0, got {style_scale}"
+        if not (style_scale > 0 and math.isfinite(style_scale)):
+            msg = f"style_scale must be a finite number above 0, got {style_scale}"
             raise InputError(msg)
         if batch_size < 1:
             msg = f"batch_size must be at least 1, got {batch_size}"
@@ -292,11 +293,12 @@ def _find_one(argument: str, source: images.Source | None, folder: Path) -> imag
     if not isinstance(source, (str, os.PathLike)):
         return source
     path = Path(source)
-    if path.exists() or path.parent != Path():
+    # Not Path.is_file, which raises on a name that is too long. A folder of that name, a run's say, is no image.
+    if os.path.isfile(path) or path.parent != Path():
         return path
-    candidates = [folder / path, *sorted(folder.glob(f"{path.name}.*"))]
+    candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
     for candidate in candidates:
-        if candidate.exists():
+        if os.path.isfile(candidate):
             return candidate
     known = sorted(entry.name for entry in folder.glob("*.*"))
     there = f"; there are {', '.join(known)}" if known else ""
@@ -325,10 +327,12 @@ def _stem(source: images.Source) -> str:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Numbers the names that occur more than once."""
-    counts, seen = Counter(names), Counter[str]()
+    """Numbers the names that occur more than once, without taking the name of another."""
+    counts, taken = Counter(names), set(names)
     unique = []
     for name in names:
-        seen[name] += 1
-        unique.append(f"{name}_{seen[name]}" if counts[name] > 1 else name)
+        if counts[name] > 1:
+            name = next(free for number in count(1) if (free := f"{name}_{number}") not in taken)
+            taken.add(name)
+        unique.append(name)
     return unique

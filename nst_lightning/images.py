@@ -124,7 +124,8 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 def to_pil(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """Converts (1, 3, H, W) or (3, H, W) float to an 8-bit RGB image: clamped to [0, 1], rounded to nearest.
 
-    With `alpha`, (1, 1, H, W) or (1, H, W), it is RGBA; the colours stay as they are, not divided by alpha.
+    With `alpha`, (1, 1, H, W) or (1, H, W), it is RGBA, and `rgb` is taken as `read` gives it, composited over
+    white: over white the picture looks as given. Where it is wholly transparent the colour is white.
 
     Raises:
         ImageError: If a shape or dtype is not as above, or a value is not finite.
@@ -366,8 +367,14 @@ def _to_pil(rgb: Tensor, alpha: Tensor | None, label: str) -> Image.Image:
         if opacity.shape[1:] != planes.shape[1:]:
             shapes = f"rgb {tuple(rgb.shape)} and alpha {tuple(alpha.shape)}"
             raise ImageError(f"{label}: got {shapes}; their H and W must agree")
-        planes = torch.cat([planes, opacity])
+        shown = rgb.detach().to("cpu", torch.float32)
+        planes = torch.cat([_to_bytes(_off_white(shown, opacity / 255), 3, label), opacity])
     return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
+
+
+def _off_white(rgb: Tensor, opacity: Tensor) -> Tensor:
+    """Returns the colours that give `rgb` when they are composited over white."""
+    return torch.where(opacity > 0, (rgb - (1 - opacity)) / opacity.clamp(min=1 / 255), 1.0)
 
 
 def _to_bytes(image: Tensor, channels: int, label: str) -> Tensor:

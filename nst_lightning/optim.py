@@ -44,7 +44,8 @@ class LBFGS(torch.optim.Optimizer):
     parameter always stands at a point whose loss is known. With the safeguard, an image whose loss rose or is
     not finite goes back, and its next trial is a shorter step along the same direction: the minimum of the
     parabola through both losses and the slope, held between a tenth and a half of the step (Nocedal and Wright,
-    equation 3.58). An accepted image never gets worse.
+    equation 3.58). Where that does not help, the image forgets its history and goes down its gradient. An accepted
+    image never gets worse.
 
     Args:
         params: One parameter (N, ...), floating point.
@@ -129,6 +130,10 @@ class LBFGS(torch.optim.Optimizer):
         return loss.clone(), gradient.detach().flatten(1).clone()
 
 
+_SHORTEST = 1e-3
+"""A step cut below this part of the learning rate says that the remembered curvature is of no use any more."""
+
+
 def _column(values: Tensor) -> Tensor:
     return values[:, None]
 
@@ -158,7 +163,9 @@ def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor) -> None
     step = _column(state["length"]) * state["direction"]
     change = gradient - state["gradient"]
     curvature = _dot(change, step)
-    good = accepted & (curvature > 1e-10)  # the bound of torch.optim.LBFGS
+    # Departs from torch.optim.LBFGS, whose bound is 1e-10 whatever the loss is measured in: small losses stall.
+    bound = torch.finfo(gradient.dtype).eps * step.norm(dim=1) * change.norm(dim=1)
+    good = accepted & (curvature > bound)
     rows = torch.arange(len(good), device=good.device)[good]
     slots = state["pairs"].long()[good] % len(state["steps"])
     state["steps"][slots, rows] = step[good]
@@ -175,13 +182,19 @@ def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
 
 
 def _aim(state: dict[str, Any], accepted: Tensor, lr: float) -> None:
-    """Gives the images that moved their next direction and first trial length."""
+    """Gives the images that moved, or whose memory misleads them, their next direction and first trial length."""
     gradient = state["gradient"]
+    misled = ~accepted & (state["length"] < _SHORTEST * lr) & (state["pairs"] > 0)
+    state["pairs"] = torch.where(misled, 0, state["pairs"])
+    direction = _two_loops(state, gradient)
+    descends = _dot(gradient, direction) < 0  # rounding can turn it upwards; so can a gradient of 0
+    state["pairs"] = torch.where(accepted & ~descends, 0, state["pairs"])
     fresh = state["pairs"] == 0
-    direction = torch.where(_column(fresh), -gradient, _two_loops(state, gradient))
+    direction = torch.where(_column(fresh), -gradient, direction)
     length = torch.where(fresh, (1 / gradient.abs().sum(dim=1)).clamp(max=1.0) * lr, lr)
-    state["direction"] = torch.where(_column(accepted), direction, state["direction"])
-    state["length"] = torch.where(accepted, length, state["length"])
+    renewed = accepted | misled
+    state["direction"] = torch.where(_column(renewed), direction, state["direction"])
+    state["length"] = torch.where(renewed, length, state["length"])
 
 
 def _two_loops(state: dict[str, Any], gradient: Tensor) -> Tensor:

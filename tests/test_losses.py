@@ -1,0 +1,220 @@
+"""The losses against the predecessor's formulas, finite differences and the sums of parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import vgg16
+
+from nst_lightning.backbones import Backbone
+from nst_lightning.errors import InputError
+from nst_lightning.losses import IMAGE, Content, Gram, Objective, Statistic, Term, TotalVariation
+from nst_lightning.modules import StyleTransfer
+from nst_lightning.weights import load
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT_LAYER = "relu4_2"
+INDEX = {"relu1_1": 1, "relu2_1": 6, "relu3_1": 11, "relu4_1": 18, "relu4_2": 20, "relu5_1": 25}
+
+
+def images(count: int, height: int, width: int, seed: int) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def random_features(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def objective() -> Objective:
+    return Objective(
+        [
+            Term("content", CONTENT_LAYER, Content(), 1e5),
+            *(Term("style", layer, Gram(), 3e4 / 5) for layer in STYLE_LAYERS),
+            Term("tv", IMAGE, TotalVariation(), 1.0),
+        ]
+    )
+
+
+class Predecessor:
+    """gordicaleksa's build_loss written out from its formulas, on torchvision's own network, in float64."""
+
+    def __init__(self) -> None:
+        network = vgg16()
+        network.load_state_dict(load("oxford", None), strict=False)
+        self.layers = network.features.double().eval()
+        for layer in self.layers:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        x = 255 * image.double() - torch.tensor([123.68, 116.779, 103.939], dtype=torch.float64).view(1, 3, 1, 1)
+        found = {}
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            found.update({name: x for name, place in INDEX.items() if place == index})
+        return found
+
+    def losses(self, image: Tensor, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        def gram(features: Tensor) -> Tensor:
+            _, channels, height, width = features.shape
+            flat = features.reshape(channels, height * width)
+            return flat.mm(flat.t()) / (channels * height * width)
+
+        ours, theirs, painting = self.features(image), self.features(content), self.features(style)
+        content_loss = nn.functional.mse_loss(ours[CONTENT_LAYER], theirs[CONTENT_LAYER], reduction="mean")
+        style_loss = sum(
+            nn.functional.mse_loss(gram(painting[layer]), gram(ours[layer]), reduction="sum") for layer in STYLE_LAYERS
+        ) / len(STYLE_LAYERS)
+        pixels = 255 * image.double()
+        variation = (pixels[..., 1:] - pixels[..., :-1]).abs().sum() + (
+            pixels[..., 1:, :] - pixels[..., :-1, :]
+        ).abs().sum()
+        total = 1e5 * content_loss + 3e4 * style_loss + variation
+        return {
+            "content": 1e5 * content_loss,
+            "style": torch.as_tensor(3e4 * style_loss),
+            "tv": variation,
+            "total": total,
+        }
+
+
+def test_losses_equal_the_predecessors_formulas() -> None:
+    backbone = Backbone("vgg16", (CONTENT_LAYER, *STYLE_LAYERS))
+    ours, content, style = images(2, 48, 64, 1), images(2, 48, 64, 2), images(2, 64, 40, 3)
+    goal = objective()
+
+    def features(image: Tensor) -> dict[str, Tensor]:
+        return {IMAGE: image, **backbone(image)}
+
+    with torch.no_grad():
+        targets = goal.targets("content", features(content)) | goal.targets("style", features(style))
+        found = features(ours)
+        losses = goal.contributions(goal.scores(goal.statistics(found, targets), targets))
+        predecessor = Predecessor()
+        for index in range(2):
+            one = slice(index, index + 1)
+            expected = predecessor.losses(ours[one], content[one], style[one])
+            for name, value in expected.items():
+                assert losses[name][index].item() == pytest.approx(value.item(), rel=1e-5), name
+
+
+def test_the_default_objective_has_the_predecessors_weights() -> None:
+    module = StyleTransfer(content_layers="relu1_1", style_layers="relu1_1,relu1_2")
+    weights = {term.name: term.weight for term in module.objective.terms}
+    assert weights == {"content/relu1_1": 1e5, "style/relu1_1": 1.5e4, "style/relu1_2": 1.5e4, "tv/image": 1.0}
+
+
+def test_gradient_equals_finite_differences_in_float64() -> None:
+    backbone = Backbone("vgg16", ("relu1_1", "relu2_1")).double()
+    content, style = images(1, 20, 24, 4).double(), images(1, 24, 20, 5).double()
+    goal = Objective(
+        [
+            Term("content", "relu2_1", Content(), 1e-2),
+            Term("style", "relu1_1", Gram(), 1e-4),
+            Term("style", "relu2_1", Gram(), 1e-6),
+            Term("tv", IMAGE, TotalVariation(), 1e-1),
+        ]
+    )
+    targets = goal.targets("content", {IMAGE: content, **backbone(content)})
+    targets |= goal.targets("style", {IMAGE: style, **backbone(style)})
+
+    def loss(image: Tensor) -> Tensor:
+        features = {IMAGE: image, **backbone(image)}
+        return goal.total(goal.scores(goal.statistics(features, targets), targets)).sum()
+
+    image = images(1, 20, 24, 6).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(image), image)
+    step = 1e-7
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(8):
+        direction = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            slope = (loss(image + step * direction) - loss(image - step * direction)) / (2 * step)
+        # ReLU and |.| are not smooth at a few of the points, so single kinks stay in the difference.
+        assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [Content(), Gram()])
+def test_statistics_of_two_halves_add_up_to_that_of_the_whole(loss: Content | Gram) -> None:
+    feature, other = random_features(2, 5, 6, 8, seed=1), random_features(2, 5, 6, 8, seed=2)
+    target = loss.target(other)
+    halves = [
+        loss.statistic(feature[..., part], target[..., part] if isinstance(loss, Content) else target)
+        for part in (slice(0, 3), slice(3, 8))
+    ]
+    whole = loss.statistic(feature, target)
+    torch.testing.assert_close(loss.score(halves[0] + halves[1], target), loss.score(whole, target))
+    assert (halves[0] + halves[1]).pixels == whole.pixels == 48
+
+
+def test_an_images_scores_do_not_depend_on_its_batch() -> None:
+    goal = Objective([Term("content", "a", Content(), 2.0), Term("style", "a", Gram(), 3.0)])
+    feature, source = random_features(3, 8, 7, 9, seed=3), random_features(3, 8, 7, 9, seed=4)
+
+    def total(rows: slice) -> Tensor:
+        targets: Mapping[str, Tensor] = goal.targets("content", {"a": source[rows]}) | goal.targets(
+            "style", {"a": source[rows]}
+        )
+        return goal.total(goal.scores(goal.statistics({"a": feature[rows]}, targets), targets))
+
+    alone = torch.cat([total(slice(index, index + 1)) for index in range(3)])
+    torch.testing.assert_close(total(slice(0, 3)), alone, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_give_finite_float32_scores(dtype: torch.dtype) -> None:
+    feature = (1e3 * random_features(1, 4, 16, 16, seed=5)).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        statistic = Gram().statistic(feature, torch.zeros(1, 4, 4))
+    assert statistic.total.dtype == torch.float32
+    expected = torch.einsum("nchw,ndhw->ncd", feature.double(), feature.double())
+    assert expected.max() > torch.finfo(torch.float16).max  # what a float16 Gram could not hold
+    torch.testing.assert_close(statistic.total.double(), expected, rtol=1e-5, atol=1.0)
+
+
+def test_targets_hold_no_graph() -> None:
+    feature = random_features(1, 3, 4, 4, seed=6).requires_grad_()
+    assert not any(loss.target(feature).requires_grad for loss in (Content(), Gram(), TotalVariation()))
+
+
+def test_total_variation_of_a_checkerboard() -> None:
+    board = torch.zeros(1, 3, 4, 5)
+    board[..., ::2, ::2] = 1
+    board[..., 1::2, 1::2] = 1
+    loss = TotalVariation()
+    # Every one of the 4*4 + 3*5 neighbouring pairs of each channel differs by 255.
+    assert loss.score(loss.statistic(board, torch.zeros(1)), torch.zeros(1)).item() == 255 * 3 * 31
+
+
+def test_contributions_sum_to_the_total() -> None:
+    goal = objective()
+    scores = {term.name: torch.rand(2, generator=torch.Generator().manual_seed(8)) for term in goal.terms}
+    parts = goal.contributions(scores)
+    torch.testing.assert_close(parts["content"] + parts["style"] + parts["tv"], parts["total"])
+    torch.testing.assert_close(parts["total"], goal.total(scores))
+
+
+def test_layers_come_in_the_order_of_use_and_without_the_image() -> None:
+    assert objective().layers == (CONTENT_LAYER, *STYLE_LAYERS)
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_terms_weight_must_be_a_finite_number_above_0(weight: float) -> None:
+    with pytest.raises(InputError, match=f"weight of style/a must be a finite number above 0, got {weight}"):
+        Term("style", "a", Gram(), weight)
+
+
+def test_an_objective_needs_terms_of_different_names() -> None:
+    with pytest.raises(InputError, match="nothing to optimise: every weight is 0"):
+        Objective([])
+    with pytest.raises(InputError, match=re.escape("stands twice among the terms: style/a, style/a")):
+        Objective([Term("style", "a", Gram(), 1.0), Term("style", "a", Gram(), 1.0)])
+
+
+def test_statistics_of_unlike_shape_do_not_add() -> None:
+    with pytest.raises(RuntimeError, match="must match"):
+        Statistic(torch.zeros(1, 2), 1) + Statistic(torch.zeros(1, 3), 1)

@@ -1,0 +1,241 @@
+"""The LightningModule: stages, resume from every step, batches, precision, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from nst_lightning.api import quiet
+from nst_lightning.data import PairDataModule, Step
+from nst_lightning.errors import InputError
+from nst_lightning.images import resize
+from nst_lightning.modules import ImageOptimization, StyleTransfer
+from nst_lightning.optim import LBFGS, Adam
+from nst_lightning.schedule import Stage
+
+STAGES = [Stage(20, 4), Stage(32, 5)]
+SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
+
+# A resumed run here does not save checkpoints again, which Lightning warns of.
+WITHOUT_ITS_CHECKPOINT_CALLBACK = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+
+
+def picture(seed: int, height: int = 24, width: int = 32) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def data(count: int = 1, **options: Any) -> PairDataModule:
+    contents = [picture(seed) for seed in range(count)]
+    styles = [picture(100 + seed, 28 + 4 * seed, 24) for seed in range(count)]
+    return PairDataModule(contents, styles, **{"stages": STAGES, **options})
+
+
+class Results(Callback):
+    """Keeps the finished images, by the batch's place."""
+
+    def __init__(self) -> None:
+        self.images: dict[int, Tensor] = {}
+        self.steps: list[tuple[tuple[int, int], int]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ImageOptimization)
+        self.steps.append((batch.position, batch.index))
+        if batch.is_last:
+            self.images[batch.batch_index] = pl_module.result.clone()
+
+
+def fit(
+    module: StyleTransfer,
+    pairs: PairDataModule,
+    callbacks: tuple[Callback, ...] = (),
+    ckpt_path: Path | None = None,
+    **options: Any,
+) -> Results:
+    results = Results()
+    with quiet():
+        trainer = L.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+            callbacks=[results, *callbacks],
+            **{"max_epochs": 1, **options},
+        )
+        trainer.fit(module, datamodule=pairs, ckpt_path=None if ckpt_path is None else str(ckpt_path))
+    return results
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+@pytest.mark.parametrize("optimizer", [LBFGS, Adam])
+def test_resumes_bitwise_after_every_step_across_stages_and_batches(
+    optimizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=optimizer, init="gaussian", seed=3)
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = fit(make(), data(2), (keep,))
+    assert [index for _, index in whole.steps] == [*range(9), *range(9)]
+    checkpoints = sorted(tmp_path.glob("*.ckpt"), key=lambda path: int(path.stem.removeprefix("step=")))
+    assert len(checkpoints) == 18
+    for done, checkpoint in enumerate(checkpoints[:-1], start=1):
+        resumed = fit(make(), data(2), ckpt_path=checkpoint)
+        assert resumed.steps == whole.steps[done:]
+        for place, image in resumed.images.items():
+            assert torch.equal(image, whole.images[place]), (done, place)
+        assert set(resumed.images) == ({0, 1} if done < 9 else {1})
+
+
+def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3)
+    fit(StyleTransfer(**SHALLOW), data(), (keep,))
+    (path,) = tmp_path.glob("*.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    assert list(checkpoint["state_dict"]) == ["image"]
+    assert checkpoint["position"] == (0, 1)
+
+
+def test_the_image_is_the_only_parameter() -> None:
+    module = StyleTransfer(**SHALLOW)
+    assert [name for name, _ in module.named_parameters()] == ["image"]
+
+
+class Watch(Callback):
+    """Calls a function with the module after each step."""
+
+    def __init__(self, see: Callable[[Any], None]) -> None:
+        self.see = see
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self.see(pl_module)
+
+
+def test_lowers_the_loss_and_carries_the_image_from_stage_to_stage() -> None:
+    seen: list[tuple[float, Tensor]] = []
+    fit(
+        StyleTransfer(**SHALLOW),
+        data(),
+        (Watch(lambda module: seen.append((module.losses["total"].item(), module.image.detach().clone()))),),
+    )
+    totals = [total for total, _ in seen]
+    assert totals[3] < totals[0]
+    assert totals[8] < totals[4]
+    # The first step of a stage only evaluates: the image is still the one it was handed.
+    assert torch.equal(seen[4][1], resize(seen[3][1], (24, 32)))
+
+
+@pytest.mark.parametrize("optimizer", [LBFGS, Adam])
+def test_an_images_result_does_not_depend_on_its_batch(optimizer: Callable[..., Any]) -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=optimizer)
+    together = fit(make(), data(3, batch_size=3)).images[0]
+    alone = fit(make(), data(3)).images
+    assert len(alone) == 3
+    # Bitwise is for the convolutions to allow: their sums are ordered by the batch's size.
+    torch.testing.assert_close(together, torch.cat([alone[place] for place in range(3)]), rtol=0, atol=2e-3)
+
+
+def test_losses_are_those_of_the_image_that_is_shown() -> None:
+    """An image taken back by the safeguard keeps the losses of where it stands."""
+    shown: list[Tensor] = []
+
+    def compare(module: Any) -> None:  # noqa: ANN401
+        kept = {name: value.clone() for name, value in module.losses.items()}
+        module.training_step(None, 0)
+        for name, value in module.losses.items():
+            torch.testing.assert_close(value, kept[name], rtol=1e-5, atol=1e-2)
+        module.losses = kept
+        shown.append(kept["total"])
+
+    module = StyleTransfer(**SHALLOW, optimizer=partial(LBFGS, lr=4.0), style_weight=3e6)
+    fit(module, data(2, batch_size=2, stages=[Stage(32, 15)]), (Watch(compare),))
+    curve = torch.stack(shown)
+    assert (curve[1:] <= curve[:-1]).all()
+    assert (curve[1:] == curve[:-1]).any()  # a step was taken back, else the test has seen nothing
+
+
+def test_bfloat16_keeps_image_statistics_and_losses_in_float32() -> None:
+    module = StyleTransfer(**SHALLOW)
+    seen: list[dict[str, Tensor]] = []
+    fit(module, data(), (Watch(lambda module: seen.append(module.losses)),), precision="bf16-mixed")
+    totals = [losses["total"] for losses in seen]
+    assert seen[0]["content"].item() == 0  # the targets were made in the same precision
+    assert module.image.dtype == torch.float32
+    assert {total.dtype for total in totals} == {torch.float32}
+    assert totals[-1] < totals[4]
+
+
+def test_several_style_images_give_the_mean_of_their_targets() -> None:
+    pairs = data()
+    first, second = picture(100, 28, 24), picture(200, 20, 28)
+    (pair,) = pairs.pairs
+    module = StyleTransfer(**SHALLOW)
+
+    def targets(*styles: Tensor) -> Tensor:
+        pairs.pairs = (type(pair)(pair.content, styles, pair.name),)
+        fit(module, pairs, max_steps=1)
+        return module._targets["style/relu2_1"]
+
+    torch.testing.assert_close(targets(first, second), (targets(first) + targets(second)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"content_layers": "relu9_9"}, r"unknown layer 'relu9_9' of vgg16; known are conv1_1, relu1_1, .*pool5"),
+        ({"style_weight": float("nan")}, "style_weight must be a finite number, 0 or above, got nan"),
+        ({"content_weight": -1.0}, "content_weight must be a finite number, 0 or above, got -1.0"),
+        ({"tv_weight": float("inf")}, "tv_weight must be a finite number, 0 or above, got inf"),
+        ({"style_weight": 0.0, "content_weight": 0.0, "tv_weight": 0.0}, "nothing to optimise: every weight is 0"),
+        ({"style_layers": []}, "style_layers must name at least one layer"),
+        ({"style_layers": {"relu1_1": -1.0}}, "style_layers must name at least one layer, with weights above 0"),
+        ({"init": "random"}, "unknown init 'random'; known are content, style, gaussian, uniform"),
+        ({"backbone": "vgg11"}, "unknown backbone 'vgg11'; known are vgg16, vgg16_experimental, vgg19"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StyleTransfer(**{**SHALLOW, **options})
+
+
+def test_layer_weights_are_shares_of_the_groups_weight() -> None:
+    module = StyleTransfer(content_layers="relu1_1", style_layers={"relu1_1": 3.0, "relu1_2": 1.0}, style_weight=8.0)
+    assert {term.layer: term.weight for term in module.objective.terms if term.group == "style"} == {
+        "relu1_1": 6.0,
+        "relu1_2": 2.0,
+    }
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_epochs", 2), ("accumulate_grad_batches", 2)])
+def test_trainer_settings_that_break_the_schedule_are_refused(name: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"trainer.{name} must be 1, got {value}"):
+        fit(StyleTransfer(**SHALLOW), data(), **{name: value})
+
+
+def test_torchs_lbfgs_is_refused_for_a_batch_and_works_for_an_image() -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=partial(torch.optim.LBFGS, max_iter=1))
+    with pytest.raises(InputError, match=r"torch.optim.LBFGS couples the images of a batch"):
+        fit(make(), data(2, batch_size=2))
+    assert fit(make(), data()).images[0].isfinite().all()
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3)
+    fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 4)]), (keep,))
+    (path,) = tmp_path.glob("*.ckpt")
+    with pytest.raises(InputError, match=r"holds 1 images of 20x15 px, this run asks for 1 of 32x24 px"):
+        fit(StyleTransfer(**SHALLOW), data(stages=[Stage(32, 4)]), ckpt_path=path)
+
+
+def test_an_image_that_the_network_cannot_halve_is_refused() -> None:
+    with pytest.raises(InputError, match=r"an image of 4x3 px is too small for these layers"):
+        fit(StyleTransfer(content_layers="relu4_1", style_layers="relu1_1"), data(stages=[Stage(4, 1)]))

@@ -1,0 +1,239 @@
+"""The per-image L-BFGS against torch's own, under hostile losses, and across its checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nst_lightning.backbones import Backbone
+from nst_lightning.errors import InputError
+from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
+from nst_lightning.optim import LBFGS, Adam, carried_state
+
+Loss = Callable[[Tensor], Tensor]
+
+
+def closure_of(optimizer: torch.optim.Optimizer, image: nn.Parameter, loss: Loss) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        losses = loss(image)
+        torch.autograd.backward(losses.sum())
+        return losses.detach()
+
+    return closure
+
+
+def minimise(optimizer: torch.optim.Optimizer, image: nn.Parameter, loss: Loss, steps: int) -> list[Tensor]:
+    closure = closure_of(optimizer, image, loss)
+    return [torch.as_tensor(optimizer.step(closure)) for _ in range(steps)]
+
+
+def style_transfer(seeds: tuple[int, ...], style_weight: float, dtype: torch.dtype) -> tuple[Tensor, Loss]:
+    """The real loss of noise images, one pair a seed, on the shallow layers of the bundled network."""
+    backbone = Backbone("vgg16", ("relu1_1", "relu2_1")).to(dtype)
+    goal = Objective(
+        [
+            Term("content", "relu2_1", Content(), 1e5),
+            Term("style", "relu1_1", Gram(), style_weight / 2),
+            Term("style", "relu2_1", Gram(), style_weight / 2),
+            Term("tv", IMAGE, TotalVariation(), 1.0),
+        ]
+    )
+
+    def noise(kind: int) -> Tensor:
+        draws = [torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(7 * seed + kind)) for seed in seeds]
+        return torch.stack(draws).to(dtype)
+
+    def features(image: Tensor) -> dict[str, Tensor]:
+        return {IMAGE: image, **backbone(image)}
+
+    with torch.no_grad():
+        targets = goal.targets("content", features(noise(1))) | goal.targets("style", features(noise(2)))
+
+    def loss(image: Tensor) -> Tensor:
+        return goal.total(goal.scores(goal.statistics(features(image), targets), targets))
+
+    return noise(0), loss
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (2, 0, 3)])
+def test_without_safeguard_each_image_takes_torchs_steps_whatever_its_companions(seeds: tuple[int, ...]) -> None:
+    start, loss = style_transfer(seeds, 3e4, torch.float64)
+    image = nn.Parameter(start.clone())
+    # The first step only evaluates: twenty moves take twenty-one.
+    minimise(LBFGS([image], history_size=7, safeguard=False), image, loss, 21)
+    for index, seed in enumerate(seeds):
+        alone, loss_alone = style_transfer((seed,), 3e4, torch.float64)
+        reference = nn.Parameter(alone.clone())
+        theirs = torch.optim.LBFGS(
+            [reference], lr=1, max_iter=20, history_size=7, tolerance_grad=-1, tolerance_change=-1
+        )
+        theirs.step(lambda ref=reference, f=loss_alone, o=theirs: closure_of(o, ref, lambda x: f(x).sum())())
+        assert (reference - alone).abs().max() > 1e-2  # it went somewhere
+        torch.testing.assert_close(image[index : index + 1], reference, rtol=0, atol=1e-10)
+
+
+def test_a_hostile_start_ends_finite_and_below_its_first_loss_for_every_image() -> None:
+    start, loss = style_transfer((0, 1, 2), 3e10, torch.float32)
+    start = start + torch.randn(start.shape, generator=torch.Generator().manual_seed(9)) * torch.tensor(
+        [0.1, 3.0, 30.0]
+    ).view(3, 1, 1, 1)
+    image = nn.Parameter(start.clone())
+    first = loss(start)
+    minimise(LBFGS([image]), image, loss, 40)
+    with torch.no_grad():
+        last = loss(image)
+    assert image.isfinite().all()
+    assert (last < first).all(), (first, last)
+
+
+def rosenbrock(image: Tensor) -> Tensor:
+    odd, even = image[:, ::2], image[:, 1::2]
+    return (100 * (even - odd**2) ** 2 + (1 - odd) ** 2).sum(dim=1)
+
+
+def test_the_safeguard_never_lets_an_accepted_image_get_worse() -> None:
+    image = nn.Parameter(torch.randn(4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    optimizer = LBFGS([image])
+    closure = closure_of(optimizer, image, rosenbrock)
+    before = torch.full((4,), torch.inf, dtype=torch.float64)
+    rejections = 0
+    for _ in range(250):
+        trial = optimizer.step(closure)
+        now = rosenbrock(image.detach())
+        assert (now <= before).all()
+        torch.testing.assert_close(now[optimizer.accepted], trial[optimizer.accepted])
+        torch.testing.assert_close(now[~optimizer.accepted], before[~optimizer.accepted])
+        rejections += int((~optimizer.accepted).sum())
+        before = now
+    assert rejections > 0  # else the test has not seen the safeguard
+    assert (before < 1e-8).all()
+
+
+def test_one_images_rejected_step_leaves_its_companions_alone() -> None:
+    start = torch.randn(3, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    together = nn.Parameter(start.clone())
+    optimizer = LBFGS([together])
+    closure = closure_of(optimizer, together, rosenbrock)
+    unlike = False
+    for _ in range(30):
+        optimizer.step(closure)
+        unlike |= bool(optimizer.accepted.any() and not optimizer.accepted.all())
+    assert unlike
+    for index in range(3):
+        alone = nn.Parameter(start[index : index + 1].clone())
+        minimise(LBFGS([alone]), alone, rosenbrock, 30)
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-9)
+
+
+def test_a_trial_that_is_not_finite_is_taken_back() -> None:
+    def pole(image: Tensor) -> Tensor:
+        return (image.square() - 3 * image.log()).sum(dim=1)  # NaN at and below 0, least at sqrt(1.5)
+
+    image = nn.Parameter(torch.tensor([[4.0], [0.01]], dtype=torch.float64))
+    minimise(LBFGS([image], lr=2.0), image, pole, 60)
+    torch.testing.assert_close(image, torch.full_like(image, 1.5**0.5), rtol=0, atol=1e-6)
+
+
+def test_a_stationary_image_stays_where_it_is() -> None:
+    image = nn.Parameter(torch.tensor([[0.0, 0.0], [1.0, 2.0]]))
+    minimise(LBFGS([image]), image, lambda x: x.square().sum(dim=1), 10)
+    assert image.isfinite().all()
+    assert torch.equal(image[0], torch.zeros(2))
+    torch.testing.assert_close(image[1], torch.zeros(2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("safeguard", [True, False])
+def test_goes_on_bitwise_from_its_state_dict_after_every_step(safeguard: bool) -> None:
+    start = torch.randn(2, 6, generator=torch.Generator().manual_seed(3))
+    reference = nn.Parameter(start.clone())
+    optimizer = LBFGS([reference], history_size=3, safeguard=safeguard)
+    closure = closure_of(optimizer, reference, rosenbrock)
+    saved = []
+    for _ in range(12):
+        saved.append((reference.detach().clone(), copy.deepcopy(optimizer.state_dict())))
+        optimizer.step(closure)
+    for done, (image, state) in enumerate(saved):
+        resumed = nn.Parameter(image)
+        again = LBFGS([resumed], history_size=3, safeguard=safeguard)
+        again.load_state_dict(state)
+        minimise(again, resumed, rosenbrock, 12 - done)
+        assert torch.equal(resumed, reference), done
+
+
+def test_an_interrupted_evaluation_leaves_image_and_state_as_they_were() -> None:
+    image = nn.Parameter(torch.randn(2, 6, generator=torch.Generator().manual_seed(4)))
+    optimizer = LBFGS([image])
+    minimise(optimizer, image, rosenbrock, 3)
+    before, state = image.detach().clone(), copy.deepcopy(optimizer.state_dict())
+
+    def interrupted() -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step(interrupted)
+    assert torch.equal(image, before)
+    torch.testing.assert_close(optimizer.state_dict(), state, rtol=0, atol=0)
+
+
+def test_evaluates_once_a_step() -> None:
+    image = nn.Parameter(torch.randn(2, 6, generator=torch.Generator().manual_seed(5)))
+    calls = 0
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return rosenbrock(x)
+
+    minimise(LBFGS([image]), image, counted, 25)
+    assert calls == 25
+
+
+def test_arguments_out_of_range_are_refused() -> None:
+    image = nn.Parameter(torch.zeros(1, 2))
+    with pytest.raises(InputError, match="lr must be above 0, got 0"):
+        LBFGS([image], lr=0)
+    with pytest.raises(InputError, match="history_size must be at least 1, got 0"):
+        LBFGS([image], history_size=0)
+    with pytest.raises(InputError, match="optimises one parameter"):
+        LBFGS([image, nn.Parameter(torch.zeros(1))])
+    with pytest.raises(InputError, match="needs a closure"):
+        LBFGS([image]).step()
+    with pytest.raises(InputError, match="one loss an image: 1 images, 2 losses"):
+        LBFGS([image]).step(lambda: torch.zeros(2))
+
+
+def test_adam_is_torchs_with_a_learning_rate_for_pixels() -> None:
+    ours, theirs = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
+    minimise(Adam([ours]), ours, lambda x: x.square().sum(dim=1), 5)
+    minimise(torch.optim.Adam([theirs], lr=10 / 255), theirs, lambda x: x.square().sum(dim=1), 5)
+    assert torch.equal(ours, theirs)
+
+
+def half(tensor: Tensor) -> Tensor:
+    return nn.functional.avg_pool2d(tensor, 2)
+
+
+def test_averages_of_gradients_are_carried_to_another_size() -> None:
+    image = nn.Parameter(torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(6)))
+    optimizer = Adam([image])
+    minimise(optimizer, image, lambda x: x.square().sum(dim=(1, 2, 3)), 3)
+    state = optimizer.state[image]
+    carried = carried_state(state, image.shape, half)
+    assert carried is not None
+    assert carried["step"] == 3
+    assert torch.equal(carried["exp_avg"], half(state["exp_avg"]))
+    assert torch.equal(carried["exp_avg_sq"], half(state["exp_avg_sq"]))
+
+
+@pytest.mark.parametrize("make", [LBFGS, torch.optim.LBFGS])
+def test_curvature_pairs_are_forgotten_at_another_size(make: type[torch.optim.Optimizer]) -> None:
+    image = nn.Parameter(torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(6)))
+    optimizer = make([image])  # type: ignore[call-arg]
+    minimise(optimizer, image, lambda x: x.square().sum(dim=(1, 2, 3)), 3)
+    assert carried_state(optimizer.state[image], image.shape, half) is None
+    assert carried_state({}, image.shape, half) is None
