@@ -50,7 +50,8 @@ def stylize(
     if isinstance(options.get("optimizer"), str):
         options["optimizer"] = _optimizer(options["optimizer"])
     module = StyleTransfer(**{name: value for name, value in options.items() if name in of_model})
-    data = PairDataModule(content, style, **{name: value for name, value in options.items() if name in of_data})
+    sources: Any = content, style  # PairDataModule's annotations are those of a command line
+    data = PairDataModule(*sources, **{name: value for name, value in options.items() if name in of_data})
     with quiet():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -76,6 +77,9 @@ def quiet() -> Iterator[None]:
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the frozen backbone
+        warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a resumed run's
+        # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
+        warnings.filterwarnings("ignore", message=r"\s*(By default only one Jsonarg|``instantiate_classes``)")
         warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)  # Lightning 2.6, torch 2.14
         try:
             yield

@@ -22,27 +22,34 @@ Pooling = Literal["max", "avg"]
 
 
 @dataclass(frozen=True)
-class InputScale:
-    """The affine map from sRGB in [0, 1] to what the weights were trained on: (image - mean) / std.
+class Origin:
+    """What goes with weights of one origin.
+
+    The input scale is the affine map from sRGB in [0, 1] to what the network is fed: (image - mean) / std.
 
     Attributes:
-        mean: Per channel, red first.
-        std: Per channel, red first.
+        mean: Of the input scale, per channel, red first.
+        std: Of the input scale, per channel, red first.
+        style_weight: The style weight that goes with a content weight of 1e5 unless told otherwise. It belongs
+            to the weights because Gram scores grow with the fourth power of the features' magnitude, content
+            scores with the second.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    style_weight: float
 
 
-def _pixels(red: float, green: float, blue: float) -> InputScale:
-    """Returns the scale of Caffe's networks: pixels in [0, 255] minus a mean colour."""
-    return InputScale((red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255))
+def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origin:
+    """Returns the origin of a network fed as Caffe's are: pixels in [0, 255] minus a mean colour."""
+    return Origin((red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), style_weight)
 
 
-OXFORD_SCALE = _pixels(123.68, 116.779, 103.939)
+# 10,000 : 10 between content and style, where the study's pictures were best, is where these weights' are too.
+OXFORD = _pixels(123.68, 116.779, 103.939, style_weight=1e2)
 # Torchvision's VGGs were trained on (image - mean) / std; the study's predecessor feeds them pixels in [0, 255]
 # minus torchvision's mean all the same, and its weights of content and style mean something on that scale only.
-PREDECESSOR_SCALE = _pixels(123.675, 116.28, 103.53)
+PREDECESSOR = _pixels(123.675, 116.28, 103.53, style_weight=3e4)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Spec:
         layers: Torchvision's node for every layer that can be named, shallowest first.
         content_layers: The layers that the content loss reads unless told otherwise.
         style_layers: The layers that the style loss reads unless told otherwise.
-        scales: The input scale by the name of the weights, the default weights first; a file's is the first.
+        origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
         torchvision_weights: The entry of torchvision's weights API.
     """
 
@@ -62,8 +69,18 @@ class Spec:
     layers: Mapping[str, str]
     content_layers: tuple[str, ...]
     style_layers: tuple[str, ...]
-    scales: Mapping[str, InputScale]
+    origins: Mapping[str, Origin]
     torchvision_weights: WeightsEnum
+
+    @property
+    def default_weights(self) -> str:
+        """The weights taken unless told otherwise."""
+        return next(iter(self.origins))
+
+    def origin(self, weights: str | None) -> Origin:
+        """Returns what goes with the weights of a name, of a file, or with the default ones for None."""
+        name = self.default_weights if weights is None else weights
+        return self.origins.get(name, self.origins[weights_.TORCHVISION])
 
 
 def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, str]:
@@ -77,7 +94,7 @@ def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, str]:
 
 
 _VGG16_LAYERS = _vgg_layers((2, 2, 3, 3, 3))
-_VGG16_SCALES = {weights_.OXFORD: OXFORD_SCALE, weights_.TORCHVISION: PREDECESSOR_SCALE}
+_VGG16_ORIGINS = {weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR}
 _GATYS_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 SPECS: Mapping[str, Spec] = {
@@ -86,7 +103,7 @@ SPECS: Mapping[str, Spec] = {
         layers=_VGG16_LAYERS,
         content_layers=("relu4_2",),
         style_layers=_GATYS_STYLE,
-        scales=_VGG16_SCALES,
+        origins=_VGG16_ORIGINS,
         torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
     ),
     # The predecessor's network "with everything exposed": every ReLU, and the eight it had settled on.
@@ -95,7 +112,7 @@ SPECS: Mapping[str, Spec] = {
         layers={name: node for name, node in _VGG16_LAYERS.items() if name.startswith("relu")},
         content_layers=("relu3_2",),
         style_layers=("relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
-        scales=_VGG16_SCALES,
+        origins=_VGG16_ORIGINS,
         torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
     ),
     # The predecessor calls its content layer conv4_2; what it read was relu4_2, for the ReLU after it worked
@@ -105,7 +122,7 @@ SPECS: Mapping[str, Spec] = {
         layers=_vgg_layers((2, 2, 4, 4, 4)),
         content_layers=("relu4_2",),
         style_layers=_GATYS_STYLE,
-        scales={weights_.TORCHVISION: PREDECESSOR_SCALE},
+        origins={weights_.TORCHVISION: PREDECESSOR},
         torchvision_weights=VGG19_Weights.IMAGENET1K_V1,
     ),
 }
@@ -151,10 +168,10 @@ class Backbone(nn.Module):
         super().__init__()
         spec = spec_of(name)
         nodes = _nodes(name, spec, tuple(layers))
-        origin = next(iter(spec.scales)) if weights is None else weights
+        origin = spec.default_weights if weights is None else weights
         self.origin = origin
-        if origin in {weights_.OXFORD, weights_.TORCHVISION} and origin not in spec.scales:
-            msg = f"no {origin} weights for {name}; allowed are {', '.join(spec.scales)} or a file's path"
+        if origin in {weights_.OXFORD, weights_.TORCHVISION} and origin not in spec.origins:
+            msg = f"no {origin} weights for {name}; allowed are {', '.join(spec.origins)} or a file's path"
             raise weights_.WeightsError(msg)
         with torch.device("meta"):
             whole = spec.build().eval()
@@ -166,9 +183,9 @@ class Backbone(nn.Module):
         weights_.check(state, expected, set(needed), origin)
         self.network.load_state_dict({key: state[key] for key in needed}, assign=True)
         _freeze(self.network)
-        scale = spec.scales.get(origin, next(iter(spec.scales.values())))
-        self.register_buffer("mean", torch.tensor(scale.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(scale.std).view(1, 3, 1, 1), persistent=False)
+        of = spec.origin(origin)
+        self.register_buffer("mean", torch.tensor(of.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(of.std).view(1, 3, 1, 1), persistent=False)
         self.min_side = 2 ** sum(isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)) for module in self.modules())
         super().train(False)
 

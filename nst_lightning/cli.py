@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +21,7 @@ from nst_lightning import data, options
 from nst_lightning.api import quiet
 from nst_lightning.callbacks import ImageWriter, ProgressBar, TensorBoardWriter
 from nst_lightning.errors import InputError
-from nst_lightning.modules import StyleTransfer
+from nst_lightning.modules import StyleTransfer, check_trainer
 
 OUTPUT_FOLDER = Path("data/output-images")
 
@@ -36,10 +38,34 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with quiet():
             NSTCLI(list(arguments))
-    except (InputError, MisconfigurationException) as error:
-        print(f"nst: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (InputError, MisconfigurationException, ArgumentError) as error:
+        print(f"nst: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    """Returns an error's text without line breaks, in short names and words rather than in classes."""
+    text = " ".join(str(error).split())
+    for option in options.OPTIONS:
+        text = text.replace(f'Parser key "{option.target}":', f"--{option.name}:")
+    text = re.sub(r"""Parser key ["']([^"']+)["']:""", r"\1:", text)
+    text = re.sub(r"a typing\.Literal(\[[^]]*\])", r"one of \1", text)
+    return re.sub(r"<class '([^']+)'>", r"\1", text)
+
+
+class Parser(LightningArgumentParser):
+    """A parser that raises its errors, and takes the name of an image for a name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "exit_on_error": False})
+
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Adds a class's arguments; those of the data are never read out of a file that they name."""
+        if theclass is data.PairDataModule:
+            kwargs["sub_configs"] = False
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        return added
 
 
 class SaveConfig(SaveConfigCallback):
@@ -49,7 +75,7 @@ class SaveConfig(SaveConfigCallback):
         """Writes the file."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True)
+        self.parser.save(self.config, folder / "config.yaml", overwrite=True)
 
 
 class NSTCLI(LightningCLI):
@@ -75,8 +101,10 @@ class NSTCLI(LightningCLI):
                 "enable_model_summary": False,
             },
             seed_everything_default=False,  # the one random thing, the noise to start from, has model.seed
+            parser_class=Parser,
             parser_kwargs={"prog": "nst", "fit": {"usage": "nst fit [options]"}},
             auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # the saved configuration makes a run again, not its checkpoint
         )
 
     @staticmethod
@@ -104,6 +132,25 @@ class NSTCLI(LightningCLI):
             found = [os.path.abspath(str(path)) for path in data.find(argument, settings[argument], folder)]
             settings[argument] = found if isinstance(settings[argument], list) else found[0]
 
+    def instantiate_classes(self) -> None:
+        """Makes module, data and trainer; what one of them refuses is an error of the configuration."""
+        try:
+            super().instantiate_classes()
+        except InputError:
+            raise
+        except ValueError as error:  # jsonargparse wraps the errors of values in lists
+            raise InputError(str(error)) from error
+
+    def fit(self, **kwargs: Any) -> None:
+        """Runs the trainer, and says where the pictures are or how to go on."""
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:  # what Lightning makes of Ctrl-C, when all is saved
+            print(f"\ninterrupted; to go on: nst fit --resume {self.folder}", file=sys.stderr)
+            raise
+        for path in self.writer.written:
+            print(path)
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes the trainer with the run's folder and callbacks."""
         config = self.config_init[self.subcommand]
@@ -112,9 +159,11 @@ class NSTCLI(LightningCLI):
             folder, file = self.resumed, _file_of(config["output"])
         else:
             folder, file = output_paths(config["output"], names, config["overwrite"])
+        self.folder = folder
+        self.writer = ImageWriter(file, config["save_every"], config["overwrite"] or self.resumed is not None)
         callbacks = [
             *(config["trainer"]["callbacks"] or []),
-            ImageWriter(file, config["save_every"], config["overwrite"] or self.resumed is not None),
+            self.writer,
             TensorBoardWriter(config["trainer"]["log_every_n_steps"]),
             ProgressBar(),
             ModelCheckpoint(
@@ -124,8 +173,9 @@ class NSTCLI(LightningCLI):
                 save_on_exception=True,
             ),
         ]
-        print(f"{self.subcommand}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} -> {file or folder}")
-        return super().instantiate_trainer(default_root_dir=str(folder), callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(default_root_dir=str(folder), callbacks=callbacks, **kwargs)
+        check_trainer(trainer)
+        return trainer
 
 
 def output_paths(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Path, Path | None]:

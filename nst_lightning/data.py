@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import lightning as L
 from torch import Tensor, cat, device
@@ -19,16 +19,14 @@ from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.schedule import Stage, coarse_to_fine
 
-if TYPE_CHECKING:
-    Images = images.Source | Sequence[images.Source] | None
-else:
-    Images = str | list[str] | None  # what a command line can give is a part of what Python can
+Images: TypeAlias = images.Source | Sequence[images.Source] | None
+"""What `find` takes: an image, several, or none, which it refuses."""
 
 CONTENT_FOLDER = Path("data/content-images")
 STYLE_FOLDER = Path("data/style-images")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
 class Pair:
     """One content image and the style images that it is painted in.
 
@@ -183,6 +181,9 @@ class Timeline:
 class PairDataModule(L.LightningDataModule):
     """The pairs of a run and the schedule they are optimised by.
 
+    The annotations say what a command line can give. In Python, `content` and `style` may be whatever `images.read`
+    takes, PIL images and tensors too, and lists of that.
+
     Args:
         content: A content image, or a list of them. A name without a folder is looked up here and in
             `data/content-images`.
@@ -208,8 +209,8 @@ class PairDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        content: Images = None,
-        style: Images = None,
+        content: list[str] | str | None = None,
+        style: list[str] | str | None = None,
         size: int = 512,
         steps: int = 300,
         stages: int | list[Stage] = 2,
@@ -300,6 +301,8 @@ def _find_one(argument: str, source: images.Source | None, folder: Path) -> imag
     for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate
+    if os.path.isdir(path):
+        return path  # reading it says what is wrong
     known = sorted(entry.name for entry in folder.glob("*.*"))
     there = f"; there are {', '.join(known)}" if known else ""
     msg = f"{argument} image {source} is neither here nor in {folder}{there}"
@@ -315,9 +318,9 @@ def pair_up(contents: Sequence[images.Source], styles: Sequence[images.Source]) 
     if len(contents) != len(styles) and 1 not in (len(contents), len(styles)):
         msg = f"{len(contents)} content images and {len(styles)} style images: as many of both, or one of either"
         raise InputError(msg)
-    count = max(len(contents), len(styles))
-    contents = list(contents) * (count if len(contents) == 1 else 1)
-    styles = list(styles) * (count if len(styles) == 1 else 1)
+    number = max(len(contents), len(styles))
+    contents = list(contents) * (number if len(contents) == 1 else 1)
+    styles = list(styles) * (number if len(styles) == 1 else 1)
     names = _unique([f"{_stem(content)}_{_stem(style)}" for content, style in zip(contents, styles, strict=True)])
     return tuple(Pair(content, (style,), name) for content, style, name in zip(contents, styles, names, strict=True))
 

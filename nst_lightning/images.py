@@ -156,9 +156,7 @@ def write(
         ImageError: If an argument is not as above, or the file exists or cannot be written.
     """
     target = Path(path)
-    form = _FORMATS.get(target.suffix.lower())
-    if form is None:
-        raise ImageError(f"{target}: has suffix {target.suffix!r}; allowed are {', '.join(_FORMATS)}")
+    form = format_of(target)
     image = _to_pil(rgb, None if form == "JPEG" else alpha, str(target))
     options = _ENCODERS[form] | _metadata_options(form, metadata, str(target))
     check_writable(target.parent)
@@ -191,6 +189,18 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     except ValueError:  # none, or one that a camera or another program wrote
         return {}
     return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Returns Pillow's name of the format that a file's suffix asks for, e.g. `PNG`.
+
+    Raises:
+        ImageError: If pictures are not written in that format.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _FORMATS:
+        raise ImageError(f"{target}: has suffix {target.suffix!r}; allowed are {', '.join(_FORMATS)}")
+    return _FORMATS[target.suffix.lower()]
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:

@@ -84,18 +84,8 @@ class ImageOptimization(L.LightningModule):
         return optimizer
 
     def on_fit_start(self) -> None:
-        """Refuses trainer settings under which a step would not be one evaluation of one image.
-
-        Raises:
-            InputError: If the trainer accumulates gradients or has another number of epochs than 1.
-        """
-        for name, value in (
-            ("accumulate_grad_batches", self.trainer.accumulate_grad_batches),
-            ("max_epochs", self.trainer.max_epochs),
-        ):
-            if value != 1:
-                msg = f"trainer.{name} must be 1, got {value}: one epoch is the whole run (see data.steps)"
-                raise InputError(msg)
+        """Checks the trainer, see `check_trainer`."""
+        check_trainer(self.trainer)
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Moves on to the next batch or stage where the step belongs to one."""
@@ -200,6 +190,23 @@ class ImageOptimization(L.LightningModule):
         return {**targets, **styles}
 
 
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuses settings under which a step would not be one evaluation of one image.
+
+    Raises:
+        InputError: If the trainer accumulates gradients, has another number of epochs than 1, or several processes,
+            which would average the gradients of unlike images.
+    """
+    for name, value in (
+        ("accumulate_grad_batches", trainer.accumulate_grad_batches),
+        ("max_epochs", trainer.max_epochs),
+        ("devices", trainer.world_size),
+    ):
+        if value != 1:
+            msg = f"trainer.{name} must be 1, got {value}: a run is one epoch of one process (see data.steps)"
+            raise InputError(msg)
+
+
 def _mean(targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([each[name] for each in targets]).mean(dim=0) for name in targets[0]}
 
@@ -207,7 +214,7 @@ def _mean(targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 class StyleTransfer(ImageOptimization):
     """Paints content images in the manner of style images, Gatys et al. (2016).
 
-    The defaults and the meaning of the weights are those of gordicaleksa's pytorch-neural-style-transfer: the
+    The meaning of the weights is that of gordicaleksa's pytorch-neural-style-transfer: the
     backbone sees pixels times 255 minus the mean colour, content is the mean squared difference of features,
     style the mean over layers of the summed squared difference of Gram matrices F F^T / (C H W), and the total
     variation the sum of absolute differences on the 0-255 scale.
@@ -221,10 +228,11 @@ class StyleTransfer(ImageOptimization):
             relative weights.
         style_layers: Likewise; the weights are divided by their sum.
         content_weight: How much the outlines count. 0 leaves the content out.
-        style_weight: How much the palette and the texture count. 0 leaves the style out.
+        style_weight: How much the palette and the texture count. 0 leaves the style out. By default 100 with the
+            bundled weights and the predecessor's 3e4 with torchvision's, see `backbones.Origin`.
         tv_weight: How much smoothness counts. 0 leaves it out.
         init: What to start from: `content`, `style`, `gaussian` or `uniform` noise.
-        optimizer: The optimiser of the image.
+        optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
         seed: The seed of the noise to start from.
 
     Raises:
@@ -240,13 +248,17 @@ class StyleTransfer(ImageOptimization):
         content_layers: Layers = None,
         style_layers: Layers = None,
         content_weight: float = 1e5,
-        style_weight: float = 3e4,
+        style_weight: float | None = None,
         tv_weight: float = 1.0,
         init: Literal["content", "style", "gaussian", "uniform"] = "content",
-        optimizer: OptimizerCallable = optim.LBFGS,
+        # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
+        optimizer: OptimizerCallable | None = None,
         seed: int = 0,
     ) -> None:
         spec = spec_of(backbone)
+        optimizer = optim.LBFGS if optimizer is None else optimizer
+        if style_weight is None:
+            style_weight = spec.origin(weights).style_weight
         objective = Objective(
             [
                 *_terms("content", content_weight, _layer_weights(content_layers, spec.content_layers)),

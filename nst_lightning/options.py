@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nst_lightning.errors import InputError
+
 
 @dataclass(frozen=True)
 class Option:
@@ -31,7 +33,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("steps", "data.steps", "N", "optimiser steps, all stages together: more is closer to the style [300]"),
     Option("stages", "data.stages", "N", "coarse-to-fine sizes: more gives larger strokes [2]"),
     Option("content_weight", "model.content_weight", "X", "more keeps the outlines of the photograph [1e5]"),
-    Option("style_weight", "model.style_weight", "X", "more takes colours and brushwork of the painting [3e4]"),
+    Option(
+        "style_weight",
+        "model.style_weight",
+        "X",
+        "more takes colours and brushwork of the painting [100 with oxford weights, else 3e4]",
+    ),
     Option("tv_weight", "model.tv_weight", "X", "more smooths [1]"),
     Option("init", "model.init", "NAME", "start from content, style, gaussian or uniform [content]"),
     Option("backbone", "model.backbone", "NAME", "vgg16, vgg16_experimental or vgg19 [vgg16]"),
@@ -49,26 +56,36 @@ OPTIMIZERS = {"lbfgs": "nst_lightning.optim.LBFGS", "adam": "nst_lightning.optim
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments with the short names replaced by the keys they stand for."""
+    """Returns command-line arguments with the short names replaced by what they stand for.
+
+    Raises:
+        InputError: If an optimiser has neither a name of its own nor that of a class.
+    """
     targets = {f"--{option.name}": f"--{option.target}" for option in OPTIONS}
     expanded: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if name in targets:
-            expanded.append(targets[name] + equals + value)
+        key = targets.get(name, name)
+        if expanded[-1:] == ["--model.optimizer"]:
+            expanded.append(optimizer_path(argument))
+        elif equals and key == "--model.optimizer":
+            expanded.append(f"{key}={optimizer_path(value)}")
         else:
-            expanded.append(argument)
-    return [_named_optimizer(before, argument) for before, argument in zip(["", *expanded], expanded, strict=False)]
+            expanded.append(key + equals + value)
+    return expanded
 
 
-def _named_optimizer(before: str, argument: str) -> str:
-    key = "--model.optimizer"
-    if before == key:
-        return OPTIMIZERS.get(argument.lower(), argument)
-    if argument.startswith(f"{key}="):
-        value = argument.removeprefix(f"{key}=")
-        return f"{key}={OPTIMIZERS.get(value.lower(), value)}"
-    return argument
+def optimizer_path(name: str) -> str:
+    """Returns the class path of an optimiser with a name of its own, and any other class name as it is.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    path = OPTIMIZERS.get(name.lower(), name)
+    if "." not in path and not path[:1].isupper() and not path.startswith("{"):
+        msg = f"unknown optimizer {name!r}; known are {', '.join(OPTIMIZERS)} or a class of torch.optim, e.g. RMSprop"
+        raise InputError(msg)
+    return path
 
 
 def table() -> str:

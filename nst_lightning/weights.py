@@ -118,9 +118,12 @@ def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
         with _socket_timeout(DOWNLOAD_TIMEOUT):
             # torch.hub writes to a temporary name and checks the hash before it renames.
             torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
+    except pickle.UnpicklingError:
+        pass  # it came whole, but is no state dict: reading it from the cache says so
     except (URLError, HTTPException, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # a server that speaks no HTTP is quoted with its line's end
         msg = (
-            f"cannot download {cached.name} from {weights.url} ({error}): copy the file to {cached}, "
+            f"cannot download {cached.name} from {weights.url} ({reason}): copy the file to {cached}, "
             "or name a local file with --weights"
         )
         raise WeightsError(msg) from error

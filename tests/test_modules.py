@@ -33,8 +33,8 @@ def picture(seed: int, height: int = 24, width: int = 32) -> Tensor:
 
 
 def data(count: int = 1, **options: Any) -> PairDataModule:
-    contents = [picture(seed) for seed in range(count)]
-    styles = [picture(100 + seed, 28 + 4 * seed, 24) for seed in range(count)]
+    contents: Any = [picture(seed) for seed in range(count)]
+    styles: Any = [picture(100 + seed, 28 + 4 * seed, 24) for seed in range(count)]
     return PairDataModule(contents, styles, **{"stages": STAGES, **options})
 
 
@@ -59,7 +59,7 @@ def fit(
     pairs: PairDataModule,
     callbacks: tuple[Callback, ...] = (),
     ckpt_path: Path | None = None,
-    **options: Any,
+    options: dict[str, Any] | None = None,
 ) -> Results:
     results = Results()
     with quiet():
@@ -70,7 +70,7 @@ def fit(
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
             callbacks=[results, *callbacks],
-            **{"max_epochs": 1, **options},
+            **{"max_epochs": 1, **({} if options is None else options)},
         )
         trainer.fit(module, datamodule=pairs, ckpt_path=None if ckpt_path is None else str(ckpt_path))
     return results
@@ -165,7 +165,7 @@ def test_losses_are_those_of_the_image_that_is_shown() -> None:
 def test_bfloat16_keeps_image_statistics_and_losses_in_float32() -> None:
     module = StyleTransfer(**SHALLOW)
     seen: list[dict[str, Tensor]] = []
-    fit(module, data(), (Watch(lambda module: seen.append(module.losses)),), precision="bf16-mixed")
+    fit(module, data(), (Watch(lambda module: seen.append(module.losses)),), options={"precision": "bf16-mixed"})
     totals = [losses["total"] for losses in seen]
     assert seen[0]["content"].item() == 0  # the targets were made in the same precision
     assert module.image.dtype == torch.float32
@@ -181,7 +181,7 @@ def test_several_style_images_give_the_mean_of_their_targets() -> None:
 
     def targets(*styles: Tensor) -> Tensor:
         pairs.pairs = (type(pair)(pair.content, styles, pair.name),)
-        fit(module, pairs, max_steps=1)
+        fit(module, pairs, options={"max_steps": 1})
         return module._targets["style/relu2_1"]
 
     torch.testing.assert_close(targets(first, second), (targets(first) + targets(second)) / 2)
@@ -217,7 +217,7 @@ def test_layer_weights_are_shares_of_the_groups_weight() -> None:
 @pytest.mark.parametrize(("name", "value"), [("max_epochs", 2), ("accumulate_grad_batches", 2)])
 def test_trainer_settings_that_break_the_schedule_are_refused(name: str, value: int) -> None:
     with pytest.raises(InputError, match=f"trainer.{name} must be 1, got {value}"):
-        fit(StyleTransfer(**SHALLOW), data(), **{name: value})
+        fit(StyleTransfer(**SHALLOW), data(), options={name: value})
 
 
 def test_torchs_lbfgs_is_refused_for_a_batch_and_works_for_an_image() -> None:

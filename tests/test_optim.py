@@ -29,7 +29,7 @@ def closure_of(optimizer: torch.optim.Optimizer, image: nn.Parameter, loss: Loss
 
 def minimise(optimizer: torch.optim.Optimizer, image: nn.Parameter, loss: Loss, steps: int) -> list[Tensor]:
     closure = closure_of(optimizer, image, loss)
-    return [torch.as_tensor(optimizer.step(closure)) for _ in range(steps)]
+    return [torch.as_tensor(optimizer.step(closure)) for _ in range(steps)]  # type: ignore[arg-type]
 
 
 def style_transfer(seeds: tuple[int, ...], style_weight: float, dtype: torch.dtype) -> tuple[Tensor, Loss]:
@@ -72,7 +72,7 @@ def test_without_safeguard_each_image_takes_torchs_steps_whatever_its_companions
         theirs = torch.optim.LBFGS(
             [reference], lr=1, max_iter=20, history_size=7, tolerance_grad=-1, tolerance_change=-1
         )
-        theirs.step(lambda ref=reference, f=loss_alone, o=theirs: closure_of(o, ref, lambda x: f(x).sum())())
+        theirs.step(lambda ref=reference, f=loss_alone, o=theirs: closure_of(o, ref, lambda x: f(x).sum())())  # type: ignore[no-untyped-call]
         assert (reference - alone).abs().max() > 1e-2  # it went somewhere
         torch.testing.assert_close(image[index : index + 1], reference, rtol=0, atol=1e-10)
 

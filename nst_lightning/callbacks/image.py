@@ -26,6 +26,9 @@ class ImageWriter(Callback):
         every: The number of steps between the pictures on the way, >= 1; None writes none.
         overwrite: Whether a finished picture may replace a file.
 
+    Attributes:
+        written: The finished pictures, in the order of writing.
+
     Raises:
         InputError: If `every` is below 1.
     """
@@ -37,19 +40,23 @@ class ImageWriter(Callback):
         self.file = None if file is None else Path(file)
         self.every = every
         self.overwrite = overwrite
+        self.written: list[Path] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that the pictures can be written before an hour of work is spent on them.
 
         Raises:
-            ImageError: If a folder cannot be written to.
+            ImageError: If a folder cannot be written to, or the file's suffix is none of a format that is written.
             InputError: If one file is to hold several pairs.
         """
-        images.check_writable(trainer.default_root_dir if self.file is None else self.file.parent)
-        data = _data(trainer)
-        if self.file is not None and len(data.pairs) > 1:
-            msg = f"{self.file}: one file cannot hold {len(data.pairs)} pairs; name a folder as output"
-            raise InputError(msg)
+        if self.file is not None:
+            images.format_of(self.file)
+            images.check_writable(self.file.parent)
+            count = len(_data(trainer).pairs)
+            if count > 1:
+                msg = f"{self.file}: one file cannot hold {count} pairs; name a folder as output"
+                raise InputError(msg)
+        images.check_writable(trainer.default_root_dir)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -77,6 +84,8 @@ class ImageWriter(Callback):
             else:
                 path, overwrite = self.file or root / f"{pair.name}.png", self.overwrite
             images.write(path, rgb[None], alpha, self._metadata(trainer, pl_module, step), overwrite)
+            if number is None:
+                self.written.append(path)
 
     @staticmethod
     def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step) -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""What several test files share: a torch.hub folder of each test's own, and small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+SAMPLES = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's weights are cached: an empty folder that is not made yet, for subprocesses too."""
+    home = tmp_path_factory.mktemp("torch_home")
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    return home / "hub"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with content.jpg and content.png of 96 x 64 px and style.png of 64 x 80 px; not to be changed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for sample, size, names in (
+        ("content-images/chelsea.jpg", (96, 64), ("content.jpg", "content.png")),
+        ("style-images/night_cafe.jpg", (64, 80), ("style.png",)),
+    ):
+        with Image.open(SAMPLES / sample) as image:
+            small = image.convert("RGB").resize(size)
+        for name in names:
+            small.save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def content_jpeg(pictures: Path) -> Path:
+    return pictures / "content.jpg"
+
+
+@pytest.fixture(scope="session")
+def content_png(pictures: Path) -> Path:
+    return pictures / "content.png"
+
+
+@pytest.fixture(scope="session")
+def style_png(pictures: Path) -> Path:
+    return pictures / "style.png"

@@ -1,0 +1,320 @@
+"""The frozen networks against torchvision's own forward, and what makes them frozen."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import vgg16, vgg19
+
+from nst_lightning.backbones import SPECS, Backbone, Pooling
+from nst_lightning.errors import InputError
+from nst_lightning.weights import WeightsError
+
+State = dict[str, Tensor]
+OXFORD_FILE = Path(str(resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"))
+BUILDERS: dict[str, Callable[[], Any]] = {"vgg16": vgg16, "vgg16_experimental": vgg16, "vgg19": vgg19}
+
+
+def torchvisions_features(name: str) -> nn.Sequential:
+    """The convolutional part of torchvision's network, in-place ReLUs and all, without weights."""
+    with torch.device("meta"):
+        features: nn.Sequential = BUILDERS[name]().features
+    return features.requires_grad_(False)
+
+
+def names_in_the_field(features: nn.Sequential) -> list[str]:
+    """What the literature calls each module: the convolution's block and its place in it, counted from 1."""
+    names, block, depth = [], 1, 0
+    for module in features:
+        if isinstance(module, nn.MaxPool2d):
+            names.append(f"pool{block}")
+            block, depth = block + 1, 0
+        else:
+            depth += isinstance(module, nn.Conv2d)
+            names.append(f"{'conv' if isinstance(module, nn.Conv2d) else 'relu'}{block}_{depth}")
+    return names
+
+
+def activations(features: nn.Sequential, pixels: Tensor) -> State:
+    """Every module's output by name, cloned before the ReLU behind it could overwrite it."""
+    outputs = {}
+    for name, module in zip(names_in_the_field(features), features, strict=True):
+        pixels = module(pixels)
+        outputs[name] = pixels.clone()
+    return outputs
+
+
+@pytest.fixture(scope="session")
+def vgg19_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Random weights under which no layer's activations fade, without the classifier; float16 for the disk's sake."""
+    generator = torch.Generator().manual_seed(19)
+    state = {}
+    for name, tensor in torchvisions_features("vgg19").state_dict().items():
+        std = (2 / tensor[0].numel()) ** 0.5 if name.endswith("weight") else 0.1
+        state[f"features.{name}"] = (std * torch.randn(tensor.shape, generator=generator)).half()
+    path = tmp_path_factory.mktemp("vgg19") / "vgg19.pth"
+    torch.save(state, path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def cached(hub: Path, vgg19_file: Path) -> None:
+    """Has torchvision's files in the cache: of VGG16 only what relu1_1 needs."""
+    (hub / "checkpoints").mkdir(parents=True)
+    (hub / "checkpoints" / "vgg19-dcbb9e9d.pth").symlink_to(vgg19_file)
+    state = {"features.0.weight": torch.ones(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
+    torch.save(state, hub / "checkpoints" / "vgg16-397923af.pth")
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.rand(2, 3, 37, 50, generator=torch.Generator().manual_seed(0))
+
+
+# ---- activations ----
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("name", SPECS)
+def test_every_layer_equals_torchvisions_own_forward(name: str, vgg19_file: Path, image: Tensor) -> None:
+    features = torchvisions_features(name)
+    state: State = torch.load(vgg19_file, weights_only=True) if name == "vgg19" else load_file(OXFORD_FILE)
+    features.load_state_dict({key.removeprefix("features."): t.float() for key, t in state.items()}, assign=True)
+    backbone = Backbone(name, SPECS[name].layers)
+    expected = activations(features, (image - backbone.mean) / backbone.std)
+    if name == "vgg16_experimental":
+        expected = {layer: output for layer, output in expected.items() if layer.startswith("relu")}
+    found = backbone(image)
+    assert list(found) == list(expected) == list(SPECS[name].layers)
+    for layer, output in expected.items():
+        assert output.std() > 1e-3
+        assert torch.equal(found[layer], output), layer
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "style"),
+    [
+        ("vgg16", ["relu4_2"], ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]),
+        (
+            "vgg16_experimental",
+            ["relu3_2"],
+            ["relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1"],
+        ),
+        ("vgg19", ["relu4_2"], ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]),
+    ],
+)
+def test_default_layers_are_the_predecessors(name: str, content: list[str], style: list[str]) -> None:
+    assert list(SPECS[name].content_layers) == content
+    assert list(SPECS[name].style_layers) == style
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "style_weight"),
+    [
+        ("vgg16", None, 1e2),
+        ("vgg16", "oxford", 1e2),
+        ("vgg16", "torchvision", 3e4),
+        ("vgg16", "some/file.pth", 3e4),
+        ("vgg16_experimental", None, 1e2),
+        ("vgg19", None, 3e4),
+    ],
+)
+def test_the_default_style_weight_goes_with_the_weights(name: str, weights: str | None, style_weight: float) -> None:
+    assert SPECS[name].origin(weights).style_weight == style_weight
+
+
+def test_a_convolution_keeps_its_negative_values_under_the_relu_behind_it(image: Tensor) -> None:
+    features = Backbone("vgg16", ["conv1_1", "relu1_1"])(image)
+    assert (features["conv1_1"] < -1).any()
+    assert torch.equal(features["relu1_1"], features["conv1_1"].clamp(min=0))
+
+
+def halved(features: Tensor, pooling: str) -> Tensor:
+    """Means or maxima of 2 x 2 pixels; an odd last row or column falls away."""
+    count, channels, height, width = features.shape
+    even = features[..., : height // 2 * 2, : width // 2 * 2]
+    patches = even.reshape(count, channels, height // 2, 2, width // 2, 2)
+    return patches.mean((3, 5)) if pooling == "avg" else patches.amax((3, 5))
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_pooling_is_the_mean_or_maximum_of_2_by_2_in_every_block(pooling: Pooling, image: Tensor) -> None:
+    backbone = Backbone("vgg16", SPECS["vgg16"].layers, pooling=pooling)
+    features = backbone(image)
+    buffers = dict(backbone.named_buffers())
+    for before, pool in (("relu1_2", 1), ("relu2_2", 2), ("relu3_3", 3), ("relu4_3", 4), ("relu5_3", 5)):
+        expected = halved(features[before], pooling)
+        torch.testing.assert_close(features[f"pool{pool}"], expected, rtol=1e-6, atol=0)
+    weight, bias = buffers["network.features.5.weight"], buffers["network.features.5.bias"]
+    assert torch.equal(features["conv2_1"], F.conv2d(features["pool1"], weight, bias, padding=1))
+
+
+def test_pooling_is_max_unless_asked_for(image: Tensor) -> None:
+    default, maximum = Backbone("vgg16", ["pool1"]), Backbone("vgg16", ["pool1"], pooling="max")
+    assert torch.equal(default(image)["pool1"], maximum(image)["pool1"])
+
+
+# ---- the input's scale ----
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize(
+    ("name", "weights", "mean"),
+    [
+        ("vgg16", None, (123.68, 116.779, 103.939)),
+        ("vgg16", "oxford", (123.68, 116.779, 103.939)),
+        # Of a file it is not known whose weights it holds: torchvision's are the ones that lie about.
+        pytest.param("vgg16", str(OXFORD_FILE), (123.675, 116.28, 103.53), id="vgg16-file"),
+        ("vgg16", "torchvision", (123.675, 116.28, 103.53)),
+        ("vgg16_experimental", "torchvision", (123.675, 116.28, 103.53)),
+        ("vgg19", None, (123.675, 116.28, 103.53)),
+    ],
+)
+def test_the_network_sees_pixels_times_255_minus_the_mean_colour(
+    name: str, weights: str | None, mean: tuple[float, ...], image: Tensor
+) -> None:
+    backbone = Backbone(name, ["relu1_1"], weights)
+    seen: list[Tensor] = []
+    backbone.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    backbone(image)
+    expected = 255 * image.double() - torch.tensor(mean, dtype=torch.float64).view(1, 3, 1, 1)
+    torch.testing.assert_close(seen[0].double(), expected, rtol=0, atol=3e-5)  # two units in the last place
+
+
+# ---- frozen ----
+
+
+@pytest.fixture(scope="module")
+def shallow() -> Backbone:
+    return Backbone("vgg16", ["relu1_1", "relu2_1"])
+
+
+def test_has_no_parameters_and_no_state(shallow: Backbone) -> None:
+    assert list(shallow.parameters()) == []
+    assert shallow.state_dict() == {}
+    assert not any(buffer.requires_grad for buffer in shallow.buffers())
+
+
+def test_stays_in_eval_mode(shallow: Backbone) -> None:
+    parent = nn.Sequential(shallow)
+    for mode in (True, False):
+        assert parent.train(mode).training is mode
+        assert not any(module.training for module in shallow.modules())
+
+
+def test_the_gradient_reaches_every_pixel(image: Tensor, shallow: Backbone) -> None:
+    image.requires_grad_()
+    torch.autograd.backward([output.sum() for output in shallow(image).values()])
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
+    assert (image.grad != 0).flatten(2).all(2).all()
+
+
+@pytest.mark.parametrize(
+    ("deepest", "convolutions", "values"), [("relu1_1", 1, 1_792), ("relu2_1", 3, 112_576), ("relu5_1", 11, 9_995_072)]
+)
+def test_is_trimmed_after_the_deepest_layer(deepest: str, convolutions: int, values: int) -> None:
+    backbone = Backbone("vgg16", ["relu1_1", deepest])
+    buffers = {name: buffer for name, buffer in backbone.named_buffers() if name not in {"mean", "std"}}
+    assert len(buffers) == 2 * convolutions
+    assert sum(buffer.numel() for buffer in buffers.values()) == values
+    assert {buffer.dtype for buffer in buffers.values()} == {torch.float32}
+    storages = {buffer.untyped_storage().data_ptr(): buffer.untyped_storage().nbytes() for buffer in buffers.values()}
+    assert sum(storages.values()) == 4 * values  # no view keeps what was trimmed alive
+    assert all(name.startswith("network.features.") for name in buffers)
+
+
+def test_works_in_double_precision(image: Tensor) -> None:
+    single = Backbone("vgg16", ["relu1_1", "relu2_1"])
+    expected = single(image)
+    for layer, output in single.to(torch.float64)(image.double()).items():
+        assert output.dtype == torch.float64
+        torch.testing.assert_close(output.float(), expected[layer], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_gives_the_same_and_is_as_frozen(
+    duplicate: Callable[[Backbone], Backbone], image: Tensor, shallow: Backbone
+) -> None:
+    twin = duplicate(shallow).train()
+    expected, found = shallow(image), twin(image)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[layer], expected[layer]) for layer in expected)
+    assert list(twin.parameters()) == []
+    assert twin.state_dict() == {}
+    assert not any(module.training for module in twin.modules())
+    theirs = {buffer.data_ptr() for buffer in shallow.buffers()}
+    assert theirs.isdisjoint(buffer.data_ptr() for buffer in twin.buffers())
+
+
+@pytest.mark.parametrize(
+    ("weights", "origin"),
+    [(None, "oxford"), ("oxford", "oxford"), pytest.param(str(OXFORD_FILE), str(OXFORD_FILE), id="file")],
+)
+def test_origin_says_where_the_weights_are_from(weights: str | None, origin: str) -> None:
+    assert Backbone("vgg16", ["relu1_1"], weights).origin == origin
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_experimental", "vgg19"])
+@pytest.mark.parametrize("layer", ["relu9_9", "features.0", ""])
+def test_an_unknown_layer_is_refused_with_all_that_are_known(name: str, layer: str) -> None:
+    known = names_in_the_field(torchvisions_features(name))
+    if name == "vgg16_experimental":
+        known = [each for each in known if each.startswith("relu")]
+    with pytest.raises(InputError) as caught:
+        Backbone(name, ["relu1_1", layer])
+    assert str(caught.value) == f"unknown layer {layer!r} of {name}; known are {', '.join(known)}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("vgg13", ["relu1_1"]), "unknown backbone 'vgg13'; known are vgg16, vgg16_experimental, vgg19"),
+        (("vgg16_experimental", ["conv1_1"]), "unknown layer 'conv1_1' of vgg16_experimental; known are relu1_1"),
+        (("vgg16", []), "no layer of vgg16 was asked for; known are conv1_1, relu1_1, conv1_2"),
+        (("vgg16", ["relu1_1"], None, "mean"), "unknown pooling 'mean'; known are max, avg"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_what_is_known(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Backbone(*arguments)
+    assert str(caught.value).startswith(message)
+
+
+def test_weights_that_a_backbone_has_not_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"^no oxford weights for vgg19; allowed are torchvision or a file's path$"):
+        Backbone("vgg19", ["relu1_1"], "oxford")
+
+
+def test_weights_of_another_network_are_refused(vgg19_file: Path) -> None:
+    # Past the third convolution of block 3 the two number their modules differently.
+    with pytest.raises(WeightsError, match=r"vgg19\.pth: 12 tensors are unknown, the first is features\.16\.bias: a"):
+        Backbone("vgg16", ["relu1_1"], str(vgg19_file))
+    with pytest.raises(WeightsError, match=r"safetensors: 6 tensors are missing, the first is features\.16\.bias: a"):
+        Backbone("vgg19", ["relu5_1"], str(OXFORD_FILE))
+
+
+@pytest.mark.parametrize(("layer", "side"), [("relu1_2", 1), ("pool1", 2), ("relu5_1", 16), ("pool5", 32)])
+def test_an_image_that_would_be_halved_to_nothing_is_refused(layer: str, side: int) -> None:
+    backbone = Backbone("vgg16", ["relu1_1", layer])
+    assert backbone.min_side == side
+    assert min(backbone(torch.zeros(1, 3, side, side + 3))[layer].shape) == 1
+    if side > 1:
+        with pytest.raises(InputError, match=f"^an image of 40x{side - 1} px is too small for .*: {side} px a side"):
+            backbone(torch.zeros(1, 3, side - 1, 40))

@@ -1,0 +1,294 @@
+"""`nst` as a person types it: results, outputs, resume, and one clear line for whatever cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from nst_lightning import images
+from nst_lightning.__main__ import main
+from nst_lightning.cli import output_paths
+
+ROOT = Path(__file__).parents[1]
+FAST = ["--size", "32", "--steps", "4", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two small pictures where names are looked up."""
+    monkeypatch.chdir(tmp_path)
+    for kind, name, seed in (("content", "photo", 1), ("style", "painting", 2)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        folder = tmp_path / f"data/{kind}-images"
+        folder.mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return tmp_path
+
+
+def fit(*options: str) -> int:
+    return main(["fit", "--content", "photo.png", "--style", "painting.png", *FAST, *options])
+
+
+def test_writes_the_picture_its_configuration_and_its_curves(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--save_every", "2") == 0
+    run = Path("data/output-images/photo_painting")
+    assert capsys.readouterr().out == f"{run}/photo_painting.png\n"
+    with Image.open(run / "photo_painting.png") as picture:
+        assert picture.size == (32, 27)
+    settings = json.loads(images.read_metadata(run / "photo_painting.png")["nst_lightning"])
+    assert settings["seed"] == 0
+    assert settings["step"] == 4
+    assert settings["style_layers"] == "relu1_1,relu2_1"
+    assert settings["optimizer"] == "LBFGS(lr=1.0, history_size=10, safeguard=True)"
+    assert [path.name for path in sorted((run / "steps/photo_painting").iterdir())] == ["000002.png"]
+    assert len(list((run / "tensorboard/photo_painting").glob("events*"))) == 1
+    assert (run / "config.yaml").is_file()
+
+
+def test_the_saved_configuration_runs_again_from_anywhere_and_gives_the_same_file(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit("--init", "gaussian") == 0
+    first = workplace / "data/output-images/photo_painting"
+    elsewhere = workplace / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main(["fit", "--config", str(first / "config.yaml")]) == 0
+    again = elsewhere / "data/output-images/photo_painting/photo_painting.png"
+    assert again.read_bytes() == (first / "photo_painting.png").read_bytes()
+
+
+def test_one_seed_gives_identical_files_and_another_does_not() -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert fit("--init", "gaussian", "--seed", seed, "--output", f"{name}.png") == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
+
+
+def test_nothing_is_overwritten_without_being_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--output", "out.png") == 0
+    first = Path("out.png").read_bytes()
+    assert fit("--output", "out.png", "--init", "style") == 0
+    assert capsys.readouterr().out.splitlines() == ["out.png", "out-2.png"]
+    assert Path("out.png").read_bytes() == first
+    assert fit("--output", "out.png", "--init", "style", "--overwrite", "true") == 0
+    assert Path("out.png").read_bytes() == Path("out-2.png").read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("there", "output", "expected"),
+    [
+        ([], None, ("data/output-images/a_b", None)),
+        (["data/output-images/a_b/x"], None, ("data/output-images/a_b-2", None)),
+        ([], "out", ("out", None)),
+        (["out/x", "out-2/x"], "out", ("out-3", None)),
+        ([], "out.jpg", ("out", "out.jpg")),
+        (["out.jpg"], "out.jpg", ("out-2", "out-2.jpg")),
+        (["out/x"], "out.jpg", ("out-2", "out-2.jpg")),
+        (["out"], "out", ("out-2", None)),
+    ],
+)
+def test_a_name_that_is_taken_gets_a_number(
+    there: list[str], output: str | None, expected: tuple[str, str | None]
+) -> None:
+    for path in map(Path, there):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folder, file = output_paths(output, ["a_b"], overwrite=False)
+    assert (str(folder), None if file is None else str(file)) == expected
+
+
+def test_a_killed_run_goes_on_to_the_same_file() -> None:
+    """SIGKILL, so that nothing can be tidied: only what stands on disk counts."""
+    slow = [*FAST[:2], "--steps", "200", *FAST[4:], "--checkpoint_minutes", "0.0001", "--init", "gaussian"]
+    command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting", *slow]
+    with subprocess.Popen(
+        [*command, "--output", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        deadline = time.monotonic() + 120
+        while not list(Path("killed").glob("checkpoints/*.ckpt")):
+            assert run.poll() is None, "the run ended before it wrote a checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        run.kill()
+    assert not Path("killed/photo_painting.png").exists()
+    assert main(["fit", "--resume", "killed"]) == 0
+    assert main([*command[3:], "--output", "whole"]) == 0
+    assert Path("killed/photo_painting.png").read_bytes() == Path("whole/photo_painting.png").read_bytes()
+
+
+def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
+    command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting"]
+    options = [*FAST[:2], "--steps", "5000", *FAST[4:], "--save_every", "5", "--output", "run"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 120
+        while not list(Path("run").glob("steps/*/*.png")):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        run.send_signal(2)
+        assert run.stderr is not None
+        told = run.stderr.read()
+    assert run.returncode == 1
+    assert "interrupted; to go on: nst fit --resume run" in told
+    assert "Traceback" not in told
+    assert len(list(Path("run/checkpoints").glob("*.ckpt"))) == 1
+    last = max(Path("run/steps/photo_painting").iterdir())
+    settings = json.loads(images.read_metadata(last)["nst_lightning"])
+    assert int(last.stem) == settings["step"]
+
+
+def png(name: str, width: int, height: int) -> None:
+    Image.new("RGB", (width, height), "red").save(name)
+
+
+def truncated_jpeg() -> None:
+    Image.effect_noise((64, 64), 80).convert("RGB").save("whole.jpg")
+    Path("bad.jpg").write_bytes(Path("whole.jpg").read_bytes()[:900])
+
+
+BAD_INPUTS = {
+    "missing file": (lambda: None, ["--content", "nope.jpg"], r"content image nope\.jpg is neither here nor in data/"),
+    "directory": (lambda: Path("bad.png").mkdir(), ["--content", "bad.png"], r"bad\.png: .*directory"),
+    "zero bytes": (Path("bad.png").touch, ["--content", "bad.png"], r"bad\.png: is empty \(0 bytes\)"),
+    "truncated JPEG": (truncated_jpeg, ["--content", "bad.jpg"], r"bad\.jpg: .*truncated"),
+    "text named .png": (
+        lambda: Path("bad.png").write_text("hello"),
+        ["--style", "bad.png"],
+        r"bad\.png: is not an image",
+    ),
+    "1x1 image": (lambda: png("bad.png", 1, 1), ["--content", "bad.png"], r"bad\.png: is 1 px wide .*16 to 16384 px"),
+    "30,000 px wide image": (lambda: png("bad.png", 30_000, 20), ["--content", "bad.png"], r"bad\.png: .*30000.*16384"),
+    "unknown layer": (
+        lambda: None,
+        ["--style_layers", "relu9_1"],
+        r"unknown layer 'relu9_1' of vgg16; known are conv1_1",
+    ),
+    "negative size": (lambda: None, ["--size", "-64"], r"size must be at least 1, got -64"),
+    "style weight NaN": (lambda: None, ["--style_weight", ".nan"], r"style_weight must be a finite number.* got nan"),
+    "style weight not a number": (lambda: None, ["--style_weight", "much"], r"--style_weight: .*float.* much"),
+    "no write permission": (lambda: None, ["--output", "/proc/nowhere/x.png"], r"/proc/nowhere: cannot create files"),
+    "output in a file": (
+        lambda: Path("f").touch(),
+        ["--output", "f/x.png"],
+        r"f: cannot create files there .*in the way",
+    ),
+    "unknown format": (lambda: None, ["--output", "x.gif"], r"x\.gif: has suffix '\.gif'; allowed are \.png"),
+    "content null": (
+        lambda: None,
+        ["--data.content", "null"],
+        r"no content image was given; name a file with --content",
+    ),
+    "style empty": (lambda: None, ["--data.style", "[]"], r"style is an empty list"),
+    "unknown option": (lambda: None, ["--sise", "3"], r"unrecognized arguments: --sise 3"),
+    "no such config": (lambda: None, ["--config", "nope.yaml"], r"config: .*nope\.yaml"),
+    "unknown init": (
+        lambda: None,
+        ["--init", "random"],
+        r"--init: .*'content', 'style', 'gaussian', 'uniform'.* random",
+    ),
+    "unknown backbone": (lambda: None, ["--backbone", "vgg11"], r"unknown backbone 'vgg11'; known are vgg16, "),
+    "unknown optimizer": (lambda: None, ["--optimizer", "sgdd"], r"unknown optimizer 'sgdd'; known are lbfgs, adam"),
+    "weights not there": (lambda: None, ["--weights", "w.pth"], r"w\.pth: no such weights file"),
+    "weights of another network": (
+        lambda: None,
+        ["--backbone", "vgg19", "--weights", "oxford"],
+        r"no oxford weights for vgg19",
+    ),
+    "nothing to do": (lambda: None, ["--steps", "0"], r"steps must be at least the number of stages \(\d\), got 0"),
+    "bad stage": (lambda: None, ["--stages", "[{size: 32, steps: -1}]"], r"a stage's steps must be at least 1, got -1"),
+    "several processes": (lambda: None, ["--trainer.devices", "2"], r"trainer\.devices must be 1, got 2"),
+    "no such accelerator": (lambda: None, ["--trainer.accelerator", "mps"], r"MPS.*not available"),
+    "no run to resume": (lambda: None, ["--resume", "nowhere"], r"nowhere: no checkpoint to resume from"),
+    "resume of nothing": (lambda: None, ["--resume"], r"--resume needs the folder of a run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_ends_in_one_line_and_exit_code_2(case: str, capfd: pytest.CaptureFixture[str]) -> None:
+    prepare, options, message = BAD_INPUTS[case]
+    prepare()  # type: ignore[no-untyped-call]
+    before = sorted(Path().rglob("*"))
+    assert fit(*options) == 2
+    told = capfd.readouterr()
+    assert re.fullmatch(rf"nst: error: [^\n]*{message}[^\n]*\n", told.err), told.err
+    assert told.out == ""
+    assert set(before) <= set(Path().rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--help"], 0, r"commands:\n  fit "),
+        (["--version"], 0, r"^nst \d+\.\d+"),
+        (["fti"], 2, r"nst: error: unknown command 'fti'; did you mean fit\?"),
+        ([], 2, r"usage: nst COMMAND"),
+    ],
+)
+def test_answers_without_torch_what_does_not_need_it(arguments: list[str], code: int, text: str) -> None:
+    program = (
+        "import sys; from nst_lightning.__main__ import main; code = main(sys.argv[1:]);"
+        "assert not {'torch', 'lightning', 'numpy', 'PIL'} & set(sys.modules); sys.exit(code)"
+    )
+    run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    assert re.search(text, run.stdout + run.stderr)
+
+
+def test_help_begins_with_the_options_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    matter, _, everything = told.partition("All options")
+    for name in "content style output size steps init content_weight style_weight optimizer seed".split():
+        assert f"--{name} " in matter
+    assert "--model.style_weight" in everything
+    assert "--data.content" in everything
+
+
+def test_adam_and_any_optimiser_of_torch_can_be_named() -> None:
+    for name in ("adam", "torch.optim.RMSprop", "Adagrad"):
+        rate = [] if name == "adam" else ["--model.optimizer.lr", "0.001"]
+        assert fit("--optimizer", name, *rate, "--output", f"{name}.png") == 0
+        written = images.read_metadata(Path(f"{name}.png"))["nst_lightning"]
+        assert name.split(".")[-1].lower() in json.loads(written)["optimizer"].lower()
+
+
+def test_stages_can_be_listed() -> None:
+    assert fit("--stages", "[{size: 24, steps: 2}, {size: 40, steps: 1}]", "--output", "x.png") == 0
+    with Image.open("x.png") as picture:
+        assert picture.size == (40, 33)
+
+
+def test_transparency_of_the_content_is_kept() -> None:
+    picture = Image.new("RGBA", (40, 32), (200, 30, 30, 255))
+    picture.putalpha(Image.linear_gradient("L").resize((40, 32)))
+    picture.save("clear.png")
+    assert main(["fit", "--content", "clear.png", "--style", "painting", *FAST, "--output", "x.png"]) == 0
+    with Image.open("x.png") as out, Image.open("clear.png") as given:
+        alpha = np.asarray(out.getchannel("A"), dtype=float)
+        expected = np.asarray(given.getchannel("A").resize(out.size, Image.Resampling.BICUBIC), dtype=float)
+    assert np.abs(alpha - expected).max() <= 2
+
+
+def test_the_configuration_is_what_was_asked_for() -> None:
+    assert fit("--style_weight", "7", "--output", "run") == 0
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["model"]["style_weight"] == 7
+    assert config["data"]["size"] == 32
+    assert Path(config["data"]["content"]) == Path("data/content-images/photo.png").resolve()
+    assert os.fspath(torch.hub.get_dir()) not in Path("run/config.yaml").read_text()
