@@ -42,7 +42,7 @@ class Pair:
 
 
 class Batch:
-    """Pairs whose output has the same height and width at every stage, optimised together.
+    """Pairs whose content images, and so outputs at every stage, are of one size; optimised together.
 
     Images are decoded when they are asked for.
 

@@ -54,6 +54,9 @@ class ImageOptimization(L.LightningModule):
         if init not in initializers.INITIALIZERS:
             msg = f"unknown init {init!r}; known are {', '.join(initializers.INITIALIZERS)}"
             raise InputError(msg)
+        if not 0 <= seed < 2**63:
+            msg = f"seed must be a whole number from 0 to 2**63 - 1, got {seed}"
+            raise InputError(msg)
         self.backbone = backbone
         self.objective = objective
         self.make_optimizer = optimizer

@@ -135,7 +135,7 @@ def _file(path: Path) -> dict[str, Tensor]:
         msg = f"{path}: no such weights file; allowed are {OXFORD}, {TORCHVISION} or a .safetensors or .pth file"
         raise WeightsError(msg)
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             state = load_safetensors(path.read_bytes())
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)

@@ -206,11 +206,13 @@ def test_has_no_parameters_and_no_state(shallow: Backbone) -> None:
     assert not any(buffer.requires_grad for buffer in shallow.buffers())
 
 
-def test_stays_in_eval_mode(shallow: Backbone) -> None:
-    parent = nn.Sequential(shallow)
+def test_is_in_eval_mode_for_good() -> None:
+    backbone = Backbone("vgg16", ["relu1_1"])
+    assert not any(module.training for module in backbone.modules())
+    parent = nn.Sequential(backbone)
     for mode in (True, False):
         assert parent.train(mode).training is mode
-        assert not any(module.training for module in shallow.modules())
+        assert not any(module.training for module in backbone.modules())
 
 
 def test_the_gradient_reaches_every_pixel(image: Tensor, shallow: Backbone) -> None:

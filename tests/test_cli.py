@@ -113,7 +113,7 @@ def test_a_name_that_is_taken_gets_a_number(
 
 def test_a_killed_run_goes_on_to_the_same_file() -> None:
     """SIGKILL, so that nothing can be tidied: only what stands on disk counts."""
-    slow = [*FAST[:2], "--steps", "200", *FAST[4:], "--checkpoint_minutes", "0.0001", "--init", "gaussian"]
+    slow = [*FAST[:2], "--steps", "60", *FAST[4:], "--checkpoint_minutes", "0.0001", "--init", "gaussian"]
     command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting", *slow]
     with subprocess.Popen(
         [*command, "--output", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -102,8 +102,8 @@ def test_losses_equal_the_predecessors_formulas() -> None:
                 assert losses[name][index].item() == pytest.approx(value.item(), rel=1e-5), name
 
 
-def test_the_default_objective_has_the_predecessors_weights() -> None:
-    module = StyleTransfer(content_layers="relu1_1", style_layers="relu1_1,relu1_2")
+def test_the_style_weight_is_shared_out_evenly_between_layers() -> None:
+    module = StyleTransfer(content_layers="relu1_1", style_layers="relu1_1,relu1_2", style_weight=3e4)
     weights = {term.name: term.weight for term in module.objective.terms}
     assert weights == {"content/relu1_1": 1e5, "style/relu1_1": 1.5e4, "style/relu1_2": 1.5e4, "tv/image": 1.0}
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from nst_lightning.api import quiet
+from nst_lightning.backbones import SPECS
 from nst_lightning.data import PairDataModule, Step
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
@@ -197,6 +198,7 @@ def test_several_style_images_give_the_mean_of_their_targets() -> None:
         ({"style_weight": 0.0, "content_weight": 0.0, "tv_weight": 0.0}, "nothing to optimise: every weight is 0"),
         ({"style_layers": []}, "style_layers must name at least one layer"),
         ({"style_layers": {"relu1_1": -1.0}}, "style_layers must name at least one layer, with weights above 0"),
+        ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         ({"init": "random"}, "unknown init 'random'; known are content, style, gaussian, uniform"),
         ({"backbone": "vgg11"}, "unknown backbone 'vgg11'; known are vgg16, vgg16_experimental, vgg19"),
     ],
@@ -204,6 +206,13 @@ def test_several_style_images_give_the_mean_of_their_targets() -> None:
 def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         StyleTransfer(**{**SHALLOW, **options})
+
+
+@pytest.mark.parametrize(("backbone", "expected"), [("vgg16", 1e2), ("vgg16_experimental", 1e2)])
+def test_the_default_weights_go_with_the_origin_of_the_backbones(backbone: str, expected: float) -> None:
+    module = StyleTransfer(backbone, content_layers="relu1_1", style_layers="relu1_1")
+    assert [term.weight for term in module.objective.terms] == [1e5, expected, 1.0]
+    assert SPECS[backbone].origin("torchvision").style_weight == 3e4
 
 
 def test_layer_weights_are_shares_of_the_groups_weight() -> None:

@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn
 
 from nst_lightning.backbones import SPECS
 from nst_lightning.cli import NSTCLI
@@ -22,6 +24,7 @@ from nst_lightning.options import OPTIMIZERS, OPTIONS, Option, expand, table
 IN_WORDS = {
     "output": "data/output-images/<pair>",
     "save_every": "never",
+    "model.optimizer": "lbfgs",
     "model.style_weight": "100 with oxford weights, else 3e4",
     "model.weights": SPECS["vgg16"].default_weights,
 }
@@ -58,8 +61,6 @@ def test_an_option_stands_for_a_key_and_its_help_for_the_keys_default(option: Op
         assert bracket[1] == IN_WORDS[option.target]
     elif isinstance(default, str):
         assert bracket[1] == default
-    elif callable(default):
-        assert OPTIMIZERS[bracket[1]] == f"{default.__module__}.{default.__qualname__}"
     else:
         assert json.loads(bracket[1]) == default
 
@@ -68,6 +69,12 @@ def test_the_style_weights_in_the_help_are_the_default_ones() -> None:
     bundled, other = (SPECS["vgg16"].origins[weights].style_weight for weights in ("oxford", "torchvision"))
     bracket = named("style_weight").help.partition("[")[2]
     assert [float(number) for number in re.findall(r"\b\d[\de]*", bracket)] == [bundled, other]
+
+
+def test_the_optimizer_in_the_help_is_the_default_one() -> None:
+    module = StyleTransfer(content_layers="relu1_1", style_layers="relu1_1")
+    kind = type(module.make_optimizer([nn.Parameter(torch.zeros(1, 3, 1, 1))]))
+    assert f"{kind.__module__}.{kind.__qualname__}" == OPTIMIZERS[IN_WORDS["model.optimizer"]]
 
 
 def test_short_names_are_different_and_end_like_their_keys() -> None:

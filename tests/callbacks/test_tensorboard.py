@@ -1,0 +1,87 @@
+"""The event files, read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from nst_lightning.callbacks import TensorBoardWriter
+from nst_lightning.data import Step
+from nst_lightning.errors import InputError
+from nst_lightning.modules import ImageOptimization
+from tests.callbacks.conftest import Run
+
+
+class Losses(Callback):
+    """Keeps each step's losses and the finished images, of every batch."""
+
+    def __init__(self) -> None:
+        self.curves: list[list[dict[str, float]]] = []
+        self.images: list[Any] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ImageOptimization)
+        if batch.index == 0:
+            self.curves.append([])
+        self.curves[-1].append({name: value[0].item() for name, value in pl_module.losses.items()})
+        if batch.is_last:
+            self.images.append(pl_module.result[0].permute(1, 2, 0).numpy())
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: Path) -> None:
+    losses = Losses()
+    run(losses, TensorBoardWriter(scalars_every=3, images_every=5))
+    names = ["image_image_1", "image_image_2"]
+    assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == names
+    for place, name in enumerate(names):
+        found = events(tmp_path / "tensorboard" / name)
+        for tag, key in {"loss/total": "total", "loss/tv": "tv", "score/style/relu2_1": "style/relu2_1"}.items():
+            written = {event.step: event.value for event in found.Scalars(tag)}
+            expected = {step: losses.curves[place][step - 1][key] for step in (1, 3, 6, 8)}
+            assert written == pytest.approx(expected), tag
+        pictures = {tag: [event.step for event in found.Images(tag)] for tag in found.Tags()["images"]}
+        assert pictures == {"image/content": [0], "image/style": [0], "image/output": [5, 8]}
+        with Image.open(io.BytesIO(found.Images("image/output")[-1].encoded_image_string)) as picture:
+            assert np.abs(np.asarray(picture) / 255 - losses.images[place]).max() <= 1 / 255
+        (final,) = found.Scalars("final/loss/total")
+        assert final.value == pytest.approx(losses.curves[place][-1]["total"])
+
+
+def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
+    run(TensorBoardWriter())
+    found = events(tmp_path / "tensorboard" / "image_image_1")
+    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["style_weight"].number_value == 100
+    assert settings["init"].string_value == "content"
+    assert settings["pair"].string_value == "image_image_1"
+
+
+def test_images_of_one_batch_have_run_directories_of_their_own(run: Run, tmp_path: Path) -> None:
+    run(TensorBoardWriter(scalars_every=4), batch_size=2)
+    one, other = (events(tmp_path / "tensorboard" / f"image_image_{place}").Scalars("loss/total") for place in (1, 2))
+    assert [event.step for event in one] == [event.step for event in other] == [1, 4, 8]
+    assert one[-1].value != other[-1].value
+
+
+@pytest.mark.parametrize("name", ["scalars_every", "images_every"])
+def test_refuses_an_interval_below_1(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
+        TensorBoardWriter(**{name: 0})
