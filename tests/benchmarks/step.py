@@ -1,6 +1,6 @@
 """One optimiser step on one image: seconds, peak memory, and the share of the time spent in convolutions.
 
-    python tests/benchmarks/step.py [--size 512] [--steps 5] [--threads N]
+    python -m tests.benchmarks.step [--size 512] [--steps 5] [--threads N]
 
 Prints what one `training_step` with its backward pass and L-BFGS update costs beside the bare forward and backward
 pass of the same network, in the same run, and the ratio of the two.
@@ -9,8 +9,6 @@ pass of the same network, in the same run, and the ratio of the two.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import resource
 import statistics
 import time
@@ -24,15 +22,7 @@ from nst_lightning.backbones import Backbone
 from nst_lightning.losses import IMAGE
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
-
-
-def machine() -> str:
-    """Names processor, cores and versions."""
-    cpu = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo") as info:
-        names = [line.split(":")[1].strip() for line in info if line.startswith("model name")]
-    threads = torch.get_num_threads()
-    return f"{names[0] if names else cpu}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
+from tests.benchmarks.machine import machine
 
 
 def median_seconds(step: Callable[[], object], steps: int) -> float:
