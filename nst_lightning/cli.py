@@ -150,13 +150,15 @@ class NSTCLI(LightningCLI):
             raise
         for path in self.writer.written:
             print(path)
+        if self.resumed is not None and not self.writer.written:
+            print(f"{self.folder}: nothing left to do")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes the trainer with the run's folder and callbacks."""
         config = self.config_init[self.subcommand]
         names = [pair.name for pair in self.datamodule.pairs]
         if self.resumed is not None:
-            folder, file = self.resumed, _file_of(config["output"])
+            folder, file = self.resumed, _beside(self.resumed, _file_of(config["output"]))
         else:
             folder, file = output_paths(config["output"], names, config["overwrite"])
         self.folder = folder
@@ -194,10 +196,9 @@ def output_paths(output: str | None, names: Sequence[str], overwrite: bool) -> t
         wished = OUTPUT_FOLDER / (names[0] if len(names) == 1 else f"{names[0]}_and_{len(names) - 1}_more")
     else:
         wished = Path(output) if file is None else file.with_suffix("")
-    suffix = "" if file is None else file.suffix
     for number in itertools.count(1):
         folder = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
-        numbered = None if file is None else folder.with_name(folder.name + suffix)
+        numbered = _beside(folder, file)
         taken = _holds_files(folder) or (numbered is not None and numbered.exists())
         if overwrite or not taken:
             return folder, numbered
@@ -206,6 +207,11 @@ def output_paths(output: str | None, names: Sequence[str], overwrite: bool) -> t
 
 def _file_of(output: str | None) -> Path | None:
     return Path(output) if output is not None and Path(output).suffix else None
+
+
+def _beside(folder: Path, file: Path | None) -> Path | None:
+    """Returns the picture's file that goes with a run's folder, in the format asked for."""
+    return None if file is None else folder.with_name(folder.name + file.suffix)
 
 
 def _holds_files(folder: Path) -> bool:

@@ -39,6 +39,7 @@ class ImageOptimization(L.LightningModule):
     Attributes:
         losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
             parts `content`, `style`, `tv`; and the unweighted score of every term, e.g. `style/relu3_1`.
+        targets: What the losses compare with, by the term's name, (N, ...) each; of the current batch and stage.
         settings: What the run was asked for, for the pictures' metadata and TensorBoard.
     """
 
@@ -66,7 +67,7 @@ class ImageOptimization(L.LightningModule):
         self.losses: dict[str, Tensor] = {}
         self.settings: dict[str, str | int | float] = {}
         self._position: tuple[int, int] | None = None
-        self._targets: dict[str, Tensor] = {}
+        self.targets: dict[str, Tensor] = {}
         self._targets_position: tuple[int, int] | None = None
 
     @property
@@ -96,13 +97,13 @@ class ImageOptimization(L.LightningModule):
             self._begin(batch)
         if batch.position != self._targets_position:  # also after a resume in the middle of a stage
             self._check_size(batch)
-            self._targets = self._targets_of(batch)
+            self.targets = self._targets_of(batch)
             self._targets_position = batch.position
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,)."""
         features = self._features(self.image)
-        scores = self.objective.scores(self.objective.statistics(features, self._targets), self._targets)
+        scores = self.objective.scores(self.objective.statistics(features, self.targets), self.targets)
         total = self.objective.total(scores)
         contributions = self.objective.contributions({name: score.detach() for name, score in scores.items()})
         self.losses = {**{name: score.detach() for name, score in scores.items()}, **contributions}
@@ -119,11 +120,17 @@ class ImageOptimization(L.LightningModule):
         optimizer: torch.optim.Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Takes a step, and keeps the losses of the images that the optimiser took back with the images."""
+        """Takes a step, and keeps the losses of the images that the optimiser took back with the images.
+
+        Raises:
+            InputError: If a stage begins with a loss that is not finite, which no optimiser could lower.
+        """
         before = self.losses
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        if isinstance(inner, optim.LBFGS) and before.keys() == self.losses.keys():
+        if not before:
+            self._check_finite()
+        elif isinstance(inner, optim.LBFGS):
             self.losses = {
                 name: torch.where(inner.accepted, value, before[name]) for name, value in self.losses.items()
             }
@@ -138,13 +145,30 @@ class ImageOptimization(L.LightningModule):
         position = checkpoint["position"]
         self._position = None if position is None else tuple(position)
 
+    def _check_finite(self) -> None:
+        wrong = [name for name, value in self.losses.items() if not bool(value.isfinite().all())]
+        if wrong:
+            msg = f"the loss is not finite to begin with ({', '.join(wrong)}): are the weights far too large?"
+            raise InputError(msg)
+
+    def _check_order(self, step: Step) -> None:
+        if self._position is None:
+            return
+        batch_index, stage_index = self._position
+        if step.position not in {(batch_index, stage_index + 1), (batch_index + 1, 0)}:
+            msg = (
+                f"the checkpoint is from stage {stage_index + 1} of batch {batch_index + 1}, this run would go on with "
+                f"stage {step.stage_index + 1} of batch {step.batch_index + 1}: resume with the settings of that run"
+            )
+            raise InputError(msg)
+
     def _check_size(self, step: Step) -> None:
         expected = (len(step.batch.pairs), *step.batch.output_size(step.stage))
         count, _, height, width = self.image.shape
         if (count, height, width) != expected:
             msg = (
                 f"the checkpoint holds {count} images of {width}x{height} px, this run asks for {expected[0]} of "
-                f"{expected[2]}x{expected[1]} px: resume with the settings it was made with"
+                f"{expected[2]}x{expected[1]} px: resume with the settings of that run"
             )
             raise InputError(msg)
 
@@ -153,6 +177,7 @@ class ImageOptimization(L.LightningModule):
 
     def _begin(self, step: Step) -> None:
         """Makes the image and its optimiser for a batch or stage that begins."""
+        self._check_order(step)
         size = step.batch.output_size(step.stage)
         batch_index, stage_index = step.position
         if self._position == (batch_index, stage_index - 1):

@@ -113,21 +113,36 @@ def test_a_name_that_is_taken_gets_a_number(
 
 def test_a_killed_run_goes_on_to_the_same_file() -> None:
     """SIGKILL, so that nothing can be tidied: only what stands on disk counts."""
+    Path("out.png").write_text("an earlier result")  # so the run is out-2, and must be that when it goes on
     slow = [*FAST[:2], "--steps", "60", *FAST[4:], "--checkpoint_minutes", "0.0001", "--init", "gaussian"]
     command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting", *slow]
     with subprocess.Popen(
-        [*command, "--output", "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--output", "out.png"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
         deadline = time.monotonic() + 120
-        while not list(Path("killed").glob("checkpoints/*.ckpt")):
+        while not list(Path("out-2").glob("checkpoints/*.ckpt")):
             assert run.poll() is None, "the run ended before it wrote a checkpoint"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         run.kill()
-    assert not Path("killed/photo_painting.png").exists()
-    assert main(["fit", "--resume", "killed"]) == 0
-    assert main([*command[3:], "--output", "whole"]) == 0
-    assert Path("killed/photo_painting.png").read_bytes() == Path("whole/photo_painting.png").read_bytes()
+    assert not Path("out-2.png").exists()
+    assert main(["fit", "--resume", "out-2"]) == 0
+    assert main([*command[3:], "--output", "whole.png"]) == 0
+    assert Path("out-2.png").read_bytes() == Path("whole.png").read_bytes()
+    assert Path("out.png").read_text() == "an earlier result"
+
+
+def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--checkpoint_minutes", "1e-9", "--output", "run") == 0
+    capsys.readouterr()
+    assert main(["fit", "--resume", "run"]) == 0
+    assert capsys.readouterr().out == "run: nothing left to do\n"
+
+
+def test_a_run_that_is_told_to_stop_early_leaves_its_picture() -> None:
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    assert [path.name for path in Path("run/steps/photo_painting").iterdir()] == ["000003.png"]
+    assert not Path("run/photo_painting.png").exists()
 
 
 def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:

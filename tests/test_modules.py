@@ -183,7 +183,7 @@ def test_several_style_images_give_the_mean_of_their_targets() -> None:
     def targets(*styles: Tensor) -> Tensor:
         pairs.pairs = (type(pair)(pair.content, styles, pair.name),)
         fit(module, pairs, options={"max_steps": 1})
-        return module._targets["style/relu2_1"]
+        return module.targets["style/relu2_1"]
 
     torch.testing.assert_close(targets(first, second), (targets(first) + targets(second)) / 2)
 
@@ -243,6 +243,30 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*.ckpt")
     with pytest.raises(InputError, match=r"holds 1 images of 20x15 px, this run asks for 1 of 32x24 px"):
         fit(StyleTransfer(**SHALLOW), data(stages=[Stage(32, 4)]), ckpt_path=path)
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_a_checkpoint_of_other_stages_is_refused(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=6)
+    fit(StyleTransfer(**SHALLOW), data(), (keep,))
+    (path,) = tmp_path.glob("*.ckpt")
+    with pytest.raises(InputError, match=r"is from stage 2 of batch 1, this run would go on with stage 1 of batch 1"):
+        fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 9), Stage(32, 5)]), ckpt_path=path)
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_a_run_of_one_stage_can_be_given_more_steps_on_resume(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3)
+    fit(StyleTransfer(**SHALLOW), data(stages=[Stage(32, 4)]), (keep,))
+    (path,) = tmp_path.glob("*.ckpt")
+    longer = fit(StyleTransfer(**SHALLOW), data(stages=[Stage(32, 7)]), ckpt_path=path)
+    whole = fit(StyleTransfer(**SHALLOW), data(stages=[Stage(32, 7)]))
+    assert torch.equal(longer.images[0], whole.images[0])
+
+
+def test_a_loss_that_is_not_finite_to_begin_with_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the loss is not finite to begin with \(.*style.*\)"):
+        fit(StyleTransfer(**SHALLOW, style_weight=1e38), data())
 
 
 def test_an_image_that_the_network_cannot_halve_is_refused() -> None:

@@ -16,7 +16,7 @@ from nst_lightning.modules import ImageOptimization
 
 
 class ImageWriter(Callback):
-    """Writes each pair's picture when it is finished, every k steps where asked, and when a run is broken off.
+    """Writes each pair's picture when it is finished, every k steps where asked, and as it is when a run is broken off.
 
     The finished picture is `<root>/<pair>.png`, those on the way are `<root>/steps/<pair>/<step>.png`, with
     the trainer's `default_root_dir` as root. Settings and seed stand in the files' metadata.
@@ -67,12 +67,21 @@ class ImageWriter(Callback):
         elif self.every is not None and (batch.index + 1) % self.every == 0:
             self._write(trainer, pl_module, batch, batch.index + 1)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the picture as it is where the trainer was told to stop early."""
+        self._write_unfinished(trainer, pl_module)
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Writes the picture as it is when the run is interrupted by hand."""
-        data = _data(trainer)
-        if isinstance(exception, KeyboardInterrupt) and 0 < trainer.global_step < len(data.train_dataloader()):
-            step = data.train_dataloader().step(trainer.global_step - 1)
-            self._write(trainer, pl_module, step, step.index + 1)
+        if isinstance(exception, KeyboardInterrupt):
+            self._write_unfinished(trainer, pl_module)
+
+    def _write_unfinished(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        timeline = _data(trainer).train_dataloader()
+        if 0 < trainer.global_step < len(timeline):
+            step = timeline.step(trainer.global_step - 1)
+            if not step.is_last:
+                self._write(trainer, pl_module, step, step.index + 1)
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, number: int | None) -> None:
         assert isinstance(pl_module, ImageOptimization)
