@@ -148,7 +148,10 @@ class ImageOptimization(L.LightningModule):
     def _check_finite(self) -> None:
         wrong = [name for name, value in self.losses.items() if not bool(value.isfinite().all())]
         if wrong:
-            msg = f"the loss is not finite to begin with ({', '.join(wrong)}): are the weights far too large?"
+            msg = (
+                f"the loss is not finite when a stage begins ({', '.join(wrong[:3])}): "
+                "are the weights, or is the learning rate, far too large?"
+            )
             raise InputError(msg)
 
     def _check_order(self, step: Step) -> None:

@@ -264,8 +264,8 @@ def test_a_run_of_one_stage_can_be_given_more_steps_on_resume(tmp_path: Path) ->
     assert torch.equal(longer.images[0], whole.images[0])
 
 
-def test_a_loss_that_is_not_finite_to_begin_with_is_refused() -> None:
-    with pytest.raises(InputError, match=r"the loss is not finite to begin with \(.*style.*\)"):
+def test_a_loss_that_is_not_finite_when_a_stage_begins_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the loss is not finite when a stage begins \(.*style.*\)"):
         fit(StyleTransfer(**SHALLOW, style_weight=1e38), data())
 
 
