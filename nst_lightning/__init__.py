@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nst_lightning.api import stylize
-    from nst_lightning.modules import StyleTransfer
+    from nst_lightning.api import reconstruct, stylize
+    from nst_lightning.modules import Reconstruction, StyleTransfer
 
-__all__ = ["StyleTransfer", "stylize"]
+__all__ = ["Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
 
-_HOMES = {"StyleTransfer": "nst_lightning.modules", "stylize": "nst_lightning.api"}
+_HOMES = {
+    "Reconstruction": "nst_lightning.modules",
+    "StyleTransfer": "nst_lightning.modules",
+    "reconstruct": "nst_lightning.api",
+    "stylize": "nst_lightning.api",
+}
 
 
 def __getattr__(name: str) -> object:

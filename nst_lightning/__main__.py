@@ -9,7 +9,12 @@ from importlib.metadata import version
 
 from nst_lightning import options
 
-COMMANDS = {"fit": "paint photographs in the manner of paintings"}
+COMMANDS = {
+    "fit": "paint photographs in the manner of paintings",
+    "reconstruct": "rebuild an image from what single layers hold of it",
+    "inspect": "show what a network sees in an image: feature maps and Gram matrices",
+    "backbones": "list the networks and their layers",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,15 +36,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] not in COMMANDS:
         print(_unknown(given), file=sys.stderr)
         return 2
+    if given[0] == "inspect":  # it prints its own help
+        from nst_lightning import inspection
+
+        return inspection.main(given[1:])
     if {"-h", "--help"} & set(given[1:]):
-        print(_command_help(given[0]), flush=True)
+        print(HELP[given[0]], flush=True)
+        if given[0] != "fit":
+            return 0
+    if given[0] == "backbones":
+        from nst_lightning import anatomy
+
+        print(anatomy.table())
+        return 0
     from nst_lightning import cli
 
     return cli.main(given)
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<13}{text}" for name, text in COMMANDS.items())
     return (
         "usage: nst COMMAND [options]\n\n"
         "Neural style transfer by optimisation (Gatys et al., 2016).\n\n"
@@ -57,17 +73,30 @@ def _unknown(given: Sequence[str]) -> str:
     return f"nst: error: unknown command {given[0]!r}{hint} (commands: {', '.join(COMMANDS)}; see nst --help)"
 
 
-def _command_help(command: str) -> str:
-    return (
-        f"usage: nst {command} [--config FILE] [options]\n\n"
+HELP = {
+    "fit": (
+        "usage: nst fit [--config FILE] [options]\n\n"
         "examples:\n"
-        f"  nst {command} --config configs/quickstart.yaml\n"
-        f"  nst {command} --content photo.jpg --style painting.jpg --output picture.png\n"
-        f"  nst {command} --resume data/output-images/photo_painting\n\n"
+        "  nst fit --config configs/quickstart.yaml\n"
+        "  nst fit --content photo.jpg --style painting.jpg --output picture.png\n"
+        "  nst fit --resume data/output-images/photo_painting\n\n"
         "the options that matter first:\n"
         f"{options.table()}\n\n"
         "All options, in the words of a configuration file:\n"
-    )
+    ),
+    "reconstruct": (
+        "usage: nst reconstruct --image FILE [--from content|style] [--layers LAYERS] [options]\n\n"
+        "Rebuilds an image from noise, once for each layer, and puts the pictures in a row.\n\n"
+        "  --image FILE             the image; a name is also looked up in data/content-images\n"
+        "  --from content|style     what is kept of it: features at their places, or Gram matrices [content]\n"
+        "  --layers LAYERS          e.g. relu1_2,relu4_2; from style, each sees those before it too [style layers]\n"
+        "  --output FOLDER          [data/output-images/<image>_from_<content or style>]\n"
+        "  --size PIXELS, --steps N long side [256], steps for each picture [200]\n"
+        "  --backbone, --weights, --tv_weight, --init, --optimizer, --seed, --save_every, --overwrite: as in nst fit;\n"
+        "                           the start is uniform noise and there is no smoothing unless told otherwise"
+    ),
+    "backbones": "usage: nst backbones\n\nLists the networks, where their weights come from, and their layers.",
+}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""Style transfer from Python, in one call."""
+"""Style transfer and reconstruction from Python, in one call each."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import PIL.Image
 
 from nst_lightning import images, optim
+from nst_lightning.backbones import spec_of
 from nst_lightning.callbacks import ProgressBar
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
-from nst_lightning.modules import StyleTransfer
+from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
 
 _OPTIMIZERS = {"lbfgs": optim.LBFGS, "adam": optim.Adam}
 
@@ -52,6 +53,61 @@ def stylize(
     module = StyleTransfer(**{name: value for name, value in options.items() if name in of_model})
     sources: Any = content, style  # PairDataModule's annotations are those of a command line
     data = PairDataModule(*sources, **{name: value for name, value in options.items() if name in of_data})
+    _run(module, data, progress, accelerator)
+    (batch,) = data.batches
+    (alpha,) = batch.alphas(data.stages[-1])
+    return images.to_pil(module.result.cpu(), alpha)
+
+
+def reconstruct(
+    image: images.Source,
+    layers: Sequence[str] | None = None,
+    source: Literal["content", "style"] = "content",
+    *,
+    size: int = 256,
+    steps: int = 200,
+    progress: bool = True,
+    accelerator: str = "auto",
+    **options: Any,
+) -> dict[str, PIL.Image.Image]:
+    """Rebuilds an image from noise, once for each layer, out of what the layer holds of it.
+
+    Args:
+        image: A file, a PIL image or a tensor (3, H, W) in [0, 1].
+        layers: The layers, shallowest first; by default the style layers of the backbone.
+        source: The representation, see `representations`: `content` or `style`.
+        size: Long side in pixels.
+        steps: Optimiser steps for each picture.
+        progress: Whether to show a progress bar.
+        accelerator: What to compute on, one of Lightning's accelerators.
+        options: Further ones of `modules.Reconstruction`: `backbone`, `weights`, `tv_weight`, `init`, `seed`, ...
+
+    Returns:
+        The pictures by the layer's name, in the order of the layers.
+
+    Raises:
+        InputError: If anything given cannot be used.
+    """
+    if layers is None:
+        layers = spec_of(options.get("backbone", "vgg16")).style_layers
+    rebuilt = {}
+    for name, seen in representations(layers, source).items():
+        given: Any = image  # PairDataModule's annotations are those of a command line
+        module = Reconstruction(seen, source, **options)
+        _run(module, PairDataModule(given, given, size=size, steps=steps, stages=1), progress, accelerator)
+        rebuilt[name] = images.to_pil(module.result.cpu())
+    return rebuilt
+
+
+def representations(layers: Sequence[str], source: str) -> dict[str, list[str]]:
+    """Returns the layers that each picture of a reconstruction across depth sees, by the deepest one's name.
+
+    From the content it is one layer; from the style a layer and all before it, as in Gatys et al. (2016), figure 1.
+    """
+    return {layer: list(layers[: place + 1]) if source == "style" else [layer] for place, layer in enumerate(layers)}
+
+
+def _run(module: ImageOptimization, data: PairDataModule, progress: bool, accelerator: str) -> None:
     with quiet():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -64,9 +120,6 @@ def stylize(
             callbacks=[ProgressBar()] if progress else [],
         )
         trainer.fit(module, datamodule=data)
-    (batch,) = data.batches
-    (alpha,) = batch.alphas(data.stages[-1])
-    return images.to_pil(module.result.cpu(), alpha)
 
 
 @contextmanager

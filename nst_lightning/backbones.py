@@ -11,7 +11,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, VGG19_Weights, vgg16, vgg19
+from torchvision.models import (
+    Inception_V3_Weights,
+    ResNet50_Weights,
+    VGG16_Weights,
+    VGG19_Weights,
+    inception_v3,
+    resnet50,
+    vgg16,
+    vgg19,
+)
 from torchvision.models._api import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -30,19 +39,20 @@ class Origin:
     Attributes:
         mean: Of the input scale, per channel, red first.
         std: Of the input scale, per channel, red first.
-        style_weight: The style weight that goes with a content weight of 1e5 unless told otherwise. It belongs
-            to the weights because Gram scores grow with the fourth power of the features' magnitude, content
-            scores with the second.
+        content_weight: The content weight unless told otherwise.
+        style_weight: The style weight unless told otherwise. Both belong to the weights because content scores
+            grow with the second power of the features' magnitude, Gram scores with the fourth.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    content_weight: float
     style_weight: float
 
 
 def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origin:
     """Returns the origin of a network fed as Caffe's are: pixels in [0, 255] minus a mean colour."""
-    return Origin((red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), style_weight)
+    return Origin((red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), 1e5, style_weight)
 
 
 # 10,000 : 10 between content and style, where the study's pictures were best, is where these weights' are too.
@@ -50,6 +60,14 @@ OXFORD = _pixels(123.68, 116.779, 103.939, style_weight=1e2)
 # Torchvision's VGGs were trained on (image - mean) / std; the study's predecessor feeds them pixels in [0, 255]
 # minus torchvision's mean all the same, and its weights of content and style mean something on that scale only.
 PREDECESSOR = _pixels(123.675, 116.28, 103.53, style_weight=3e4)
+# Networks with batch normalisation have to be fed the scale they were trained on. Their default weights carry the
+# predecessor's over to it as if the network were linear: features about 58 times smaller, to the second and fourth
+# power. No weights of theirs are bundled, so that is by calculation and not by eye.
+_SMALLER = 255 * 0.226
+_TRAINED = {"content_weight": 1e5 * _SMALLER**2, "style_weight": 3e4 * _SMALLER**4}
+IMAGENET = Origin((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), **_TRAINED)
+# Torchvision's InceptionV3 undoes ImageNet's normalisation inside (`transform_input`): what is left is this.
+INCEPTION = Origin((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), **_TRAINED)
 
 
 @dataclass(frozen=True)
@@ -59,14 +77,16 @@ class Spec:
     Attributes:
         build: Makes the whole network without weights.
         layers: Torchvision's node for every layer that can be named, shallowest first.
+        ordinals: The study's table: the layers that can be chosen by their place in it, counted from 0.
         content_layers: The layers that the content loss reads unless told otherwise.
-        style_layers: The layers that the style loss reads unless told otherwise.
+        style_layers: The layers that the style loss reads unless told otherwise, all in the study's table.
         origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
         torchvision_weights: The entry of torchvision's weights API.
     """
 
     build: Callable[[], nn.Module]
     layers: Mapping[str, str]
+    ordinals: tuple[str, ...]
     content_layers: tuple[str, ...]
     style_layers: tuple[str, ...]
     origins: Mapping[str, Origin]
@@ -82,6 +102,32 @@ class Spec:
         name = self.default_weights if weights is None else weights
         return self.origins.get(name, self.origins[weights_.TORCHVISION])
 
+    def content_at(self, place: int) -> tuple[str, ...]:
+        """Returns the layer at a place of the study's table, counted from 0 as the study counted content layers.
+
+        Raises:
+            InputError: If the table has no such place.
+        """
+        if not 0 <= place < len(self.ordinals):
+            msg = f"content_layers must be a place from 0 to {len(self.ordinals) - 1} of {self._table}, got {place}"
+            raise InputError(msg)
+        return (self.ordinals[place],)
+
+    def style_up_to(self, count: int) -> tuple[str, ...]:
+        """Returns the style layers among the first `count` of the study's table.
+
+        Raises:
+            InputError: If the table is not that long, or `count` is below 1.
+        """
+        if not 1 <= count <= len(self.ordinals):
+            msg = f"style_layers must be a number from 1 to {len(self.ordinals)} of {self._table}, got {count}"
+            raise InputError(msg)
+        return tuple(layer for layer in self.ordinals[:count] if layer in self.style_layers)
+
+    @property
+    def _table(self) -> str:
+        return f"the table {', '.join(self.ordinals)}"
+
 
 def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, str]:
     """Names the layers of a VGG with so many convolutions a block: conv1_1, relu1_1, ..., pool5."""
@@ -95,12 +141,42 @@ def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, str]:
 
 _VGG16_LAYERS = _vgg_layers((2, 2, 3, 3, 3))
 _VGG16_ORIGINS = {weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR}
+# The predecessor's table for VGG19, its place 4 called conv4_2. What the predecessor read there was relu4_2, for the
+# ReLU after it works in place and overwrites the convolution's output.
+_GATYS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 _GATYS_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+_EXPERIMENTAL = ("relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1")
+
+_RESNET50_BLOCKS = {
+    f"layer{stage}.{block}": f"layer{stage}.{block}"
+    for stage, count in enumerate((3, 4, 6, 3), 1)
+    for block in range(count)
+}
+_RESNET50_ORDINALS = ("relu", "layer1.2", "layer2.3", "layer3.2", "layer3.5", "layer4.2")
+
+_INCEPTION_LAYERS = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+)
+_INCEPTION_ORDINALS = ("Conv2d_1a_3x3", "Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")
+
+
+def _inception() -> nn.Module:
+    network: nn.Module = inception_v3(weights=None, init_weights=False, transform_input=False)
+    return network
+
+
+def _without(ordinals: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return ordinals[:place] + ordinals[place + 1 :]
+
 
 SPECS: Mapping[str, Spec] = {
     "vgg16": Spec(
         build=vgg16,
         layers=_VGG16_LAYERS,
+        ordinals=_GATYS,
         content_layers=("relu4_2",),
         style_layers=_GATYS_STYLE,
         origins=_VGG16_ORIGINS,
@@ -110,20 +186,38 @@ SPECS: Mapping[str, Spec] = {
     "vgg16_experimental": Spec(
         build=vgg16,
         layers={name: node for name, node in _VGG16_LAYERS.items() if name.startswith("relu")},
+        ordinals=_EXPERIMENTAL,
         content_layers=("relu3_2",),
-        style_layers=("relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
+        style_layers=_EXPERIMENTAL,
         origins=_VGG16_ORIGINS,
         torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
     ),
-    # The predecessor calls its content layer conv4_2; what it read was relu4_2, for the ReLU after it worked
-    # in place and overwrote it.
     "vgg19": Spec(
         build=vgg19,
         layers=_vgg_layers((2, 2, 4, 4, 4)),
+        ordinals=_GATYS,
         content_layers=("relu4_2",),
         style_layers=_GATYS_STYLE,
         origins={weights_.TORCHVISION: PREDECESSOR},
         torchvision_weights=VGG19_Weights.IMAGENET1K_V1,
+    ),
+    "resnet50": Spec(
+        build=resnet50,
+        layers={"relu": "relu", "maxpool": "maxpool", **_RESNET50_BLOCKS},
+        ordinals=_RESNET50_ORDINALS,
+        content_layers=("layer3.5",),
+        style_layers=_without(_RESNET50_ORDINALS, 4),
+        origins={weights_.TORCHVISION: IMAGENET},
+        torchvision_weights=ResNet50_Weights.IMAGENET1K_V1,
+    ),
+    "inception_v3": Spec(
+        build=_inception,
+        layers={name: name for name in _INCEPTION_LAYERS},
+        ordinals=_INCEPTION_ORDINALS,
+        content_layers=("Mixed_6e",),
+        style_layers=_without(_INCEPTION_ORDINALS, 4),
+        origins={weights_.TORCHVISION: INCEPTION},
+        torchvision_weights=Inception_V3_Weights.IMAGENET1K_V1,
     ),
 }
 
@@ -178,6 +272,7 @@ class Backbone(nn.Module):
         expected = whole.state_dict()
         _replace_pooling_and_inplace(whole, pooling)
         self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
+        self.min_side = _min_side(self.network)
         state = weights_.load(origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), origin)
@@ -186,7 +281,6 @@ class Backbone(nn.Module):
         of = spec.origin(origin)
         self.register_buffer("mean", torch.tensor(of.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(of.std).view(1, 3, 1, 1), persistent=False)
-        self.min_side = 2 ** sum(isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)) for module in self.modules())
         super().train(False)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -229,6 +323,19 @@ def _replace_pooling_and_inplace(network: nn.Module, pooling: Pooling) -> None:
                 setattr(parent, key, nn.ReLU(inplace=False))
             elif isinstance(child, nn.MaxPool2d) and pooling == "avg":
                 setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+
+
+def _min_side(network: nn.Module) -> int:
+    """Returns the side of the smallest square that a network on the meta device takes, by bisection."""
+    too_small, enough = 0, 512
+    while enough - too_small > 1:
+        side = (too_small + enough) // 2
+        try:
+            network(torch.empty(1, 3, side, side, device="meta"))
+            enough = side
+        except RuntimeError:
+            too_small = side
+    return enough
 
 
 def _freeze(network: nn.Module) -> None:

@@ -2,46 +2,98 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import sys
-from argparse import ArgumentError
-from collections.abc import Sequence
+from argparse import ArgumentError, ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from nst_lightning import data, options
-from nst_lightning.api import quiet
-from nst_lightning.callbacks import ImageWriter, ProgressBar, TensorBoardWriter
+from nst_lightning import data, figures, images, options, outputs
+from nst_lightning.api import quiet, representations
+from nst_lightning.backbones import spec_of
+from nst_lightning.callbacks import ImageWriter, ProgressBar, TensorBoardWriter, VideoWriter
 from nst_lightning.errors import InputError
-from nst_lightning.modules import StyleTransfer, check_trainer
-
-OUTPUT_FOLDER = Path("data/output-images")
+from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer, check_trainer
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a command of LightningCLI.
+    """Runs a command.
 
     Args:
-        arguments: The command and its options.
+        arguments: The command, a key of `COMMANDS`, and its options.
 
     Returns:
         The exit code: 0, or 2 after one line on what cannot be used.
     """
+    command, *given = arguments
     try:
         with quiet():
-            NSTCLI(list(arguments))
+            COMMANDS[command](given)
     except (InputError, MisconfigurationException, ArgumentError) as error:
         print(f"nst: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def fit(given: list[str]) -> None:
+    """Paints photographs: `nst fit`."""
+    NSTCLI(given, StyleTransfer)
+
+
+def reconstruct(given: list[str]) -> None:
+    """Rebuilds an image from single layers, one run each, and puts the pictures in a row: `nst reconstruct`.
+
+    Raises:
+        InputError: If an option cannot be used.
+    """
+    parser = ArgumentParser(prog="nst reconstruct", add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name in ("--image", "--layers", "--output", "--backbone"):
+        parser.add_argument(name)
+    parser.add_argument("--from", dest="source", choices=["content", "style"], default="content")
+    parser.add_argument("--overwrite", choices=["true", "false"], default="false")
+    chosen, rest = parser.parse_known_args(given)
+    (image,) = data.find("image", chosen.image, data.CONTENT_FOLDER)
+    backbone = "vgg16" if chosen.backbone is None else chosen.backbone
+    layers = spec_of(backbone).style_layers if chosen.layers is None else chosen.layers.replace(" ", "").split(",")
+    overwrite = chosen.overwrite == "true"
+    folder, _ = outputs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
+    pictures = []
+    for name, seen in representations(layers, chosen.source).items():
+        of_image = ["--content", str(image), "--style", str(image), "--stages", "1", "--size", "256", "--steps", "200"]
+        of_layer = ["--model.source", chosen.source, "--model.layers", ",".join(seen), "--backbone", backbone]
+        run = NSTCLI(
+            [*of_image, *of_layer, *rest, "--output", str(folder / f"{name}.png"), "--overwrite", chosen.overwrite],
+            Reconstruction,
+        )
+        pictures.append((name, images.read(run.writer.written[0]).rgb))
+    _write_strip(folder / "strip.png", images.read(image).rgb, pictures, overwrite)
+
+
+def _write_strip(path: Path, original: Tensor, pictures: Sequence[tuple[str, Tensor]], overwrite: bool) -> None:
+    """Writes the pictures in a row behind the original, and prints how near each comes to it."""
+    height, width = pictures[0][1].shape[-2:]
+    original = images.resize(original, (height, width)).clamp(0, 1)
+    labels = ["original"]
+    for name, rgb in pictures:
+        ratio = peak_signal_noise_ratio(rgb, original, data_range=1.0).item()
+        labels.append(f"{name}  {ratio:.1f} dB")
+        print(f"{name}: PSNR {ratio:.2f} dB")
+    row = figures.strip([images.to_pil(rgb) for rgb in (original, *(rgb for _, rgb in pictures))], labels)
+    images.write(path, images.read(row).rgb, overwrite=overwrite)
+    print(path)
+
+
+COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"fit": fit, "reconstruct": reconstruct}
 
 
 def _one_line(error: Exception) -> str:
@@ -82,13 +134,14 @@ class NSTCLI(LightningCLI):
     """LightningCLI for style transfer; it runs its command as it is made.
 
     Args:
-        arguments: The command and its options, short names allowed.
+        arguments: The options of `fit`, short names allowed.
+        model_class: What is optimised.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], model_class: type[ImageOptimization]) -> None:
         self.arguments = arguments
         super().__init__(
-            StyleTransfer,
+            model_class,
             data.PairDataModule,
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
@@ -117,13 +170,24 @@ class NSTCLI(LightningCLI):
         parser.add_argument("--output", type=str | None, default=None, help="A picture's file, or a folder.")
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace earlier outputs.")
         parser.add_argument("--save_every", type=int | None, default=None, help="Steps between pictures on the way.")
+        parser.add_argument(
+            "--video",
+            type=bool | Literal["mp4", "webp", "gif"],
+            default=False,
+            help="Write a film of the optimisation.",
+        )
+        parser.add_argument(
+            "--representations",
+            type=list[str] | str | None,
+            default=None,
+            help="Layers to show in TensorBoard beside each picture, as feature maps and Gram matrices.",
+        )
         parser.add_argument("--checkpoint_minutes", type=float, default=2.0, help="Minutes between checkpoints.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
         """Parses the arguments given to the constructor."""
-        command, *rest = self.arguments
-        self.resumed, rest = _resumed(rest)
-        self.config = parser.parse_args([command, *options.expand(rest)])
+        self.resumed, rest = _resumed(self.arguments)
+        self.config = parser.parse_args(["fit", *options.expand(rest)])
 
     def before_instantiate_classes(self) -> None:
         """Replaces the images' names by paths, so that the saved configuration runs from anywhere."""
@@ -148,7 +212,7 @@ class NSTCLI(LightningCLI):
         except SystemExit:  # what Lightning makes of Ctrl-C, when all is saved
             print(f"\ninterrupted; to go on: nst fit --resume {self.folder}", file=sys.stderr)
             raise
-        for path in self.writer.written:
+        for path in [*self.writer.written, *(film for video in self.videos for film in video.written)]:
             print(path)
         if self.resumed is not None and not self.writer.written:
             print(f"{self.folder}: nothing left to do")
@@ -158,15 +222,20 @@ class NSTCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         names = [pair.name for pair in self.datamodule.pairs]
         if self.resumed is not None:
-            folder, file = self.resumed, _beside(self.resumed, _file_of(config["output"]))
+            folder, file = self.resumed, outputs.file_beside(self.resumed, config["output"])
         else:
-            folder, file = output_paths(config["output"], names, config["overwrite"])
+            folder, file = outputs.paths(config["output"], names, config["overwrite"])
         self.folder = folder
         self.writer = ImageWriter(file, config["save_every"], config["overwrite"] or self.resumed is not None)
+        video = config["video"]
+        self.videos = [] if video is False else [VideoWriter(None if video is True else video)]
         callbacks = [
             *(config["trainer"]["callbacks"] or []),
-            self.writer,
-            TensorBoardWriter(config["trainer"]["log_every_n_steps"]),
+            self.writer,  # before the film, so that the picture is safe should encoding fail
+            *self.videos,
+            TensorBoardWriter(
+                config["trainer"]["log_every_n_steps"], representations=_names(config["representations"])
+            ),
             ProgressBar(),
             ModelCheckpoint(
                 folder / "checkpoints",
@@ -180,42 +249,11 @@ class NSTCLI(LightningCLI):
         return trainer
 
 
-def output_paths(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Path, Path | None]:
-    """Returns the run's folder, and the picture's file where the output names one.
-
-    A name that is taken gets a number, unless it may be overwritten: an earlier result is never lost.
-
-    Args:
-        output: A folder, a picture's file, whose run folder is that of the same name without suffix, or None for
-            `data/output-images/<pair>`.
-        names: The pairs' names.
-        overwrite: Whether what is there may be replaced.
-    """
-    file = _file_of(output)
-    if output is None:
-        wished = OUTPUT_FOLDER / (names[0] if len(names) == 1 else f"{names[0]}_and_{len(names) - 1}_more")
-    else:
-        wished = Path(output) if file is None else file.with_suffix("")
-    for number in itertools.count(1):
-        folder = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
-        numbered = _beside(folder, file)
-        taken = _holds_files(folder) or (numbered is not None and numbered.exists())
-        if overwrite or not taken:
-            return folder, numbered
-    raise AssertionError  # count() does not end
-
-
-def _file_of(output: str | None) -> Path | None:
-    return Path(output) if output is not None and Path(output).suffix else None
-
-
-def _beside(folder: Path, file: Path | None) -> Path | None:
-    """Returns the picture's file that goes with a run's folder, in the format asked for."""
-    return None if file is None else folder.with_name(folder.name + file.suffix)
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+def _names(given: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Returns the names in a list or between commas."""
+    if given is None:
+        return ()
+    return tuple(given.replace(" ", "").split(",")) if isinstance(given, str) else tuple(given)
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -90,11 +90,12 @@ class Batch:
         return images.resize(rgb, images.fit(height, width, side, upscale=self.upscale)).clamp(0, 1)
 
 
-@dataclass(frozen=True)
 class Step:
     """One optimiser step: what the train loader yields.
 
-    Attributes:
+    Not a dataclass: Lightning would take it apart in search of tensors.
+
+    Args:
         batch: The pairs being optimised.
         batch_index: Its place in the run, from 0.
         stages: All stages of the run.
@@ -102,11 +103,12 @@ class Step:
         index: The number of steps that this batch has taken before, over all its stages.
     """
 
-    batch: Batch
-    batch_index: int
-    stages: tuple[Stage, ...]
-    stage_index: int
-    index: int
+    def __init__(self, batch: Batch, batch_index: int, stages: tuple[Stage, ...], stage_index: int, index: int) -> None:
+        self.batch = batch
+        self.batch_index = batch_index
+        self.stages = stages
+        self.stage_index = stage_index
+        self.index = index
 
     @property
     def stage(self) -> Stage:

@@ -199,6 +199,11 @@ class Objective:
         """The backbone's layers that the terms read, in the order of their first use."""
         return tuple(dict.fromkeys(term.layer for term in self.terms if term.layer != IMAGE))
 
+    @property
+    def sources(self) -> set[Source]:
+        """The images that the terms compare with."""
+        return {term.loss.source for term in self.terms}
+
     def targets(self, source: Source, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the targets of the terms that compare with one source image.
 

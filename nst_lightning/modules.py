@@ -14,12 +14,12 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from nst_lightning import images, initializers, optim
-from nst_lightning.backbones import Backbone, Pooling, spec_of
+from nst_lightning.backbones import Backbone, Pooling, Spec, spec_of
 from nst_lightning.data import Step
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
+from nst_lightning.losses import IMAGE, Content, Gram, Objective, Source, Term, TotalVariation
 
-Layers = list[str] | dict[str, float] | str | None
+Layers = int | list[str] | dict[str, float] | str | None
 
 
 class ImageOptimization(L.LightningModule):
@@ -211,14 +211,19 @@ class ImageOptimization(L.LightningModule):
     def _targets_of(self, step: Step) -> dict[str, Tensor]:
         # In the precision of training, so that the content loss of the content image is 0.
         with self.trainer.precision_plugin.forward_context():
-            content = self._features(step.batch.contents(step.stage).to(self.device))
-            targets = self.objective.targets("content", content)
-            of_pairs = [
-                _mean([self.objective.targets("style", self._features(style.to(self.device))) for style in styles])
-                for styles in step.batch.styles(step.stage)
-            ]
-        styles = {name: torch.cat([of_pair[name] for of_pair in of_pairs]) for name in of_pairs[0]}
-        return {**targets, **styles}
+            targets = {}
+            if "content" in self.objective.sources:
+                targets.update(self._source_targets("content", step.batch.contents(step.stage)))
+            if "style" in self.objective.sources:
+                of_pairs = [
+                    _mean([self._source_targets("style", style) for style in styles])
+                    for styles in step.batch.styles(step.stage)
+                ]
+                targets.update({name: torch.cat([of_pair[name] for of_pair in of_pairs]) for name in of_pairs[0]})
+        return targets
+
+    def _source_targets(self, source: Source, image: Tensor) -> dict[str, Tensor]:
+        return self.objective.targets(source, self._features(image.to(self.device)))
 
 
 def check_trainer(trainer: L.Trainer) -> None:
@@ -251,16 +256,18 @@ class StyleTransfer(ImageOptimization):
     variation the sum of absolute differences on the 0-255 scale.
 
     Args:
-        backbone: The network whose features are compared: `vgg16`, `vgg16_experimental` or `vgg19`.
+        backbone: The network whose features are compared: `vgg16`, `vgg16_experimental`, `vgg19`,
+            `resnet50` or `inception_v3`.
         weights: `oxford` (bundled, VGG16 only), `torchvision` (downloaded once) or a .safetensors or .pth file;
             by default the first of these that the backbone has.
         pooling: `max`, or `avg` for smoother gradients.
-        content_layers: A layer or several (`relu3_1,relu4_2` or a list), or a mapping from layers to their
-            relative weights.
-        style_layers: Likewise; the weights are divided by their sum.
-        content_weight: How much the outlines count. 0 leaves the content out.
+        content_layers: A layer or several (`relu3_1,relu4_2` or a list), a mapping from layers to their relative
+            weights, or a place in the study's table, from 0, see `backbones.Spec`.
+        style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
+            weights of a mapping are divided by their sum.
+        content_weight: How much the outlines count. 0 leaves the content out. By default 1e5 with a VGG.
         style_weight: How much the palette and the texture count. 0 leaves the style out. By default 100 with the
-            bundled weights and the predecessor's 3e4 with torchvision's, see `backbones.Origin`.
+            bundled weights and the predecessor's 3e4 with torchvision's VGGs, see `backbones.Origin`.
         tv_weight: How much smoothness counts. 0 leaves it out.
         init: What to start from: `content`, `style`, `gaussian` or `uniform` noise.
         optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
@@ -278,7 +285,7 @@ class StyleTransfer(ImageOptimization):
         pooling: Pooling = "max",
         content_layers: Layers = None,
         style_layers: Layers = None,
-        content_weight: float = 1e5,
+        content_weight: float | None = None,
         style_weight: float | None = None,
         tv_weight: float = 1.0,
         init: Literal["content", "style", "gaussian", "uniform"] = "content",
@@ -288,12 +295,13 @@ class StyleTransfer(ImageOptimization):
     ) -> None:
         spec = spec_of(backbone)
         optimizer = optim.LBFGS if optimizer is None else optimizer
-        if style_weight is None:
-            style_weight = spec.origin(weights).style_weight
+        of = spec.origin(weights)
+        content_weight = of.content_weight if content_weight is None else content_weight
+        style_weight = of.style_weight if style_weight is None else style_weight
         objective = Objective(
             [
-                *_terms("content", content_weight, _layer_weights(content_layers, spec.content_layers)),
-                *_terms("style", style_weight, _layer_weights(style_layers, spec.style_layers)),
+                *_terms("content", content_weight, _layer_weights("content", content_layers, spec)),
+                *_terms("style", style_weight, _layer_weights("style", style_layers, spec)),
                 *_terms("tv", tv_weight, {IMAGE: 1.0}),
             ]
         )
@@ -327,6 +335,62 @@ def _described(make_optimizer: OptimizerCallable) -> str:
     return f"{type(optimizer).__name__}({settings})"
 
 
+class Reconstruction(ImageOptimization):
+    """Rebuilds an image from one representation of it, Gatys et al. (2016), figure 1 and section 2.
+
+    What comes back is what the layers hold: from the content representation, features at their places; from the
+    style representation, Gram matrices, so textures without places.
+
+    Args:
+        layers: The layers of the representation: names, a mapping to relative weights, or a place in the study's
+            table, as for `StyleTransfer`.
+        source: The representation: `content` or `style`.
+        backbone: The network.
+        weights: As for `StyleTransfer`.
+        pooling: As for `StyleTransfer`.
+        tv_weight: How much smoothness counts beside a weight of 1 for the representation. Gatys et al. have none.
+        init: What to start from; the predecessor's is `uniform` noise.
+        optimizer: Makes the optimiser of the image; by default `optim.LBFGS`.
+        seed: The seed of the noise.
+
+    Raises:
+        InputError: If a name is unknown or a weight is out of range.
+        WeightsError: If the backbone's weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        source: Source = "content",
+        backbone: str = "vgg16",
+        weights: str | None = None,
+        pooling: Pooling = "max",
+        tv_weight: float = 0.0,
+        init: Literal["content", "style", "gaussian", "uniform"] = "uniform",
+        optimizer: OptimizerCallable | None = None,
+        seed: int = 0,
+    ) -> None:
+        if source not in {"content", "style"}:
+            msg = f"unknown representation {source!r}; known are content, style"
+            raise InputError(msg)
+        optimizer = optim.LBFGS if optimizer is None else optimizer
+        chosen = _layer_weights(source, layers, spec_of(backbone))
+        objective = Objective([*_terms(source, 1.0, chosen), *_terms("tv", tv_weight, {IMAGE: 1.0})])
+        network = Backbone(backbone, objective.layers, weights, pooling)
+        super().__init__(network, objective, optimizer, init, seed)
+        self.settings = {
+            "backbone": backbone,
+            "weights": network.origin,
+            "pooling": pooling,
+            "source": source,
+            "layers": _listed(objective, source),
+            "tv_weight": tv_weight,
+            "init": init,
+            "optimizer": _described(optimizer),
+            "seed": seed,
+        }
+
+
 _LOSSES: Mapping[str, type[Content] | type[Gram] | type[TotalVariation]] = {
     "content": Content,
     "style": Gram,
@@ -334,12 +398,17 @@ _LOSSES: Mapping[str, type[Content] | type[Gram] | type[TotalVariation]] = {
 }
 
 
-def _layer_weights(given: Layers, default: tuple[str, ...]) -> Mapping[str, float]:
+def _layer_weights(group: str, given: Layers, spec: Spec) -> Mapping[str, float]:
+    """Returns the layers that were chosen by name or by their place in the study's table, with relative weights."""
     if given is None:
-        return dict.fromkeys(default, 1.0)
+        given = list(spec.content_layers if group == "content" else spec.style_layers)
+    if isinstance(given, Mapping):
+        return given
     if isinstance(given, str):
-        return dict.fromkeys(given.replace(" ", "").split(","), 1.0)
-    return given if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
+        given = int(given) if given.isdecimal() else given.replace(" ", "").split(",")
+    if isinstance(given, int):
+        given = list(spec.content_at(given) if group == "content" else spec.style_up_to(given))
+    return dict.fromkeys(given, 1.0)
 
 
 def _terms(group: str, weight: float, layers: Mapping[str, float]) -> list[Term]:

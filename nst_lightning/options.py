@@ -32,7 +32,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("size", "data.size", "PIXELS", "long side of the output [512]"),
     Option("steps", "data.steps", "N", "optimiser steps, all stages together: more is closer to the style [300]"),
     Option("stages", "data.stages", "N", "coarse-to-fine sizes: more gives larger strokes [2]"),
-    Option("content_weight", "model.content_weight", "X", "more keeps the outlines of the photograph [1e5]"),
+    Option("content_weight", "model.content_weight", "X", "more keeps the outlines of the photograph [1e5 with a VGG]"),
     Option(
         "style_weight",
         "model.style_weight",
@@ -41,13 +41,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("tv_weight", "model.tv_weight", "X", "more smooths [1]"),
     Option("init", "model.init", "NAME", "start from content, style, gaussian or uniform [content]"),
-    Option("backbone", "model.backbone", "NAME", "vgg16, vgg16_experimental or vgg19 [vgg16]"),
+    Option("backbone", "model.backbone", "NAME", "vgg16, vgg16_experimental, vgg19, resnet50 or inception_v3 [vgg16]"),
     Option("weights", "model.weights", "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),
-    Option("content_layers", "model.content_layers", "LAYERS", "e.g. relu4_2: deeper keeps less detail"),
-    Option("style_layers", "model.style_layers", "LAYERS", "e.g. relu1_1,relu2_1: deeper takes larger forms"),
+    Option(
+        "content_layers",
+        "model.content_layers",
+        "LAYERS",
+        "e.g. relu4_2, or a place in the study's table from 0: deeper keeps less",
+    ),
+    Option(
+        "style_layers",
+        "model.style_layers",
+        "LAYERS",
+        "e.g. relu1_1,relu2_1, or up to which of the table: deeper takes larger forms",
+    ),
     Option("optimizer", "model.optimizer", "NAME", "lbfgs, adam or a class of torch.optim [lbfgs]"),
     Option("seed", "model.seed", "N", "seed of a noise start [0]"),
     Option("save_every", "save_every", "N", "also write the picture every N steps [never]"),
+    Option("video", "video", "true|mp4|webp|gif", "also write a film of the optimisation [false]"),
     Option("overwrite", "overwrite", "true|false", "replace an earlier output instead of numbering [false]"),
 )
 

@@ -86,7 +86,7 @@ def image() -> Tensor:
 
 
 @pytest.mark.usefixtures("cached")
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_experimental", "vgg19"])
 def test_every_layer_equals_torchvisions_own_forward(name: str, vgg19_file: Path, image: Tensor) -> None:
     features = torchvisions_features(name)
     state: State = torch.load(vgg19_file, weights_only=True) if name == "vgg19" else load_file(OXFORD_FILE)
@@ -100,6 +100,68 @@ def test_every_layer_equals_torchvisions_own_forward(name: str, vgg19_file: Path
     for layer, output in expected.items():
         assert output.std() > 1e-3
         assert torch.equal(found[layer], output), layer
+
+
+@pytest.mark.parametrize("name", ["resnet50", "inception_v3"])
+def test_every_layer_of_a_network_without_plain_blocks_equals_torchvisions_own_forward(name: str, hub: Path) -> None:
+    torch.manual_seed(0)
+    network = SPECS[name].build().eval()
+    cached_file = hub / "checkpoints" / Path(SPECS[name].torchvision_weights.url).name
+    cached_file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), cached_file)
+    expected: State = {}
+    for layer, node in SPECS[name].layers.items():
+        network.get_submodule(node).register_forward_hook(
+            lambda module, inputs, output, layer=layer: expected.update({layer: output.clone()})
+        )
+    image = torch.rand(1, 3, 99, 107, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    backbone = Backbone(name, SPECS[name].layers)
+    with torch.no_grad():
+        network((image - backbone.mean) / backbone.std)
+    found = backbone(image)
+    assert list(found) == list(SPECS[name].layers)
+    for layer, output in found.items():
+        largest = expected[layer].abs().max().item()
+        assert largest > 0
+        torch.testing.assert_close(output, expected[layer], rtol=0, atol=1e-6 * largest)
+    (gradient,) = torch.autograd.grad(sum(output.square().mean() for output in found.values()), image)
+    assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "side"), [("inception_v3", "Mixed_7c", 75), ("inception_v3", "maxpool1", 11)]
+)
+def test_the_smallest_image_is_found_where_nothing_is_padded(name: str, layer: str, side: int, tmp_path: Path) -> None:
+    torch.save(SPECS[name].build().state_dict(), tmp_path / "w.pth")
+    backbone = Backbone(name, [layer], str(tmp_path / "w.pth"))
+    assert backbone.min_side == side
+    assert backbone(torch.rand(1, 3, side, side))[layer].shape[2:] == (1, 1)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_studys_table_holds_the_default_layers(name: str) -> None:
+    spec = SPECS[name]
+    assert set(spec.ordinals) <= set(spec.layers)
+    assert spec.content_at(4) == spec.content_layers
+    assert spec.style_up_to(len(spec.ordinals)) == spec.style_layers
+
+
+def test_places_in_the_studys_table_stand_for_layers() -> None:
+    spec = SPECS["vgg19"]
+    assert spec.ordinals == ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
+    assert [spec.content_at(place)[0] for place in range(6)] == list(spec.ordinals)
+    assert spec.style_up_to(1) == ("relu1_1",)
+    assert spec.style_up_to(5) == ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+    for place in (-1, 6):
+        with pytest.raises(
+            InputError, match=rf"content_layers must be a place from 0 to 5 of the table relu1_1, .*got {place}"
+        ):
+            spec.content_at(place)
+    for count in (0, 7):
+        with pytest.raises(
+            InputError, match=rf"style_layers must be a number from 1 to 6 of the table relu1_1, .*got {count}"
+        ):
+            spec.style_up_to(count)
 
 
 @pytest.mark.parametrize(

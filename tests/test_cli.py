@@ -20,7 +20,6 @@ from PIL import Image
 
 from nst_lightning import images
 from nst_lightning.__main__ import main
-from nst_lightning.cli import output_paths
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--size", "32", "--steps", "4", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
@@ -88,29 +87,6 @@ def test_nothing_is_overwritten_without_being_asked(capsys: pytest.CaptureFixtur
     assert Path("out.png").read_bytes() == first
     assert fit("--output", "out.png", "--init", "style", "--overwrite", "true") == 0
     assert Path("out.png").read_bytes() == Path("out-2.png").read_bytes() != first
-
-
-@pytest.mark.parametrize(
-    ("there", "output", "expected"),
-    [
-        ([], None, ("data/output-images/a_b", None)),
-        (["data/output-images/a_b/x"], None, ("data/output-images/a_b-2", None)),
-        ([], "out", ("out", None)),
-        (["out/x", "out-2/x"], "out", ("out-3", None)),
-        ([], "out.jpg", ("out", "out.jpg")),
-        (["out.jpg"], "out.jpg", ("out-2", "out-2.jpg")),
-        (["out/x"], "out.jpg", ("out-2", "out-2.jpg")),
-        (["out"], "out", ("out-2", None)),
-    ],
-)
-def test_a_name_that_is_taken_gets_a_number(
-    there: list[str], output: str | None, expected: tuple[str, str | None]
-) -> None:
-    for path in map(Path, there):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    folder, file = output_paths(output, ["a_b"], overwrite=False)
-    assert (str(folder), None if file is None else str(file)) == expected
 
 
 def test_a_killed_run_goes_on_to_the_same_file() -> None:
@@ -311,3 +287,50 @@ def test_the_configuration_is_what_was_asked_for() -> None:
     assert config["data"]["size"] == 32
     assert Path(config["data"]["content"]) == Path("data/content-images/photo.png").resolve()
     assert os.fspath(torch.hub.get_dir()) not in Path("run/config.yaml").read_text()
+
+
+def test_the_studys_numbers_choose_layers() -> None:
+    assert main(["fit", "--content", "photo", "--style", "painting", *FAST[:4], "--content_layers", "1",
+                 "--style_layers", "2", "--output", "x.png"]) == 0  # fmt: skip
+    settings = json.loads(images.read_metadata(Path("x.png"))["nst_lightning"])
+    assert (settings["content_layers"], settings["style_layers"]) == ("relu2_1", "relu1_1,relu2_1")
+
+
+def test_representations_are_shown_in_tensorboard_where_asked() -> None:
+    assert fit("--representations", "relu1_1", "--output", "run") == 0
+    (events,) = Path("run/tensorboard/photo_painting").glob("events*")
+    assert b"features/relu1_1" in events.read_bytes()
+    assert b"gram/relu1_1" in events.read_bytes()
+
+
+def test_backbones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backbones"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"vgg16: weights oxford \(bundled\), torchvision \(download\)\n", told)
+    assert "inception_v3: weights torchvision (download)\n" in told
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "backbones", "inspect"])
+def test_every_command_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main([command, "--help"])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    assert code == 0
+    assert f"usage: nst {command}" in capsys.readouterr().out
+
+
+def test_lightnings_other_precisions_run() -> None:
+    assert fit("--trainer.precision", "64-true", "--output", "x.png") == 0
+
+
+@pytest.mark.parametrize("form", ["mp4", "webp"])
+def test_a_film_of_the_optimisation_is_written_where_asked(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--video", form, "--output", "run") == 0
+    assert capsys.readouterr().out.splitlines() == ["run/photo_painting.png", f"run/photo_painting.{form}"]
+    assert Path(f"run/photo_painting.{form}").stat().st_size > 500
+
+
+def test_an_unknown_film_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--video", "avi") == 2
+    assert re.fullmatch(r"nst: error: --video: [^\n]*mp4[^\n]*avi[^\n]*\n", capsys.readouterr().err)

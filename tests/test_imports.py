@@ -17,19 +17,25 @@ PACKAGE = Path(nst_lightning.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "options": {"errors"},
+    "outputs": set(),
     "images": {"errors"},
     "weights": {"errors"},
     "backbones": {"weights", "errors"},
+    "anatomy": {"backbones"},
+    "figures": {"errors"},
     "losses": {"errors"},
     "initializers": {"images", "errors"},
     "schedule": {"errors"},
     "optim": {"errors"},
     "data": {"images", "schedule", "errors"},
+    "inspection": {"images", "backbones", "losses", "data", "outputs", "errors"},
     "modules": {"images", "initializers", "optim", "backbones", "data", "losses", "errors"},
-    "callbacks": {"images", "data", "modules", "errors", "callbacks"},
-    "api": {"images", "optim", "callbacks", "data", "modules", "errors"},
-    "cli": {"api", "callbacks", "data", "modules", "options", "errors"},
-    "__main__": {"options", "cli"},
+    "callbacks": {"images", "data", "inspection", "modules", "errors", "callbacks"},
+    "api": {"images", "optim", "backbones", "callbacks", "data", "modules", "errors"},
+    "cli": {
+        *("api", "backbones", "callbacks", "data", "figures", "images", "modules", "options", "outputs", "errors"),
+    },
+    "__main__": {"anatomy", "cli", "inspection", "options"},
     "__init__": {"api", "modules"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -89,7 +95,7 @@ def test_public_names_are_imported_on_first_use() -> None:
     from nst_lightning.api import stylize
     from nst_lightning.modules import StyleTransfer
 
-    assert sorted(nst_lightning.__all__) == ["StyleTransfer", "stylize"]
+    assert sorted(nst_lightning.__all__) == ["Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
     assert nst_lightning.stylize is stylize
     assert nst_lightning.StyleTransfer is StyleTransfer
     with pytest.raises(AttributeError, match=r"^module 'nst_lightning' has no attribute 'paint'$"):

@@ -25,6 +25,7 @@ IN_WORDS = {
     "output": "data/output-images/<pair>",
     "save_every": "never",
     "model.optimizer": "lbfgs",
+    "model.content_weight": "1e5 with a VGG",
     "model.style_weight": "100 with oxford weights, else 3e4",
     "model.weights": SPECS["vgg16"].default_weights,
 }
@@ -46,7 +47,7 @@ def defaults() -> dict[str, Any]:
     }
     parser = LightningArgumentParser()
     NSTCLI.add_arguments_to_parser(object.__new__(NSTCLI), parser)
-    return found | {name: parser.get_default(name) for name in ("output", "save_every", "overwrite")}
+    return found | {name: parser.get_default(name) for name in ("output", "save_every", "video", "overwrite")}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

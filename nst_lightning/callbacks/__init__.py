@@ -1,7 +1,8 @@
-"""What happens around the optimisation: pictures on disk, curves in TensorBoard, a progress bar."""
+"""What happens around the optimisation: pictures and films on disk, curves in TensorBoard, a progress bar."""
 
 from nst_lightning.callbacks.image import ImageWriter
 from nst_lightning.callbacks.progress import ProgressBar
 from nst_lightning.callbacks.tensorboard import TensorBoardWriter
+from nst_lightning.callbacks.video import VideoWriter
 
-__all__ = ["ImageWriter", "ProgressBar", "TensorBoardWriter"]
+__all__ = ["ImageWriter", "ProgressBar", "TensorBoardWriter", "VideoWriter"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -13,6 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from nst_lightning.data import PairDataModule, Step
 from nst_lightning.errors import InputError
+from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization
 
 
@@ -21,24 +24,40 @@ class TensorBoardWriter(Callback):
 
     The root is the trainer's `default_root_dir`. Tags are alike for every pair, so that the curves of many runs
     overlay in a handful of charts: `loss/total` and its weighted parts, `score/<group>/<layer>` unweighted,
-    `image/output`, `image/content`, `image/style`.
+    `image/output`, `image/content`, `image/style`, and where asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
         images_every: Steps between two pictures, >= 1.
+        representations: The layers whose feature maps and Gram matrices, `inspection`'s pictures of them, go with
+            every picture of the output; of those that the losses read.
 
     Raises:
-        InputError: If either is below 1.
+        InputError: If an interval is below 1.
     """
 
-    def __init__(self, scalars_every: int = 10, images_every: int = 50) -> None:
+    def __init__(self, scalars_every: int = 10, images_every: int = 50, representations: Sequence[str] = ()) -> None:
         for name, value in (("scalars_every", scalars_every), ("images_every", images_every)):
             if value < 1:
                 msg = f"{name} must be at least 1, got {value}"
                 raise InputError(msg)
         self.scalars_every = scalars_every
         self.images_every = images_every
+        self.representations = tuple(representations)
         self._writers: dict[str, SummaryWriter] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Checks that the layers to be shown are read in this run.
+
+        Raises:
+            InputError: If one is not; lists those that are.
+        """
+        assert isinstance(pl_module, ImageOptimization)
+        known = pl_module.objective.layers
+        unknown = [layer for layer in self.representations if layer not in known]
+        if unknown:
+            msg = f"layer {unknown[0]!r} cannot be shown: the losses of this run read {', '.join(known) or 'none'}"
+            raise InputError(msg)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step, batch_idx: int
@@ -64,6 +83,7 @@ class TensorBoardWriter(Callback):
         if step % self.images_every == 0 or batch.is_last:
             for pair, image in zip(batch.batch.pairs, pl_module.result.cpu(), strict=True):
                 self._writers[pair.name].add_image("image/output", image, step)
+            self._write_representations(trainer, pl_module, batch)
         if batch.is_last:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             assert isinstance(data, PairDataModule)
@@ -85,6 +105,18 @@ class TensorBoardWriter(Callback):
             writer.add_image("image/content", content, 0)
             for index, style in enumerate(of_pair):
                 writer.add_image("image/style" if index == 0 else f"image/style_{index + 1}", style[0], 0)
+
+    @torch.no_grad()
+    def _write_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
+        if self.representations == ():
+            return
+        with trainer.precision_plugin.forward_context():
+            features = module.backbone(module.result)
+        for index, pair in enumerate(step.batch.pairs):
+            for layer in self.representations:
+                feature, writer = features[layer][index : index + 1], self._writers[pair.name]
+                writer.add_image(f"features/{layer}", feature_tiles(feature, title=layer)[0], step.index + 1)
+                writer.add_image(f"gram/{layer}", gram_heat_map(feature, layer)[0], step.index + 1)
 
     def _write_losses(self, module: ImageOptimization, step: Step, number: int) -> None:
         for index, pair in enumerate(step.batch.pairs):

@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from nst_lightning.callbacks import TensorBoardWriter
 from nst_lightning.data import Step
 from nst_lightning.errors import InputError
+from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization
 from tests.callbacks.conftest import Run
 
@@ -81,7 +82,33 @@ def test_images_of_one_batch_have_run_directories_of_their_own(run: Run, tmp_pat
     assert one[-1].value != other[-1].value
 
 
+def test_representations_go_with_every_picture_of_the_output(run: Run, tmp_path: Path) -> None:
+    writer = TensorBoardWriter(images_every=5, representations=["relu2_1"])
+    trainer = run(writer, batch_size=2)
+    module: Any = trainer.lightning_module
+    features = module.backbone(module.result)["relu2_1"]
+    for place in (1, 2):
+        found = events(tmp_path / "tensorboard" / f"image_image_{place}")
+        assert not {"features/relu1_1", "gram/relu1_1"} & set(found.Tags()["images"])
+        feature = features[place - 1 : place]
+        for tag, expected in (
+            ("features/relu2_1", feature_tiles(feature, title="relu2_1")),
+            ("gram/relu2_1", gram_heat_map(feature, "relu2_1")),
+        ):
+            assert [event.step for event in found.Images(tag)] == [5, 8]
+            with Image.open(io.BytesIO(found.Images(tag)[-1].encoded_image_string)) as picture:
+                assert np.abs(np.asarray(picture) / 255 - expected[0].permute(1, 2, 0).numpy()).max() <= 2 / 255
+
+
+def test_refuses_to_show_a_layer_that_the_losses_do_not_read(run: Run, tmp_path: Path) -> None:
+    message = "^layer 'relu3_1' cannot be shown: the losses of this run read relu2_1, relu1_1$"
+    with pytest.raises(InputError, match=message):
+        run(TensorBoardWriter(representations=["relu2_1", "relu3_1"]))
+    assert not (tmp_path / "tensorboard").exists()
+
+
 @pytest.mark.parametrize("name", ["scalars_every", "images_every"])
 def test_refuses_an_interval_below_1(name: str) -> None:
+    options: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
-        TensorBoardWriter(**{name: 0})
+        TensorBoardWriter(**options)
