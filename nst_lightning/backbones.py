@@ -100,6 +100,8 @@ class Spec:
     def origin(self, weights: str | None) -> Origin:
         """Returns what goes with the weights of a name, of a file, or with the default ones for None."""
         name = self.default_weights if weights is None else weights
+        if name.startswith(weights_.CAFFE):
+            return OXFORD  # the networks that Caffe trained are Oxford's
         return self.origins.get(name, self.origins[weights_.TORCHVISION])
 
     def content_at(self, place: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ OXFORD = "oxford"
 TORCHVISION = "torchvision"
 
 OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
+CAFFE = "caffe:"
+"""What stands before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red."""
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds without a byte after which a download is given up; torch.hub itself would wait for ever."""
 
@@ -37,7 +40,8 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
 
     Args:
         weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
-            `torchvision` (downloaded once by torch.hub) or the path of a .safetensors, .pth or .pt file.
+            `torchvision` (downloaded once by torch.hub), the path of a .safetensors, .pth or .pt file, or `caffe:`
+            before the path of a VGG as Caffe trained it, under Caffe's names (conv1_1) or torchvision's.
         torchvision_weights: What `torchvision` stands for, an entry of torchvision's weights API.
 
     Raises:
@@ -50,9 +54,44 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
             msg = "torchvision has no weights for this backbone"
             raise WeightsError(msg)
         state = _torchvision(torchvision_weights)
+    elif weights.startswith(CAFFE):
+        state = _caffe(Path(weights.removeprefix(CAFFE)))
     else:
         state = _file(Path(weights))
+        if _CAFFE_FIRST in state:
+            msg = (
+                f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
+            )
+            raise WeightsError(msg)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+_CAFFE_FIRST = "conv1_1.weight"
+_CAFFE_CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
+
+
+def _caffe(path: Path) -> dict[str, Tensor]:
+    """Returns a VGG of Caffe's under torchvision's names, its first convolution turned to red, green, blue."""
+    state = _file(path)
+    if _CAFFE_FIRST in state:
+        names = _CAFFE_CLASSIFIER | _convolutions({name.rpartition(".")[0] for name in state})
+        parted = ((*name.rpartition("."), tensor) for name, tensor in state.items())
+        state = {f"{names.get(layer, layer)}.{kind}": tensor for layer, _, kind, tensor in parted}
+    first = state.get("features.0.weight")
+    if first is None or first.dim() != 4 or first.shape[1] != 3:
+        msg = f"{path}: not a VGG of Caffe's: neither conv1_1 nor features.0 is a convolution of three channels"
+        raise WeightsError(msg)
+    return {**state, "features.0.weight": first.flip(1)}
+
+
+def _convolutions(layers: set[str]) -> dict[str, str]:
+    """Returns torchvision's names of convolutions called conv1_1, conv1_2, conv2_1 and so on."""
+    places = sorted(tuple(map(int, match.groups())) for match in map(_CAFFE_NAME.fullmatch, layers) if match)
+    # Behind every convolution stands a ReLU, and behind every block a pooling.
+    return {f"conv{block}_{depth}": f"features.{2 * index + block - 1}" for index, (block, depth) in enumerate(places)}
+
+
+_CAFFE_NAME = re.compile(r"conv(\d+)_(\d+)")
 
 
 def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[str], origin: str) -> None:

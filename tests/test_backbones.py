@@ -188,6 +188,7 @@ def test_default_layers_are_the_predecessors(name: str, content: list[str], styl
         ("vgg16", "oxford", 1e2),
         ("vgg16", "torchvision", 3e4),
         ("vgg16", "some/file.pth", 3e4),
+        ("vgg19", "caffe:some/file.pth", 1e2),
         ("vgg16_experimental", None, 1e2),
         ("vgg19", None, 3e4),
     ],

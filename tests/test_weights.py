@@ -371,3 +371,48 @@ def test_a_state_dict_of_another_architecture_is_refused(change: dict[str, Tenso
     state = {name: tensor for name, tensor in {**STATE, **change}.items() if tensor is not None}
     with pytest.raises(WeightsError, match=f"^{re.escape(f'a file: {message}')}$"):
         check(state, WHOLE, set(STATE), "a file")
+
+
+# ---- Caffe's layout ----
+
+
+def as_caffe(state: dict[str, Tensor], renamed: bool) -> dict[str, Tensor]:
+    """The bundled weights as they were published: channels in BGR order, under Caffe's names or torchvision's."""
+    state = {**state, "features.0.weight": state["features.0.weight"].flip(1)}
+    if not renamed:
+        return state
+    convolutions = [
+        f"conv{block}_{depth}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for depth in range(1, count + 1)
+    ]
+    names = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), convolutions, strict=True))
+    return {f"{names[int(key.split('.')[1])]}.{key.split('.')[2]}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_caffes_layout_is_turned_to_torchvisions(renamed: bool, tmp_path: Path) -> None:
+    bundled = load("oxford", None)
+    torch.save(as_caffe(bundled, renamed), tmp_path / "vgg.pth")
+    state = load(f"caffe:{tmp_path / 'vgg.pth'}", None)
+    assert state.keys() == bundled.keys()
+    assert all(torch.equal(tensor, bundled[name]) for name, tensor in state.items())
+
+
+def test_a_classifier_of_caffes_is_renamed_too(tmp_path: Path) -> None:
+    state = as_caffe(load("oxford", None), renamed=True)
+    torch.save({**state, "fc6.weight": torch.zeros(4, 2), "fc8.bias": torch.zeros(3)}, tmp_path / "vgg.pth")
+    found = load(f"caffe:{tmp_path / 'vgg.pth'}", None)
+    assert {"classifier.0.weight", "classifier.6.bias"} <= found.keys()
+
+
+def test_caffes_names_without_a_word_on_the_order_of_channels_are_refused(tmp_path: Path) -> None:
+    torch.save(as_caffe(load("oxford", None), renamed=True), tmp_path / "vgg.pth")
+    with pytest.raises(
+        WeightsError, match=r"vgg\.pth: has Caffe's names of layers; say --weights caffe:.*vgg\.pth, so"
+    ):
+        load(str(tmp_path / "vgg.pth"), None)
+
+
+def test_what_is_no_vgg_of_caffes_is_refused(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"other\.pth: not a VGG of Caffe's: neither conv1_1 nor features\.0"):
+        load(f"caffe:{tmp_path / 'other.pth'}", None)
