@@ -278,7 +278,7 @@ class Backbone(nn.Module):
         state = weights_.load(origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), origin)
-        self.network.load_state_dict({key: state[key] for key in needed}, assign=True)
+        self.network.load_state_dict({key: _in_float32(state[key]) for key in needed}, assign=True)
         _freeze(self.network)
         of = spec.origin(origin)
         self.register_buffer("mean", torch.tensor(of.mean).view(1, 3, 1, 1), persistent=False)
@@ -338,6 +338,10 @@ def _min_side(network: nn.Module) -> int:
         except RuntimeError:
             too_small = side
     return enough
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _freeze(network: nn.Module) -> None:

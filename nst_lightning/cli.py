@@ -9,6 +9,7 @@ from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import lightning as L
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str]) -> int:
             COMMANDS[command](given)
     except (InputError, MisconfigurationException, ArgumentError) as error:
         print(f"nst: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except UnpicklingError:
+        print("nst: error: the checkpoint is damaged or not one of this program's; it is not loaded", file=sys.stderr)
         return 2
     return 0
 
@@ -76,21 +80,21 @@ def reconstruct(given: list[str]) -> None:
             Reconstruction,
         )
         pictures.append((name, images.read(run.writer.written[0]).rgb))
-    _write_strip(folder / "strip.png", images.read(image).rgb, pictures, overwrite)
+    original = images.resize(images.read(image).rgb, (pictures[0][1].shape[-2], pictures[0][1].shape[-1])).clamp(0, 1)
+    labels = [_label(name, rgb, original, chosen.source) for name, rgb in pictures]
+    row = figures.strip(
+        [images.to_pil(rgb) for rgb in (original, *(rgb for _, rgb in pictures))], ["original", *labels]
+    )
+    print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
 
 
-def _write_strip(path: Path, original: Tensor, pictures: Sequence[tuple[str, Tensor]], overwrite: bool) -> None:
-    """Writes the pictures in a row behind the original, and prints how near each comes to it."""
-    height, width = pictures[0][1].shape[-2:]
-    original = images.resize(original, (height, width)).clamp(0, 1)
-    labels = ["original"]
-    for name, rgb in pictures:
-        ratio = peak_signal_noise_ratio(rgb, original, data_range=1.0).item()
-        labels.append(f"{name}  {ratio:.1f} dB")
-        print(f"{name}: PSNR {ratio:.2f} dB")
-    row = figures.strip([images.to_pil(rgb) for rgb in (original, *(rgb for _, rgb in pictures))], labels)
-    images.write(path, images.read(row).rgb, overwrite=overwrite)
-    print(path)
+def _label(layer: str, rgb: Tensor, original: Tensor, source: str) -> str:
+    """Returns what stands over a picture, and prints how near it comes to the original where it is to."""
+    if source == "style":
+        return layer  # the style keeps no places: what is alike need not be near
+    ratio = peak_signal_noise_ratio(rgb, original, data_range=1.0).item()
+    print(f"{layer}: PSNR {ratio:.2f} dB")
+    return f"{layer}  {ratio:.1f} dB"
 
 
 COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"fit": fit, "reconstruct": reconstruct}
@@ -190,7 +194,15 @@ class NSTCLI(LightningCLI):
         self.config = parser.parse_args(["fit", *options.expand(rest)])
 
     def before_instantiate_classes(self) -> None:
-        """Replaces the images' names by paths, so that the saved configuration runs from anywhere."""
+        """Replaces the images' names by paths, so that the saved configuration runs from anywhere.
+
+        Raises:
+            InputError: If an image or the checkpoint is not there.
+        """
+        checkpoint = self.config[self.subcommand]["ckpt_path"]
+        if checkpoint is not None and not Path(checkpoint).is_file():
+            msg = f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints"
+            raise InputError(msg)
         settings = self.config[self.subcommand]["data"]
         for argument, folder in (("content", data.CONTENT_FOLDER), ("style", data.STYLE_FOLDER)):
             found = [os.path.abspath(str(path)) for path in data.find(argument, settings[argument], folder)]
@@ -207,6 +219,8 @@ class NSTCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Runs the trainer, and says where the pictures are or how to go on."""
+        if "weights_only" in kwargs:
+            kwargs["weights_only"] = True  # a checkpoint of ours is tensors and plain values: nothing in it is run
         try:
             self.trainer.fit(**kwargs)
         except SystemExit:  # what Lightning makes of Ctrl-C, when all is saved

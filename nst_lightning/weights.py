@@ -16,6 +16,7 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load as load_safetensors
+from safetensors.torch import load_file as load_safetensors_file
 from torch import Tensor
 from torchvision.models._api import WeightsEnum
 
@@ -36,7 +37,7 @@ class WeightsError(InputError):
 
 
 def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Tensor]:
-    """Returns a state dict in float32, with the names of torchvision's models.
+    """Returns a state dict as it is stored, with the names of torchvision's models.
 
     Args:
         weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
@@ -63,7 +64,7 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
                 f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
             )
             raise WeightsError(msg)
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return state
 
 
 _CAFFE_FIRST = "conv1_1.weight"
@@ -126,17 +127,24 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
 
 
 def _bundled() -> dict[str, Tensor]:
-    file = resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        msg = f"{file}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
-        raise WeightsError(msg) from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != OXFORD_SHA256:
-        msg = f"{file}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
-        raise WeightsError(msg + "install nst-lightning again")
-    return load_safetensors(data)
+    with resources.as_file(resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors") as path:
+        try:
+            digest = _sha256(path)
+        except OSError as error:
+            msg = f"{path}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
+            raise WeightsError(msg) from error
+        if digest != OXFORD_SHA256:
+            msg = f"{path}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
+            raise WeightsError(msg + "install nst-lightning again")
+        return load_safetensors_file(path)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

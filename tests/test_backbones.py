@@ -269,6 +269,16 @@ def test_has_no_parameters_and_no_state(shallow: Backbone) -> None:
     assert not any(buffer.requires_grad for buffer in shallow.buffers())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_computes_in_float32_whatever_its_weights_are_stored_in(dtype: torch.dtype, tmp_path: Path) -> None:
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(OXFORD_FILE).items()}
+    torch.save(stored, tmp_path / "w.pth")
+    backbone = Backbone("vgg16", ["relu1_1"], str(tmp_path / "w.pth"))
+    weight = dict(backbone.named_buffers())["network.features.0.weight"]
+    assert torch.equal(weight, stored["features.0.weight"].float())
+    assert backbone(torch.rand(1, 3, 8, 8))["relu1_1"].dtype == torch.float32
+
+
 def test_is_in_eval_mode_for_good() -> None:
     backbone = Backbone("vgg16", ["relu1_1"])
     assert not any(module.training for module in backbone.modules())

@@ -334,3 +334,22 @@ def test_a_film_of_the_optimisation_is_written_where_asked(form: str, capsys: py
 def test_an_unknown_film_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--video", "avi") == 2
     assert re.fullmatch(r"nst: error: --video: [^\n]*mp4[^\n]*avi[^\n]*\n", capsys.readouterr().err)
+
+
+class Trap:
+    """What a pickle can do when it is loaded."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("sprung"),)  # type: ignore[return-value]
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": Trap()}, "bad.ckpt")
+    assert fit("--ckpt_path", "bad.ckpt") == 2
+    assert re.fullmatch(r"nst: error: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
+    assert not Path("sprung").exists()
+    Path("bad.ckpt").write_bytes(b"nothing of the kind")
+    assert fit("--ckpt_path", "bad.ckpt") == 2
+    assert re.fullmatch(r"nst: error: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
+    assert fit("--ckpt_path", "none.ckpt") == 2
+    assert re.fullmatch(r"nst: error: [^\n]*none\.ckpt[^\n]*\n", capsys.readouterr().err)
