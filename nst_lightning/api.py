@@ -48,8 +48,7 @@ def stylize(
     if unknown:
         msg = f"unknown option {sorted(unknown)[0]!r}; known are {', '.join(sorted(of_data | of_model))}"
         raise InputError(msg)
-    if isinstance(options.get("optimizer"), str):
-        options["optimizer"] = _optimizer(options["optimizer"])
+    options = _with_optimizer(options)
     module = StyleTransfer(**{name: value for name, value in options.items() if name in of_model})
     sources: Any = content, style  # PairDataModule's annotations are those of a command line
     data = PairDataModule(*sources, **{name: value for name, value in options.items() if name in of_data})
@@ -90,6 +89,7 @@ def reconstruct(
     """
     if layers is None:
         layers = spec_of(options.get("backbone", "vgg16")).style_layers
+    options = _with_optimizer(options)
     rebuilt = {}
     for name, seen in representations(layers, source).items():
         given: Any = image  # PairDataModule's annotations are those of a command line
@@ -144,8 +144,12 @@ def _parameters(function: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(function).parameters) - {"content", "style"}
 
 
-def _optimizer(name: str) -> Callable[..., Any]:
+def _with_optimizer(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns options with an optimiser that is named replaced by what makes it."""
+    name = options.get("optimizer")
+    if not isinstance(name, str):
+        return options
     if name not in _OPTIMIZERS:
         msg = f"unknown optimizer {name!r}; known are {', '.join(_OPTIMIZERS)}, or a function that makes one"
         raise InputError(msg)
-    return _OPTIMIZERS[name]
+    return {**options, "optimizer": _OPTIMIZERS[name]}

@@ -68,7 +68,7 @@ def reconstruct(given: list[str]) -> None:
     chosen, rest = parser.parse_known_args(given)
     (image,) = data.find("image", chosen.image, data.CONTENT_FOLDER)
     backbone = "vgg16" if chosen.backbone is None else chosen.backbone
-    layers = spec_of(backbone).style_layers if chosen.layers is None else chosen.layers.replace(" ", "").split(",")
+    layers = spec_of(backbone).style_layers if chosen.layers is None else _names(chosen.layers)
     overwrite = chosen.overwrite == "true"
     folder, _ = outputs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
     pictures = []
@@ -243,8 +243,9 @@ class NSTCLI(LightningCLI):
         self.writer = ImageWriter(file, config["save_every"], config["overwrite"] or self.resumed is not None)
         video = config["video"]
         self.videos = [] if video is False else [VideoWriter(None if video is True else video)]
+        given = config["trainer"]["callbacks"]
         callbacks = [
-            *(config["trainer"]["callbacks"] or []),
+            *([] if given is None else given),
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self.videos,
             TensorBoardWriter(

@@ -260,6 +260,14 @@ class PairDataModule(L.LightningDataModule):
         start = 0 if self.trainer is None else self.trainer.global_step
         return Timeline(self.batches, self.stages, start)
 
+    def unfinished_step(self) -> Step | None:
+        """Returns the last step taken by a run that stopped within a batch, None where none is unfinished."""
+        timeline = self.train_dataloader()
+        if not 0 < timeline.start < len(timeline):
+            return None
+        step = timeline.step(timeline.start - 1)
+        return None if step.is_last else step
+
     def _batches(self, sized: Sequence[tuple[tuple[int, int], Pair]]) -> Iterator[Batch]:
         in_order = sorted(sized, key=lambda entry: entry[0]) if self.batch_size > 1 else sized
         for source_size, group in groupby(in_order, key=lambda entry: entry[0]):
@@ -267,6 +275,13 @@ class PairDataModule(L.LightningDataModule):
             for first in range(0, len(pairs), self.batch_size):
                 members = pairs[first : first + self.batch_size]
                 yield Batch(members, source_size, self.style_scale, self.upscale)
+
+
+def data_of(trainer: L.Trainer) -> PairDataModule:
+    """Returns the data module of a trainer, which has to be one of pairs."""
+    data: object = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, PairDataModule)
+    return data
 
 
 def find(argument: str, given: Images, folder: Path) -> list[images.Source]:

@@ -20,6 +20,7 @@ from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Gram
 from nst_lightning.modules import Reconstruction
+from nst_lightning.optim import Adam
 
 SAMPLES = Path(__file__).parents[1] / "data"
 
@@ -78,6 +79,14 @@ def test_has_one_loss_and_no_other_unless_asked_for() -> None:
         "style/relu1_2": 0.5,
         "tv/image": 2.0,
     }
+
+
+def test_an_optimizer_can_be_named(photo: Path) -> None:
+    named, made = (
+        nst_lightning.reconstruct(photo, ["relu1_1"], size=48, steps=3, progress=False, optimizer=optimizer)["relu1_1"]
+        for optimizer in ("adam", Adam)
+    )
+    assert named.tobytes() == made.tobytes()
 
 
 def test_an_unknown_representation_is_refused() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from nst_lightning import images
-from nst_lightning.data import PairDataModule, Step
+from nst_lightning.data import Step, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 
@@ -52,7 +51,7 @@ class ImageWriter(Callback):
         if self.file is not None:
             images.format_of(self.file)
             images.check_writable(self.file.parent)
-            count = len(_data(trainer).pairs)
+            count = len(data_of(trainer).pairs)
             if count > 1:
                 msg = f"{self.file}: one file cannot hold {count} pairs; name a folder as output"
                 raise InputError(msg)
@@ -77,11 +76,9 @@ class ImageWriter(Callback):
             self._write_unfinished(trainer, pl_module)
 
     def _write_unfinished(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        timeline = _data(trainer).train_dataloader()
-        if 0 < trainer.global_step < len(timeline):
-            step = timeline.step(trainer.global_step - 1)
-            if not step.is_last:
-                self._write(trainer, pl_module, step, step.index + 1)
+        step = data_of(trainer).unfinished_step()
+        if step is not None:
+            self._write(trainer, pl_module, step, step.index + 1)
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, number: int | None) -> None:
         assert isinstance(pl_module, ImageOptimization)
@@ -91,18 +88,12 @@ class ImageWriter(Callback):
             if number is not None:
                 path, overwrite = root / "steps" / pair.name / f"{number:06d}.png", True
             else:
-                path, overwrite = self.file or root / f"{pair.name}.png", self.overwrite
+                path, overwrite = root / f"{pair.name}.png" if self.file is None else self.file, self.overwrite
             images.write(path, rgb[None], alpha, self._metadata(trainer, pl_module, step), overwrite)
             if number is None:
                 self.written.append(path)
 
     @staticmethod
     def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step) -> dict[str, str]:
-        settings = {**_data(trainer).settings, **pl_module.settings, "step": step.index + 1}
+        settings = {**data_of(trainer).settings, **pl_module.settings, "step": step.index + 1}
         return {"Software": "nst-lightning", "nst_lightning": json.dumps(settings)}
-
-
-def _data(trainer: L.Trainer) -> PairDataModule:
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, PairDataModule)
-    return data

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from nst_lightning.data import PairDataModule, Step
+from nst_lightning.data import Step, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization
@@ -85,9 +85,7 @@ class TensorBoardWriter(Callback):
                 self._writers[pair.name].add_image("image/output", image, step)
             self._write_representations(trainer, pl_module, batch)
         if batch.is_last:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            assert isinstance(data, PairDataModule)
-            self._write_settings({**data.settings, **pl_module.settings}, pl_module, batch)
+            self._write_settings({**data_of(trainer).settings, **pl_module.settings}, pl_module, batch)
             self._close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import GifImagePlugin, Image
 
 from nst_lightning import images
-from nst_lightning.data import PairDataModule, Step
+from nst_lightning.data import Step, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 
@@ -96,13 +96,9 @@ class VideoWriter(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the film so far where the trainer was told to stop early; its frames stay for a resumed run."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, PairDataModule)
-        timeline = data.train_dataloader()
-        if 0 < trainer.global_step < len(timeline):
-            step = timeline.step(trainer.global_step - 1)
-            if not step.is_last:
-                self._finish(Path(trainer.default_root_dir), step, keep_frames=True)
+        step = data_of(trainer).unfinished_step()
+        if step is not None:
+            self._finish(Path(trainer.default_root_dir), step, keep_frames=True)
 
     def _steps(self, step: Step) -> tuple[int, ...]:
         return staged_frame_steps([stage.steps for stage in step.stages], self.frames)
