@@ -92,6 +92,7 @@ HELP = {
         "  --layers LAYERS          e.g. relu1_2,relu4_2; from style, each sees those before it too [style layers]\n"
         "  --output FOLDER          [data/output-images/<image>_from_<content or style>]\n"
         "  --size PIXELS, --steps N long side [256], steps for each picture [200]\n"
+        "  --stages N               coarse-to-fine sizes [2 from the content, 1 from the style]\n"
         "  --backbone, --weights, --tv_weight, --init, --optimizer, --seed, --save_every, --overwrite: as in nst fit;\n"
         "                           the start is uniform noise and there is no smoothing unless told otherwise"
     ),

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 from torchvision.models import (
     Inception_V3_Weights,
     ResNet50_Weights,
@@ -274,6 +275,7 @@ class Backbone(nn.Module):
         expected = whole.state_dict()
         _replace_pooling_and_inplace(whole, pooling)
         self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
+        _overwrite_what_nobody_reads(self.network)
         self.min_side = _min_side(self.network)
         state = weights_.load(origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
@@ -325,6 +327,17 @@ def _replace_pooling_and_inplace(network: nn.Module, pooling: Pooling) -> None:
                 setattr(parent, key, nn.ReLU(inplace=False))
             elif isinstance(child, nn.MaxPool2d) and pooling == "avg":
                 setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+
+
+def _overwrite_what_nobody_reads(network: GraphModule) -> None:
+    """Lets the ReLUs work in place whose input is read by nothing else, which saves a feature map each."""
+    modules = dict(network.named_modules())
+    calls: dict[str, list[Node]] = {}
+    for node in network.graph.nodes:
+        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU):
+            calls.setdefault(node.target, []).append(node)
+    for target, nodes in calls.items():
+        modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
 
 
 def _min_side(network: nn.Module) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import data, figures, images, options, outputs
-from nst_lightning.api import quiet, representations
+from nst_lightning.api import RECONSTRUCTION_STAGES, quiet, representations
 from nst_lightning.backbones import spec_of
 from nst_lightning.callbacks import ImageWriter, ProgressBar, TensorBoardWriter, VideoWriter
 from nst_lightning.errors import InputError
@@ -73,7 +73,7 @@ def reconstruct(given: list[str]) -> None:
     folder, _ = outputs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
     pictures = []
     for name, seen in representations(layers, chosen.source).items():
-        of_image = ["--content", str(image), "--style", str(image), "--stages", "1", "--size", "256", "--steps", "200"]
+        of_image = ["--content", str(image), "--style", str(image), *_schedule(chosen.source)]
         of_layer = ["--model.source", chosen.source, "--model.layers", ",".join(seen), "--backbone", backbone]
         run = NSTCLI(
             [*of_image, *of_layer, *rest, "--output", str(folder / f"{name}.png"), "--overwrite", chosen.overwrite],
@@ -86,6 +86,10 @@ def reconstruct(given: list[str]) -> None:
         [images.to_pil(rgb) for rgb in (original, *(rgb for _, rgb in pictures))], ["original", *labels]
     )
     print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
+
+
+def _schedule(source: str) -> list[str]:
+    return ["--size", "256", "--steps", "200", "--stages", str(RECONSTRUCTION_STAGES[source])]
 
 
 def _label(layer: str, rgb: Tensor, original: Tensor, source: str) -> str:

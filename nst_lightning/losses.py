@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nst_lightning.errors import InputError
 
@@ -80,7 +81,8 @@ class Content:
 
     def statistic(self, feature: Tensor, target: Tensor) -> Statistic:
         """Returns the squared differences summed over pixels, per channel: (N, C)."""
-        squared = (_full_precision(feature) - target).square()
+        # Not (a - b).square(), whose graph keeps the difference: at 512 px that is 64 MiB more for relu1_1.
+        squared = nn.functional.mse_loss(_full_precision(feature), target, reduction="none")
         return Statistic(squared.sum(dim=(2, 3)), feature.shape[2] * feature.shape[3])
 
     def score(self, statistic: Statistic, target: Tensor) -> Tensor:
@@ -110,13 +112,28 @@ class Gram:
     def _sum(feature: Tensor) -> Statistic:
         with torch.autocast(feature.device.type, enabled=False):
             flat = _full_precision(feature).flatten(2)  # (N, C, HW)
-            return Statistic(flat @ flat.transpose(1, 2), flat.shape[2])
+            return Statistic(_OuterProducts.apply(flat), flat.shape[2])
 
     @staticmethod
     def _normalise(statistic: Statistic) -> Tensor:
         # Departs from equation 4, which divides the squared difference by 4 (C H W)^2: dividing the Gram by
         # C H W is gordicaleksa's convention, and frees the target from the size of the style image.
         return statistic.total / (statistic.total.shape[1] * statistic.pixels)
+
+
+class _OuterProducts(torch.autograd.Function):
+    """F F^T of (N, C, P), whose backward is one product instead of autograd's two and their sum."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(flat)
+        return flat @ flat.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401 - torch names no type with saved_tensors
+        flat: Tensor = ctx.saved_tensors[0]
+        return (gradient + gradient.transpose(1, 2)) @ flat
 
 
 class TotalVariation:

@@ -203,6 +203,12 @@ def test_a_convolution_keeps_its_negative_values_under_the_relu_behind_it(image:
     assert torch.equal(features["relu1_1"], features["conv1_1"].clamp(min=0))
 
 
+def test_a_relu_works_in_place_only_where_nothing_else_reads_its_input() -> None:
+    network = Backbone("vgg16", ["conv1_1", "relu2_1"]).network
+    modules = dict(network.named_modules())
+    assert [modules[f"features.{place}"].inplace for place in (1, 3, 6)] == [False, True, True]
+
+
 def halved(features: Tensor, pooling: str) -> Tensor:
     """Means or maxima of 2 x 2 pixels; an odd last row or column falls away."""
     count, channels, height, width = features.shape

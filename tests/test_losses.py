@@ -138,6 +138,15 @@ def test_gradient_equals_finite_differences_in_float64() -> None:
         assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5)
 
 
+def test_the_gram_matrixs_own_backward_equals_autograds() -> None:
+    feature = images(2, 6, 5, 8).double().requires_grad_()
+    flat, weight = feature.flatten(2), torch.arange(18.0, dtype=torch.float64).view(2, 3, 3)
+    (expected,) = torch.autograd.grad(((flat @ flat.transpose(1, 2)) * weight).sum(), feature)
+    total = Gram().statistic(feature, torch.empty(0)).total
+    (actual,) = torch.autograd.grad((total * weight).sum(), feature)
+    torch.testing.assert_close(actual, expected, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("loss", [Content(), Gram()])
 def test_statistics_of_two_halves_add_up_to_that_of_the_whole(loss: Content | Gram) -> None:
     feature, other = random_features(2, 5, 6, 8, seed=1), random_features(2, 5, 6, 8, seed=2)

@@ -122,6 +122,13 @@ def test_the_command_writes_a_picture_a_layer_and_a_labelled_strip(
     assert folder.with_name(f"{folder.name}-2").is_dir()
 
 
+def test_each_layer_can_have_its_film(photo: Path, tmp_path: Path) -> None:
+    assert run(photo, "--video", "webp", "--output", str(tmp_path / "run")) == 0
+    for layer in ("relu1_1", "relu2_1"):
+        with Image.open(tmp_path / "run" / layer / "photo_photo.webp") as film:
+            assert (film.size, getattr(film, "n_frames")) == ((48, 40), 6)  # noqa: B009
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

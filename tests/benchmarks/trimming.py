@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from nst_lightning.backbones import Backbone
+from nst_lightning.losses import Content, Objective, Term
 from tests.benchmarks.machine import machine
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -27,12 +28,16 @@ def peak_kib() -> int:
 
 
 def measure(layer: str, size: int) -> None:
-    """Prints by how many KiB building the network and one forward and backward pass raise the peak."""
+    """Prints by how many KiB building the network, the target and one evaluation raise the peak."""
     image = torch.rand(1, 3, size, size, requires_grad=True)
+    objective = Objective([Term("content", layer, Content(), 1.0)])
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_kib()
-    feature = Backbone("vgg16", [layer])(image)[layer]
-    torch.autograd.backward(feature.square().mean())
+    backbone = Backbone("vgg16", [layer])
+    with torch.no_grad():
+        targets = objective.targets("content", backbone(image.flip(2)))
+    scores = objective.scores(objective.statistics(backbone(image), targets), targets)
+    torch.autograd.backward(objective.total(scores).sum())
     print(peak_kib() - before)
 
 
