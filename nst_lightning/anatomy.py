@@ -1,8 +1,10 @@
-"""What can be said of a backbone's layers without its weights: channels, stride and receptive field."""
+"""What can be said of a backbone's layers without its weights: channels, stride and what of the image they see."""
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -11,10 +13,51 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from nst_lightning.backbones import SPECS, spec_of
+from nst_lightning.errors import InputError
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _WINDOWED_FUNCTIONS = (F.max_pool2d, F.avg_pool2d)
+_POSITION_BY_POSITION = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
+_FUNCTIONS_POSITION_BY_POSITION = (F.relu, torch.relu, operator.add, operator.iadd, torch.add)
 _LARGE = 1024  # px; a multiple of every stride
+
+
+@dataclass(frozen=True)
+class View:
+    """What the positions of a feature map see along one axis: position i the pixels from i * stride + first.
+
+    Attributes:
+        stride: The distance of two positions on the image in pixels.
+        first: The first pixel that position 0 sees; negative where padding moves it off the image.
+        last: The last one, included.
+    """
+
+    stride: int = 1
+    first: int = 0
+    last: int = 0
+
+    @property
+    def field(self) -> int:
+        """The number of pixels that a position sees."""
+        return self.last - self.first + 1
+
+    @property
+    def before(self) -> int:
+        """How many pixels before its own cell of `stride` pixels a position sees."""
+        return max(0, -self.first)
+
+    @property
+    def after(self) -> int:
+        """How many pixels after its own cell of `stride` pixels a position sees."""
+        return max(0, self.last - self.stride + 1)
+
+    def through(self, kernel: int, step: int, padding: int, dilation: int) -> View:
+        """Returns what the output of a convolution or pooling sees, all in positions of this map."""
+        reach = (kernel - 1) * dilation - padding
+        return View(self.stride * step, self.first - padding * self.stride, self.last + reach * self.stride)
+
+    def __or__(self, other: View) -> View:
+        return View(max(self.stride, other.stride), min(self.first, other.first), max(self.last, other.last))
 
 
 @dataclass(frozen=True)
@@ -49,39 +92,82 @@ def layers_of(backbone: str) -> tuple[Layer, ...]:
     nodes = {node: name for name, node in spec.layers.items()}
     traced = create_feature_extractor(network, nodes, suppress_diff_warning=True)
     features = traced(torch.empty(1, 3, _LARGE, _LARGE, device="meta"))
-    seen = _receptive_fields(traced)
-    return tuple(Layer(name, features[name].shape[1], *seen[name]) for name in spec.layers)
+    seen = views(traced)
+    return tuple(
+        Layer(
+            name,
+            features[name].shape[1],
+            max(view.stride for view in seen[name]),
+            max(view.field for view in seen[name]),
+        )
+        for name in spec.layers
+    )
 
 
-def _receptive_fields(network: fx.GraphModule) -> dict[str, tuple[int, int]]:
-    """Returns stride and receptive field of every output of a traced network, by its name."""
-    seen: dict[fx.Node, tuple[int, int, int]] = {}  # stride, and height and width of the field
+def views(network: fx.GraphModule) -> dict[str, tuple[View, View]]:
+    """Returns what every output of a traced network sees along rows and columns, by its name.
+
+    Where paths meet, the output sees all that any of them does.
+
+    Raises:
+        InputError: If the network has an operation that is not known to see a window of its input only.
+    """
+    seen: dict[fx.Node, tuple[View, View]] = {}
     for node in network.graph.nodes:
         if node.op == "output":
             (outputs,) = node.args
-            return {name: (seen[source][0], max(seen[source][1:])) for name, source in outputs.items()}
-        sources = [seen[source] for source in node.all_input_nodes]
-        stride, height, width = (max((source[part] for source in sources), default=1) for part in range(3))
-        (tall, wide), step = _window(network, node)
-        seen[node] = (stride * step, height + (tall - 1) * stride, width + (wide - 1) * stride)
+            return {name: seen[source] for name, source in outputs.items()}
+        if node.op == "placeholder":
+            seen[node] = (View(), View())
+            continue
+        kernel, step, padding, dilation = _window(network, node)
+        rows, columns = (
+            reduce(operator.or_, (seen[source][axis] for source in node.all_input_nodes)) for axis in (0, 1)
+        )
+        seen[node] = (
+            rows.through(kernel[0], step[0], padding[0], dilation[0]),
+            columns.through(kernel[1], step[1], padding[1], dilation[1]),
+        )
     raise AssertionError  # a graph has an output
 
 
-def _window(network: fx.GraphModule, node: fx.Node) -> tuple[tuple[int, int], int]:
-    """Returns kernel size and stride of a node, 1 where it works position by position."""
+_Pair = tuple[int, int]
+_POSITION = ((1, 1), (1, 1), (0, 0), (1, 1))  # a window of one position
+
+
+def _window(network: fx.GraphModule, node: fx.Node) -> tuple[_Pair, _Pair, _Pair, _Pair]:
+    """Returns kernel size, step, padding and dilation of a node, rows first."""
     if node.op == "call_module":
         module = network.get_submodule(str(node.target))
         if isinstance(module, _WINDOWED):
-            return _both(module.kernel_size), max(_both(module.stride))
-    if node.op == "call_function" and node.target in _WINDOWED_FUNCTIONS:
-        arguments = {**dict(zip(("input", "kernel_size", "stride"), node.args, strict=False)), **node.kwargs}
-        kernel = _both(arguments["kernel_size"])
-        return kernel, max(_both(arguments.get("stride", kernel)))
-    return (1, 1), 1
+            return _both(module.kernel_size), _both(module.stride), _both(module.padding), _dilation(module)
+        if isinstance(module, _POSITION_BY_POSITION):
+            return _POSITION
+    if node.op == "call_function":
+        if node.target in _WINDOWED_FUNCTIONS:
+            names = ("input", "kernel_size", "stride", "padding", "dilation")
+            given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+            kernel, padding = _both(given["kernel_size"]), _both(given.get("padding", 0))
+            return kernel, _both(given.get("stride") or kernel), padding, _both(given.get("dilation", 1))
+        if node.target in _FUNCTIONS_POSITION_BY_POSITION or _joins_channels(node):
+            return _POSITION
+    kind = type(network.get_submodule(str(node.target))).__name__ if node.op == "call_module" else node.target
+    allowed = "convolutions, poolings of a fixed window, ReLU, batch normalisation, sums and joins of channels"
+    msg = f"{node.name} ({kind}) may see more than a window of its input; allowed before a layer are {allowed}"
+    raise InputError(msg)
 
 
 def _both(size: Any) -> tuple[int, int]:  # noqa: ANN401 - torch takes a number or a pair, and so does FX
     return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
+
+
+def _dilation(module: nn.Module) -> _Pair:
+    return (1, 1) if isinstance(module, nn.AvgPool2d) else _both(module.dilation)
+
+
+def _joins_channels(node: fx.Node) -> bool:
+    given = {**dict(zip(("tensors", "dim"), node.args, strict=False)), **node.kwargs}
+    return node.target is torch.cat and bool(given.get("dim") == 1)
 
 
 def table() -> str:

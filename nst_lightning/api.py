@@ -142,6 +142,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a resumed run's
         # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
         warnings.filterwarnings("ignore", message=r"\s*(By default only one Jsonarg|``instantiate_classes``)")
+        warnings.filterwarnings("ignore", message=r"Total length of .* across ranks is zero")  # nothing left for a rank
         warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)  # Lightning 2.6, torch 2.14
         try:
             yield

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from nst_lightning import data, figures, images, options, outputs
+from nst_lightning import data, figures, images, options, outputs, pairs
 from nst_lightning.api import RECONSTRUCTION_STAGES, quiet, representations
 from nst_lightning.backbones import spec_of
-from nst_lightning.callbacks import ImageWriter, ProgressBar, TensorBoardWriter, VideoWriter
+from nst_lightning.batches import Saved
+from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, TensorBoardWriter, VideoWriter
+from nst_lightning.callbacks.checkpoints import finished, saved
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer, check_trainer
+from nst_lightning.schedule import Stage
+from nst_lightning.strategies import RankError, agreed, telling
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,7 +70,7 @@ def reconstruct(given: list[str]) -> None:
     parser.add_argument("--from", dest="source", choices=["content", "style"], default="content")
     parser.add_argument("--overwrite", choices=["true", "false"], default="false")
     chosen, rest = parser.parse_known_args(given)
-    (image,) = data.find("image", chosen.image, data.CONTENT_FOLDER)
+    (image,) = pairs.find("image", chosen.image, pairs.CONTENT_FOLDER)
     backbone = "vgg16" if chosen.backbone is None else chosen.backbone
     layers = spec_of(backbone).style_layers if chosen.layers is None else _names(chosen.layers)
     overwrite = chosen.overwrite == "true"
@@ -208,8 +212,11 @@ class NSTCLI(LightningCLI):
             msg = f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints"
             raise InputError(msg)
         settings = self.config[self.subcommand]["data"]
-        for argument, folder in (("content", data.CONTENT_FOLDER), ("style", data.STYLE_FOLDER)):
-            found = [os.path.abspath(str(path)) for path in data.find(argument, settings[argument], folder)]
+        if settings["pairs"] is not None:
+            settings["pairs"] = os.path.abspath(settings["pairs"])
+            return
+        for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
+            found = [os.path.abspath(str(path)) for path in pairs.find(argument, settings[argument], folder)]
             settings[argument] = found if isinstance(settings[argument], list) else found[0]
 
     def instantiate_classes(self) -> None:
@@ -226,24 +233,34 @@ class NSTCLI(LightningCLI):
         if "weights_only" in kwargs:
             kwargs["weights_only"] = True  # a checkpoint of ours is tensors and plain values: nothing in it is run
         try:
-            self.trainer.fit(**kwargs)
+            with telling({"folder": str(self.folder), "progress": str(_progress_file(self.folder))}):
+                self.trainer.fit(**kwargs)
         except SystemExit:  # what Lightning makes of Ctrl-C, when all is saved
             print(f"\ninterrupted; to go on: nst fit --resume {self.folder}", file=sys.stderr)
             raise
+        except RankError as error:
+            done = finished(self.folder / "checkpoints")
+            left = [name for rank in error.codes for name in self.datamodule.dealt[rank] if name not in done]
+            go_on = f"not finished: {', '.join(left) or 'none'}; to go on: nst fit --resume {self.folder}"
+            print(f"nst: error: {error}; {go_on}", file=sys.stderr)
+            raise SystemExit(1) from error
         for path in [*self.writer.written, *(film for video in self.videos for film in video.written)]:
             print(path)
-        if self.resumed is not None and not self.writer.written:
+        if self.resumed is not None and self.trainer.is_global_zero and not any(self.datamodule.dealt):
             print(f"{self.folder}: nothing left to do")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes the trainer with the run's folder and callbacks."""
         config = self.config_init[self.subcommand]
         names = [pair.name for pair in self.datamodule.pairs]
-        if self.resumed is not None:
-            folder, file = self.resumed, outputs.file_beside(self.resumed, config["output"])
-        else:
-            folder, file = outputs.paths(config["output"], names, config["overwrite"])
-        self.folder = folder
+
+        def choose() -> str:
+            if self.resumed is not None:
+                return str(self.resumed)
+            return str(outputs.paths(config["output"], names, config["overwrite"])[0])
+
+        self.folder = Path(agreed("folder", choose))
+        file = outputs.file_beside(self.folder, config["output"])
         self.writer = ImageWriter(file, config["save_every"], config["overwrite"] or self.resumed is not None)
         video = config["video"]
         self.videos = [] if video is False else [VideoWriter(None if video is True else video)]
@@ -256,16 +273,48 @@ class NSTCLI(LightningCLI):
                 config["trainer"]["log_every_n_steps"], representations=_names(config["representations"])
             ),
             ProgressBar(),
-            ModelCheckpoint(
-                folder / "checkpoints",
-                filename="{step}",
-                train_time_interval=timedelta(minutes=config["checkpoint_minutes"]),
-                save_on_exception=True,
-            ),
+            Checkpoints(self.folder / "checkpoints", config["checkpoint_minutes"]),
         ]
-        trainer = super().instantiate_trainer(default_root_dir=str(folder), callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(default_root_dir=str(self.folder), callbacks=callbacks, **kwargs)
         check_trainer(trainer)
+        self._take_up(trainer)
         return trainer
+
+    def _take_up(self, trainer: L.Trainer) -> None:
+        """Tells the data module what an earlier run has done: in every process what the first one found."""
+        folder = self.folder / "checkpoints"
+        here = _progress_file(self.folder)
+
+        def write() -> str:
+            resumed = self.resumed is not None
+            here.parent.mkdir(parents=True, exist_ok=True)
+            found = {
+                "finished": sorted(finished(folder)) if resumed else [],
+                "saved": [_as_json(each) for each in saved(folder)] if resumed else [],
+            }
+            here.write_text(json.dumps(found), encoding="utf-8")
+            return str(here)
+
+        if trainer.world_size == 1:
+            if self.resumed is not None:
+                self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
+            return
+        found = json.loads(Path(agreed("progress", write)).read_text(encoding="utf-8"))
+        self.datamodule.finished = frozenset(found["finished"])
+        self.datamodule.saved = tuple(_from_json(each) for each in found["saved"])
+
+
+def _progress_file(folder: Path) -> Path:
+    return folder / "checkpoints" / "progress.json"
+
+
+def _as_json(saved: Saved) -> dict[str, Any]:
+    return {**asdict(saved), "path": str(saved.path)}
+
+
+def _from_json(of: Mapping[str, Any]) -> Saved:
+    stages = tuple(Stage(**stage) for stage in of["stages"])
+    return Saved(Path(of["path"]), tuple(of["names"]), stages, of["stage_index"], of["taken"])
 
 
 def _names(given: Sequence[str] | str | None) -> tuple[str, ...]:
@@ -276,7 +325,7 @@ def _names(given: Sequence[str] | str | None) -> tuple[str, ...]:
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """Replaces `--resume FOLDER` by that run's configuration and newest checkpoint."""
+    """Replaces `--resume FOLDER` by that run's configuration."""
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--resume":
@@ -285,19 +334,8 @@ def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
                 msg = "--resume needs the folder of a run, e.g. data/output-images/photo_painting"
                 raise InputError(msg)
             folder, rest = (Path(value), rest) if equals else (Path(rest[0]), rest[1:])
-            found = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(newest_checkpoint(folder))]
-            return folder, [*arguments[:index], *found, *rest]
+            if not (folder / "config.yaml").is_file():
+                msg = f"{folder}: is not the folder of a run, for it has no config.yaml"
+                raise InputError(msg)
+            return folder, [*arguments[:index], "--config", str(folder / "config.yaml"), *rest]
     return None, arguments
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """Returns the checkpoint of a run that was written last.
-
-    Raises:
-        InputError: If there is none.
-    """
-    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    if not checkpoints:
-        msg = f"{folder}: no checkpoint to resume from in {folder / 'checkpoints'}"
-        raise InputError(msg)
-    return checkpoints[-1]

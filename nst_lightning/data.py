@@ -1,183 +1,33 @@
-"""Pairs of content and style images, batches of equal size, and the order in which they are optimised."""
+"""The data module: the pairs of a run, dealt to the processes and put into batches."""
 
 from __future__ import annotations
 
 import math
-import os
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, count, groupby
-from pathlib import Path
-from typing import TypeAlias
+from itertools import accumulate, groupby
+from typing import Literal, Protocol
 
 import lightning as L
-from torch import Tensor, cat, device
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import device
 
-from nst_lightning import images
+from nst_lightning import memory, pairs
+from nst_lightning.batches import Batch, Gallery, Saved, Step, Timeline, deal
 from nst_lightning.errors import InputError
+from nst_lightning.initializers import INITIALIZERS
+from nst_lightning.pairs import Pair
 from nst_lightning.schedule import Stage, coarse_to_fine
 
-Images: TypeAlias = images.Source | Sequence[images.Source] | None
-"""What `find` takes: an image, several, or none, which it refuses."""
-
-CONTENT_FOLDER = Path("data/content-images")
-STYLE_FOLDER = Path("data/style-images")
+_SHARE = 0.8
+"""The part of the memory that is free which is planned with; the rest is for what cannot be measured."""
 
 
-@dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
-class Pair:
-    """One content image and the style images that it is painted in.
+class Measured(Protocol):
+    """A module that can say how much memory a step takes."""
 
-    Attributes:
-        content: The content image: a file, a PIL image or a tensor, see `images.read`.
-        styles: The style images, at least one; their targets are averaged.
-        name: What the outputs are called.
-    """
-
-    content: images.Source
-    styles: tuple[images.Source, ...]
-    name: str
-
-
-class Batch:
-    """Pairs whose content images, and so outputs at every stage, are of one size; optimised together.
-
-    Images are decoded when they are asked for.
-
-    Args:
-        pairs: The pairs.
-        source_size: Height and width of their content images in pixels.
-        style_scale: The style's long side as a multiple of the output's.
-        upscale: Whether images may be made larger than their files.
-    """
-
-    def __init__(self, pairs: Sequence[Pair], source_size: tuple[int, int], style_scale: float, upscale: bool) -> None:
-        self.pairs = tuple(pairs)
-        self.source_size = source_size
-        self.style_scale = style_scale
-        self.upscale = upscale
-
-    def output_size(self, stage: Stage) -> tuple[int, int]:
-        """Returns the height and width of the output at a stage, in pixels."""
-        return images.fit(*self.source_size, stage.size, upscale=self.upscale)
-
-    def pixels(self, stage: Stage) -> int:
-        """Returns the number of output pixels at a stage, which the time of a step grows with."""
-        height, width = self.output_size(stage)
-        return height * width * len(self.pairs)
-
-    def contents(self, stage: Stage) -> Tensor:
-        """Returns the content images at a stage's size, (N, 3, H, W) in [0, 1]."""
-        size = self.output_size(stage)
-        return cat([images.resize(images.read(pair.content).rgb, size).clamp(0, 1) for pair in self.pairs])
-
-    def styles(self, stage: Stage) -> list[list[Tensor]]:
-        """Returns each pair's style images at a stage's size, (1, 3, h, w) in [0, 1]."""
-        side = max(1, round(stage.size * self.style_scale))
-        return [[self._style(source, side) for source in pair.styles] for pair in self.pairs]
-
-    def alphas(self, stage: Stage) -> list[Tensor | None]:
-        """Returns the content images' alpha at a stage's size, (1, 1, H, W) in [0, 1], None where opaque."""
-        size = self.output_size(stage)
-        alphas = [images.read(pair.content).alpha for pair in self.pairs]
-        return [None if alpha is None else images.resize(alpha, size).clamp(0, 1) for alpha in alphas]
-
-    def _style(self, source: images.Source, side: int) -> Tensor:
-        rgb = images.read(source).rgb
-        height, width = rgb.shape[-2:]
-        return images.resize(rgb, images.fit(height, width, side, upscale=self.upscale)).clamp(0, 1)
-
-
-class Step:
-    """One optimiser step: what the train loader yields.
-
-    Not a dataclass: Lightning would take it apart in search of tensors.
-
-    Args:
-        batch: The pairs being optimised.
-        batch_index: Its place in the run, from 0.
-        stages: All stages of the run.
-        stage_index: The place of the current one, from 0.
-        index: The number of steps that this batch has taken before, over all its stages.
-    """
-
-    def __init__(self, batch: Batch, batch_index: int, stages: tuple[Stage, ...], stage_index: int, index: int) -> None:
-        self.batch = batch
-        self.batch_index = batch_index
-        self.stages = stages
-        self.stage_index = stage_index
-        self.index = index
-
-    @property
-    def stage(self) -> Stage:
-        """The current stage."""
-        return self.stages[self.stage_index]
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """What the image belongs to: the batch's place and the stage's."""
-        return self.batch_index, self.stage_index
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the batch is finished after this step."""
-        return self.index == sum(stage.steps for stage in self.stages) - 1
-
-
-class Timeline:
-    """Every step of a run in order: batch by batch, stage by stage. The train loader.
-
-    Iteration begins at `start`, which is the number of steps that were completed before a resume; the length
-    stays that of the whole run, as Lightning's counters ask for.
-
-    Args:
-        batches: The batches.
-        stages: The stages that each goes through.
-        start: The number of steps to skip, >= 0.
-    """
-
-    def __init__(self, batches: Sequence[Batch], stages: Sequence[Stage], start: int = 0) -> None:
-        self.batches = tuple(batches)
-        self.stages = tuple(stages)
-        self.start = start
-
-    @property
-    def steps_per_batch(self) -> int:
-        """The number of steps that each batch takes."""
-        return sum(stage.steps for stage in self.stages)
-
-    def __len__(self) -> int:
-        return len(self.batches) * self.steps_per_batch
-
-    def __iter__(self) -> Iterator[Step]:
-        return (self.step(number) for number in range(self.start, len(self)))
-
-    def step(self, number: int) -> Step:
-        """Returns the step of a number in the run, from 0."""
-        batch_index, index = divmod(number, self.steps_per_batch)
-        ends = list(accumulate(stage.steps for stage in self.stages))
-        return Step(self.batches[batch_index], batch_index, self.stages, bisect_right(ends, index), index)
-
-    def cost(self, first: int, last: int) -> int:
-        """Returns the output pixels of the steps from number `first` up to and without `last`."""
-        return sum(max(0, min(end, last) - max(begin, first)) * cost for begin, end, cost in self._stretches())
-
-    def _stretches(self) -> Iterator[tuple[int, int, int]]:
-        """Yields for every batch and stage its first step, the one after its last, and the cost of each."""
-        begin = 0
-        for batch in self.batches:
-            for stage in self.stages:
-                yield begin, begin + stage.steps, batch.pixels(stage)
-                begin += stage.steps
-
-    def state_dict(self) -> dict[str, int]:
-        """Returns nothing: the position is the trainer's `global_step`."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Takes nothing; that the method is there tells Lightning that the loader can be resumed."""
+    def bytes_of_step(self, pixels: int) -> int:
+        """Returns the bytes that a step on one image of so many pixels takes."""
+        ...
 
 
 class PairDataModule(L.LightningDataModule):
@@ -187,22 +37,27 @@ class PairDataModule(L.LightningDataModule):
     takes, PIL images and tensors too, and lists of that.
 
     Args:
-        content: A content image, or a list of them. A name without a folder is looked up here and in
-            `data/content-images`.
-        style: A style image, or a list of as many as there are content images; one goes with all of them, and
-            the other way round. A name without a folder is looked up here and in `data/style-images`.
+        content: A content image, a folder of them, a pattern such as `photos/*.jpg`, or a list of such. A name
+            without a folder is looked up here and in `data/content-images`.
+        style: A style image, likewise. A name without a folder is looked up here and in `data/style-images`.
+        pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
+            content with every style.
+        pairs: A CSV file of pairs instead of `content` and `style`, see `pairs.read_pairs`.
         size: Long side of the output in pixels.
         steps: Number of optimiser steps, all stages together.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
             (size, steps), which `size` and `steps` then have no part in.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
         upscale: Whether an output may be larger than its content image's file.
-        batch_size: How many pairs of equal size are optimised together.
+        batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
+            measured on a small image.
 
     Attributes:
         pairs: The pairs, in the order given.
-        stages: The stages that each goes through.
-        batches: The pairs by batch, once `setup` has read their sizes.
+        finished: The names of the pairs that need no more work; the command line sets them as it resumes a run.
+        saved: Checkpoints to go on from; likewise.
+        dealt: The names of the pairs that are not finished, by the rank that takes them, once `setup` has run.
+        batches: The batches of this process; likewise.
         settings: What the run was asked for, for the pictures' metadata and TensorBoard.
 
     Raises:
@@ -213,43 +68,49 @@ class PairDataModule(L.LightningDataModule):
         self,
         content: list[str] | str | None = None,
         style: list[str] | str | None = None,
+        pairing: Literal["zip", "product"] = "zip",
+        pairs: str | None = None,
         size: int = 512,
         steps: int = 300,
         stages: int | list[Stage] = 2,
         style_scale: float = 1.0,
         upscale: bool = False,
-        batch_size: int = 1,
+        batch_size: int | Literal["auto"] = 1,
     ) -> None:
         super().__init__()
         if not (style_scale > 0 and math.isfinite(style_scale)):
             msg = f"style_scale must be a finite number above 0, got {style_scale}"
             raise InputError(msg)
-        if batch_size < 1:
-            msg = f"batch_size must be at least 1, got {batch_size}"
+        if batch_size != "auto" and batch_size < 1:
+            msg = f"batch_size must be at least 1, or auto, got {batch_size}"
             raise InputError(msg)
         self.stages = tuple(stages) if isinstance(stages, list) else coarse_to_fine(size, steps, stages)
         if not self.stages:
             msg = "stages is an empty list: there is nothing to do"
             raise InputError(msg)
-        self.pairs = pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER))
+        self.pairs = _pairs(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale
         self.batch_size = batch_size
+        self.gallery = Gallery()
+        self.finished: frozenset[str] = frozenset()
+        self.saved: tuple[Saved, ...] = ()
+        self.dealt: tuple[tuple[str, ...], ...] = ()
         self.batches: tuple[Batch, ...] = ()
         self.settings: dict[str, str | int | float] = {
             "stages": ", ".join(f"{stage.size} px x {stage.steps}" for stage in self.stages),
             "style_scale": style_scale,
         }
+        for pair in self.pairs:
+            self.stages_of(pair)  # refuses what it cannot do before an hour of work on the pairs before it
 
     def setup(self, stage: str) -> None:
-        """Reads every image once, so that a bad one ends the run before it begins, and forms the batches."""
-        sized = []
-        for pair in self.pairs:
-            for source in pair.styles:
-                images.read(source)
-            height, width = images.read(pair.content).rgb.shape[-2:]
-            sized.append(((height, width), pair))
-        self.batches = tuple(self._batches(sized))
+        """Reads every image once, so that a bad one ends the run before it begins, deals and forms the batches."""
+        shard = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        ranks, rank = (1, 0) if shard is None else (shard["num_replicas"], shard["rank"])
+        shares = deal(list(self._units()), ranks)
+        self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
+        self.batches = tuple(self._batches(shares[rank]))
 
     def transfer_batch_to_device(self, batch: Step, device: device, dataloader_idx: int) -> Step:
         """Leaves the step where it is: it holds no tensors."""
@@ -257,24 +118,99 @@ class PairDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> Timeline:
         """Returns the steps of the run, from the first that was not completed."""
-        start = 0 if self.trainer is None else self.trainer.global_step
-        return Timeline(self.batches, self.stages, start)
+        return Timeline(self.batches, 0 if self.trainer is None else self.trainer.global_step)
+
+    def last_step(self) -> Step | None:
+        """Returns the last step that was completed, None before the first."""
+        timeline = self.train_dataloader()
+        return timeline.step(timeline.start - 1) if 0 < timeline.start <= len(timeline) else None
 
     def unfinished_step(self) -> Step | None:
         """Returns the last step taken by a run that stopped within a batch, None where none is unfinished."""
-        timeline = self.train_dataloader()
-        if not 0 < timeline.start < len(timeline):
-            return None
-        step = timeline.step(timeline.start - 1)
-        return None if step.is_last else step
+        step = self.last_step()
+        return None if step is None or step.is_last else step
 
-    def _batches(self, sized: Sequence[tuple[tuple[int, int], Pair]]) -> Iterator[Batch]:
-        in_order = sorted(sized, key=lambda entry: entry[0]) if self.batch_size > 1 else sized
-        for source_size, group in groupby(in_order, key=lambda entry: entry[0]):
-            pairs = [pair for _, pair in group]
-            for first in range(0, len(pairs), self.batch_size):
-                members = pairs[first : first + self.batch_size]
-                yield Batch(members, source_size, self.style_scale, self.upscale)
+    def stages_of(self, pair: Pair) -> tuple[Stage, ...]:
+        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps.
+
+        Raises:
+            InputError: If a pair has fewer steps than there are stages.
+        """
+        if pair.size is None and pair.steps is None:
+            return self.stages
+        size, steps = self.stages[-1].size, sum(stage.steps for stage in self.stages)
+        by_size = 1.0 if pair.size is None else pair.size / size
+        wanted = steps if pair.steps is None else pair.steps
+        if wanted < len(self.stages):
+            msg = f"pair {pair.name}: steps must be at least the number of stages ({len(self.stages)}), got {wanted}"
+            raise InputError(msg)
+        # Cumulative, so that the steps add up to those asked for; each stage keeps at least one.
+        ends = [round(wanted * end / steps) for end in accumulate(stage.steps for stage in self.stages)]
+        scaled: list[Stage] = []
+        for place, stage in enumerate(self.stages):
+            begin = sum(each.steps for each in scaled)
+            latest = wanted - (len(self.stages) - 1 - place)
+            scaled.append(Stage(max(1, round(stage.size * by_size)), min(max(ends[place], begin + 1), latest) - begin))
+        return tuple(scaled)
+
+    def _units(self) -> Iterator[Batch]:
+        """Yields what is dealt out: batches that go on from a checkpoint, and single pairs."""
+        todo = {pair.name: pair for pair in self.pairs if pair.name not in self.finished}
+        begun: dict[str, Batch] = {}
+        for saved in self.saved:
+            if set(saved.names) <= todo.keys() - begun.keys():
+                batch = self._batch([todo[name] for name in saved.names], saved)
+                if saved.fits(batch):
+                    begun.update(dict.fromkeys(saved.names, batch))
+                else:
+                    rank_zero_warn(f"{saved.path}: is of other stages; {', '.join(saved.names)} will begin anew")
+        for name, pair in todo.items():
+            if name not in begun:
+                yield self._batch([pair])
+            elif begun[name].names[0] == name:
+                yield begun[name]
+
+    def _batch(self, members: Sequence[Pair], saved: Saved | None = None) -> Batch:
+        for source in (source for pair in members for source in (*pair.styles, pair.content)):
+            height, width = self.gallery.read(source).rgb.shape[-2:]
+        stages = self.stages_of(members[0])
+        return Batch(members, (height, width), stages, self.style_scale, self.upscale, self.gallery, saved)
+
+    def _batches(self, units: Sequence[Batch]) -> Iterator[Batch]:
+        """Joins single pairs whose outputs are alike at every stage; keeps their order where none are joined."""
+
+        def shape(batch: Batch) -> list[tuple[int, int, int]]:
+            return [(*batch.output_size(stage), stage.steps) for stage in batch.stages]
+
+        yield from (unit for unit in units if unit.saved is not None)
+        singles = [unit for unit in units if unit.saved is None]
+        in_order = sorted(singles, key=shape) if self.batch_size != 1 else singles
+        for _, group in groupby(in_order, key=shape):
+            alike = list(group)
+            together = self._together(alike[0])
+            for first in range(0, len(alike), together):
+                yield self._batch([pair for batch in alike[first : first + together] for pair in batch.pairs])
+
+    def _together(self, single: Batch) -> int:
+        if self.batch_size != "auto":
+            return self.batch_size
+        assert self.trainer is not None
+        module: Measured = self.trainer.lightning_module  # type: ignore[assignment]
+        each = max(module.bytes_of_step(single.pixels(stage)) for stage in single.stages)
+        return max(1, memory_for(self.trainer) // each)
+
+
+def _pairs(content: object, style: object, pairing: Literal["zip", "product"], csv: str | None) -> tuple[Pair, ...]:
+    if csv is None:
+        return pairs.pair_up(
+            pairs.find("content", content, pairs.CONTENT_FOLDER),  # type: ignore[arg-type]
+            pairs.find("style", style, pairs.STYLE_FOLDER),  # type: ignore[arg-type]
+            pairing,
+        )
+    if content is not None or style is not None:
+        msg = f"pairs {csv} names the images already: leave out content and style"
+        raise InputError(msg)
+    return pairs.read_pairs(csv, allowed_inits=INITIALIZERS)
 
 
 def data_of(trainer: L.Trainer) -> PairDataModule:
@@ -284,75 +220,14 @@ def data_of(trainer: L.Trainer) -> PairDataModule:
     return data
 
 
-def find(argument: str, given: Images, folder: Path) -> list[images.Source]:
-    """Returns the images that were named, files with their path.
-
-    Args:
-        argument: What an error calls the argument.
-        given: An image or a list of them.
-        folder: Where a name without a folder is looked up when it is not in the working directory; its suffix
-            may be left out there.
-
-    Raises:
-        InputError: If nothing was named, or a name stands for no file.
-    """
-    sources: Sequence[images.Source | None] = given if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
-    found = [_find_one(argument, source, folder) for source in sources]
-    if not found:
-        msg = f"{argument} is an empty list; name an image, or several"
-        raise InputError(msg)
-    return found
+def is_writer(trainer: L.Trainer) -> bool:
+    """Whether this process is the one that writes the results of its batches: no other has the same."""
+    shard = trainer.distributed_sampler_kwargs
+    return trainer.is_global_zero or (shard is not None and shard["num_replicas"] == trainer.world_size)
 
 
-def _find_one(argument: str, source: images.Source | None, folder: Path) -> images.Source:
-    if source is None:
-        msg = f"no {argument} image was given; name a file with --{argument}, e.g. one of {folder}"
-        raise InputError(msg)
-    if not isinstance(source, (str, os.PathLike)):
-        return source
-    path = Path(source)
-    # Not Path.is_file, which raises on a name that is too long. A folder of that name, a run's say, is no image.
-    if os.path.isfile(path) or path.parent != Path():
-        return path
-    candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
-    for candidate in candidates:
-        if os.path.isfile(candidate):
-            return candidate
-    if os.path.isdir(path):
-        return path  # reading it says what is wrong
-    known = sorted(entry.name for entry in folder.glob("*.*"))
-    there = f"; there are {', '.join(known)}" if known else ""
-    msg = f"{argument} image {source} is neither here nor in {folder}{there}"
-    raise InputError(msg)
-
-
-def pair_up(contents: Sequence[images.Source], styles: Sequence[images.Source]) -> tuple[Pair, ...]:
-    """Returns one pair for each content image and the style image at its place; a single one goes with all.
-
-    Raises:
-        InputError: If there are several of both, and not equally many.
-    """
-    if len(contents) != len(styles) and 1 not in (len(contents), len(styles)):
-        msg = f"{len(contents)} content images and {len(styles)} style images: as many of both, or one of either"
-        raise InputError(msg)
-    number = max(len(contents), len(styles))
-    contents = list(contents) * (number if len(contents) == 1 else 1)
-    styles = list(styles) * (number if len(styles) == 1 else 1)
-    names = _unique([f"{_stem(content)}_{_stem(style)}" for content, style in zip(contents, styles, strict=True)])
-    return tuple(Pair(content, (style,), name) for content, style, name in zip(contents, styles, names, strict=True))
-
-
-def _stem(source: images.Source) -> str:
-    return Path(source).stem if isinstance(source, (str, os.PathLike)) else "image"
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Numbers the names that occur more than once, without taking the name of another."""
-    counts, taken = Counter(names), set(names)
-    unique = []
-    for name in names:
-        if counts[name] > 1:
-            name = next(free for number in count(1) if (free := f"{name}_{number}") not in taken)
-            taken.add(name)
-        unique.append(name)
-    return unique
+def memory_for(trainer: L.Trainer) -> int:
+    """Returns the bytes that this process may plan with on its device."""
+    device = trainer.strategy.root_device
+    sharing = trainer.num_devices if device.type == "cpu" else 1
+    return int(memory.available(device) * _SHARE / sharing)

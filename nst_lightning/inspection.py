@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nst_lightning import data, images, outputs
+from nst_lightning import images, outputs, pairs
 from nst_lightning.backbones import SPECS, Backbone, spec_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Gram
@@ -215,7 +215,7 @@ def _parser() -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    looked_up = f"a name is also looked up in {data.CONTENT_FOLDER} and {data.STYLE_FOLDER}"
+    looked_up = f"a name is also looked up in {pairs.CONTENT_FOLDER} and {pairs.STYLE_FOLDER}"
     for name, kind, default, metavar, text in (
         ("image", str | None, None, "FILE", f"the image; {looked_up}"),
         ("layers", str | None, None, "LAYERS", "e.g. relu1_1,relu4_2 [those that nst fit reads]"),
@@ -230,13 +230,13 @@ def _parser() -> ArgumentParser:
 
 
 def _find(image: str | None) -> Path:
-    folders = (data.CONTENT_FOLDER, data.STYLE_FOLDER)
+    folders = (pairs.CONTENT_FOLDER, pairs.STYLE_FOLDER)
     if image is None:
         msg = f"no image was given; name a file with --image, e.g. one of {folders[0]}"
         raise InputError(msg)
     for folder in folders:
         with contextlib.suppress(InputError):
-            (found,) = data.find("content", image, folder)
+            (found,) = pairs.find("content", image, folder)
             return Path(str(found))
     known = ", ".join(sorted(entry.name for folder in folders for entry in folder.glob("*.*")))
     there = f"; there are {known}" if known != "" else ""

@@ -23,6 +23,7 @@ IMAGE = "image"
 """The name under which the image itself stands among its features."""
 
 Source = Literal["content", "style"]
+Factors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,12 @@ class Loss(Protocol):
 
     Attributes:
         source: The image that the target is taken from.
+        spatial: Whether the target is a map, of which a tile is what the same tile of the output is compared with.
+            If not, the target of an image is the mean of its tiles' targets, weighted by their pixels.
     """
 
     source: Source
+    spatial: bool
 
     def target(self, feature: Tensor) -> Tensor:
         """Returns what is kept of a source image's features (N, C, H, W), of shape (N, ...)."""
@@ -74,6 +78,7 @@ class Content:
     """
 
     source: Source = "content"
+    spatial: bool = True
 
     def target(self, feature: Tensor) -> Tensor:
         """Returns the feature map, (N, C, H, W)."""
@@ -95,6 +100,7 @@ class Gram:
     """Summed squared difference of Gram matrices, Gatys et al. (2016), equations 3 and 4."""
 
     source: Source = "style"
+    spatial: bool = False
 
     def target(self, feature: Tensor) -> Tensor:
         """Returns the normalised Gram matrix, (N, C, C)."""
@@ -144,6 +150,7 @@ class TotalVariation:
     """
 
     source: Source = "content"
+    spatial: bool = False
 
     def target(self, feature: Tensor) -> Tensor:
         """Returns zeros, (N,)."""
@@ -217,6 +224,12 @@ class Objective:
         return tuple(dict.fromkeys(term.layer for term in self.terms if term.layer != IMAGE))
 
     @property
+    def weights(self) -> dict[str, float]:
+        """The sum of the terms' weights by group."""
+        groups = dict.fromkeys(term.group for term in self.terms)
+        return {group: math.fsum(term.weight for term in self.terms if term.group == group) for group in groups}
+
+    @property
     def sources(self) -> set[Source]:
         """The images that the terms compare with."""
         return {term.loss.source for term in self.terms}
@@ -241,17 +254,27 @@ class Objective:
         """Returns every term's unweighted score of the whole image, (N,) each."""
         return {term.name: term.loss.score(statistics[term.name], targets[term.name]) for term in self.terms}
 
-    def total(self, scores: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weighted sum, (N,): the loss of each image."""
-        return torch.stack([term.weight * scores[term.name] for term in self.terms]).sum(dim=0)
+    def total(self, scores: Mapping[str, Tensor], factors: Factors | None = None) -> Tensor:
+        """Returns the weighted sum, (N,): the loss of each image.
 
-    def contributions(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the weighted scores summed by group and in `total`, (N,) each, for curves."""
+        Args:
+            scores: Every term's score, (N,) each.
+            factors: What each image's weights are multiplied by, by group, (N,) each; 1 where a group is missing.
+        """
+        return torch.stack([self._weighted(term, scores, factors) for term in self.terms]).sum(dim=0)
+
+    def contributions(self, scores: Mapping[str, Tensor], factors: Factors | None = None) -> dict[str, Tensor]:
+        """Returns the weighted scores summed by group and in `total`, (N,) each, for curves; arguments as there."""
         groups = dict.fromkeys(term.group for term in self.terms)
         sums = {
-            group: torch.stack([term.weight * scores[term.name] for term in self.terms if term.group == group]).sum(
-                dim=0
-            )
+            group: torch.stack(
+                [self._weighted(term, scores, factors) for term in self.terms if term.group == group]
+            ).sum(dim=0)
             for group in groups
         }
-        return {"total": self.total(scores), **sums}
+        return {"total": self.total(scores, factors), **sums}
+
+    @staticmethod
+    def _weighted(term: Term, scores: Mapping[str, Tensor], factors: Factors | None) -> Tensor:
+        weighted = term.weight * scores[term.name]
+        return weighted * factors[term.group] if factors is not None and term.group in factors else weighted

@@ -1,8 +1,9 @@
 """What happens around the optimisation: pictures and films on disk, curves in TensorBoard, a progress bar."""
 
+from nst_lightning.callbacks.checkpoints import Checkpoints
 from nst_lightning.callbacks.image import ImageWriter
 from nst_lightning.callbacks.progress import ProgressBar
 from nst_lightning.callbacks.tensorboard import TensorBoardWriter
 from nst_lightning.callbacks.video import VideoWriter
 
-__all__ = ["ImageWriter", "ProgressBar", "TensorBoardWriter", "VideoWriter"]
+__all__ = ["Checkpoints", "ImageWriter", "ProgressBar", "TensorBoardWriter", "VideoWriter"]

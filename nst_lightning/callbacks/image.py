@@ -9,9 +9,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from nst_lightning import images
-from nst_lightning.data import Step, data_of
+from nst_lightning.batches import Step
+from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.pairs import Pair
 
 
 class ImageWriter(Callback):
@@ -82,6 +84,8 @@ class ImageWriter(Callback):
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, number: int | None) -> None:
         assert isinstance(pl_module, ImageOptimization)
+        if not is_writer(trainer):
+            return
         root = Path(trainer.default_root_dir)
         results, alphas = pl_module.result.cpu(), step.batch.alphas(step.stage)
         for pair, rgb, alpha in zip(step.batch.pairs, results, alphas, strict=True):
@@ -89,11 +93,11 @@ class ImageWriter(Callback):
                 path, overwrite = root / "steps" / pair.name / f"{number:06d}.png", True
             else:
                 path, overwrite = root / f"{pair.name}.png" if self.file is None else self.file, self.overwrite
-            images.write(path, rgb[None], alpha, self._metadata(trainer, pl_module, step), overwrite)
+            images.write(path, rgb[None], alpha, self._metadata(trainer, pl_module, step, pair), overwrite)
             if number is None:
                 self.written.append(path)
 
     @staticmethod
-    def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step) -> dict[str, str]:
-        settings = {**data_of(trainer).settings, **pl_module.settings, "step": step.index + 1}
+    def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step, pair: Pair) -> dict[str, str]:
+        settings = {**data_of(trainer).settings, **pl_module.settings, **pair.settings, "step": step.index + 1}
         return {"Software": "nst-lightning", "nst_lightning": json.dumps(settings)}

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch import callbacks
 from tqdm import tqdm
 
-from nst_lightning.data import Step, Timeline
+from nst_lightning.batches import Step, Timeline
 from nst_lightning.modules import ImageOptimization
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from nst_lightning.data import Step, data_of
+from nst_lightning.batches import Step
+from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization
@@ -22,8 +24,9 @@ from nst_lightning.modules import ImageOptimization
 class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to `<root>/tensorboard/<pair>`.
 
-    The root is the trainer's `default_root_dir`. Tags are alike for every pair, so that the curves of many runs
-    overlay in a handful of charts: `loss/total` and its weighted parts, `score/<group>/<layer>` unweighted,
+    Beside them, `_run` has the curve of the pairs that were finished a minute (one for each process, where there are
+    several). The root is the trainer's `default_root_dir`. Tags are alike for every pair, so that the curves of many
+    runs overlay in a handful of charts: `loss/total` and its weighted parts, `score/<group>/<layer>` unweighted,
     `image/output`, `image/content`, `image/style`, and where asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
@@ -45,6 +48,8 @@ class TensorBoardWriter(Callback):
         self.images_every = images_every
         self.representations = tuple(representations)
         self._writers: dict[str, SummaryWriter] = {}
+        self._began = 0.0
+        self._finished = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that the layers to be shown are read in this run.
@@ -59,11 +64,15 @@ class TensorBoardWriter(Callback):
             msg = f"layer {unknown[0]!r} cannot be shown: the losses of this run read {', '.join(known) or 'none'}"
             raise InputError(msg)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock of the run's own curve."""
+        self._began = time.monotonic()
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step, batch_idx: int
     ) -> None:
         """Opens the run directories of pairs that begin or go on after a resume."""
-        if self._writers:
+        if self._writers or not is_writer(trainer):
             return
         root = Path(trainer.default_root_dir) / "tensorboard"
         for pair in batch.batch.pairs:
@@ -77,6 +86,8 @@ class TensorBoardWriter(Callback):
     ) -> None:
         """Writes what is due after a step, and closes the run directories after the last."""
         assert isinstance(pl_module, ImageOptimization)
+        if not is_writer(trainer):
+            return
         step = batch.index + 1
         if step % self.scalars_every == 0 or step == 1 or batch.is_last:
             self._write_losses(pl_module, batch, step)
@@ -87,6 +98,7 @@ class TensorBoardWriter(Callback):
         if batch.is_last:
             self._write_settings({**data_of(trainer).settings, **pl_module.settings}, pl_module, batch)
             self._close()
+            self._count(trainer, batch)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Closes the run directories."""
@@ -102,7 +114,7 @@ class TensorBoardWriter(Callback):
             writer = self._writers[pair.name]
             writer.add_image("image/content", content, 0)
             for index, style in enumerate(of_pair):
-                writer.add_image("image/style" if index == 0 else f"image/style_{index + 1}", style[0], 0)
+                writer.add_image("image/style" if index == 0 else f"image/style_{index + 1}", style.image()[0], 0)
 
     @torch.no_grad()
     def _write_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
@@ -126,10 +138,18 @@ class TensorBoardWriter(Callback):
             values = {"final/" + tag: value for tag, value in _values(module.losses, index).items()}
             writer = self._writers[pair.name]
             # add_hparams would open a run directory of its own for them.
-            for summary in hparams({**settings, "pair": pair.name}, values):  # type: ignore[no-untyped-call]
+            for summary in hparams({**settings, **pair.settings, "pair": pair.name}, values):  # type: ignore[no-untyped-call]
                 writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
             for tag, value in values.items():
                 writer.add_scalar(tag, value, step.index + 1)
+
+    def _count(self, trainer: L.Trainer, step: Step) -> None:
+        """Adds to the run's own curves: pairs that this process has finished, and their number a minute."""
+        self._finished += len(step.batch.pairs)
+        rate = 60 * self._finished / (time.monotonic() - self._began)
+        name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
+        with SummaryWriter(str(Path(trainer.default_root_dir) / "tensorboard" / name)) as writer:
+            writer.add_scalar("pairs/per_minute", rate, self._finished)
 
     def _close(self) -> None:
         for writer in self._writers.values():

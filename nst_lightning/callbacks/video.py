@@ -19,7 +19,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import GifImagePlugin, Image
 
 from nst_lightning import images
-from nst_lightning.data import Step, data_of
+from nst_lightning.batches import Step
+from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 
@@ -89,6 +90,8 @@ class VideoWriter(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
         """Keeps the frame that is due after a step, and writes the film after the last."""
+        if not is_writer(trainer):
+            return
         if batch.index + 1 in self._steps(batch):
             self._save(Path(trainer.default_root_dir), pl_module, batch)
         if batch.is_last:
@@ -97,7 +100,7 @@ class VideoWriter(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the film so far where the trainer was told to stop early; its frames stay for a resumed run."""
         step = data_of(trainer).unfinished_step()
-        if step is not None:
+        if step is not None and is_writer(trainer):
             self._finish(Path(trainer.default_root_dir), step, keep_frames=True)
 
     def _steps(self, step: Step) -> tuple[int, ...]:

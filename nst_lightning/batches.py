@@ -1,0 +1,334 @@
+"""Batches of pairs of equal size, who optimises which, and the order of the steps."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from torch import Tensor, cat
+
+from nst_lightning import images
+from nst_lightning.pairs import Pair
+from nst_lightning.schedule import Stage
+
+
+class Gallery:
+    """Decoded images, the most recent kept, and the next ones decoded ahead in a thread.
+
+    Args:
+        room: Bytes of decoded images to keep, >= 0.
+    """
+
+    def __init__(self, room: int = 2**29) -> None:
+        self.room = room
+        self._kept: OrderedDict[Hashable, images.Picture] = OrderedDict()
+        self._coming: dict[Hashable, Future[images.Picture]] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    def read(self, source: images.Source) -> images.Picture:
+        """Returns an image.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
+        if not isinstance(source, (str, os.PathLike)):
+            return images.read(source)
+        key = os.fspath(source)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        coming = self._coming.pop(key, None)
+        image = images.read(source) if coming is None else coming.result()
+        self._kept[key] = image
+        held = sum(_bytes(each) for each in self._kept.values())
+        while held > self.room and len(self._kept) > 1:
+            held -= _bytes(self._kept.popitem(last=False)[1])
+        return image
+
+    def prefetch(self, sources: Sequence[images.Source]) -> None:
+        """Begins to decode files that will be asked for."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        for source in sources:
+            if isinstance(source, (str, os.PathLike)):
+                key = os.fspath(source)
+                if key not in self._kept and key not in self._coming:
+                    self._coming[key] = self._thread.submit(images.read, source)
+
+
+def _bytes(image: images.Picture) -> int:
+    return image.rgb.nbytes + (0 if image.alpha is None else image.alpha.nbytes)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a batch that was not finished.
+
+    Attributes:
+        path: The file.
+        names: The names of the batch's pairs.
+        stages: The stages that it was to go through.
+        stage_index: The stage that the image belongs to, from 0.
+        taken: The number of steps taken, over all stages.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    stage_index: int
+    taken: int
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch can go on from here: its pairs and the stages so far are the same."""
+        done = self.stages[: self.stage_index]
+        return (
+            self.names == batch.names
+            and done == batch.stages[: self.stage_index]
+            and self.stage_index < len(batch.stages)
+            and self.stages[self.stage_index].size == batch.stages[self.stage_index].size
+            and 0 < self.taken < batch.steps
+        )
+
+
+class Batch:
+    """Pairs whose outputs are of one size at every stage; optimised together.
+
+    Args:
+        pairs: The pairs.
+        source_size: Height and width of their content images in pixels; of the first, where they differ.
+        stages: The stages that they go through.
+        style_scale: The style's long side as a multiple of the output's.
+        upscale: Whether images may be made larger than their files.
+        gallery: Where images are read.
+        saved: Where to go on from, None to begin.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        source_size: tuple[int, int],
+        stages: Sequence[Stage],
+        style_scale: float,
+        upscale: bool,
+        gallery: Gallery,
+        saved: Saved | None = None,
+    ) -> None:
+        self.pairs = tuple(pairs)
+        self.source_size = source_size
+        self.stages = tuple(stages)
+        self.style_scale = style_scale
+        self.upscale = upscale
+        self.gallery = gallery
+        self.saved = saved
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the pairs."""
+        return tuple(pair.name for pair in self.pairs)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that the batch takes, all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def taken(self) -> int:
+        """The number of steps that were taken before this run."""
+        return 0 if self.saved is None else self.saved.taken
+
+    @property
+    def sources(self) -> tuple[images.Source, ...]:
+        """The images of the pairs."""
+        return tuple(source for pair in self.pairs for source in (pair.content, *pair.styles))
+
+    def output_size(self, stage: Stage) -> tuple[int, int]:
+        """Returns the height and width of the output at a stage, in pixels."""
+        return images.fit(*self.source_size, stage.size, upscale=self.upscale)
+
+    def pixels(self, stage: Stage) -> int:
+        """Returns the number of output pixels at a stage, which the time of a step grows with."""
+        height, width = self.output_size(stage)
+        return height * width * len(self.pairs)
+
+    @property
+    def cost(self) -> int:
+        """The output pixels of all steps that are left."""
+        return sum((last - first) * self.pixels(stage) for stage, first, last in self.stretches())
+
+    def stretches(self) -> Iterator[tuple[Stage, int, int]]:
+        """Yields each stage with the first step that is left of it and the one after its last, counted over all."""
+        begin = 0
+        for stage in self.stages:
+            end = begin + stage.steps
+            yield stage, min(max(begin, self.taken), end), end
+            begin = end
+
+    def contents(self, stage: Stage) -> Tensor:
+        """Returns the content images at a stage's size, (N, 3, H, W) in [0, 1]."""
+        size = self.output_size(stage)
+        return cat([images.resize(self.gallery.read(pair.content).rgb, size).clamp(0, 1) for pair in self.pairs])
+
+    def styles(self, stage: Stage) -> list[list[Style]]:
+        """Returns each pair's style images at a stage's size."""
+        side = max(1, round(stage.size * self.style_scale))
+        return [[Style(source, side, self.upscale, self.gallery) for source in pair.styles] for pair in self.pairs]
+
+    def alphas(self, stage: Stage) -> list[Tensor | None]:
+        """Returns the content images' alpha at a stage's size, (1, 1, H, W) in [0, 1], None where opaque."""
+        size = self.output_size(stage)
+        alphas = [self.gallery.read(pair.content).alpha for pair in self.pairs]
+        return [None if alpha is None else images.resize(alpha, size).clamp(0, 1) for alpha in alphas]
+
+
+class Style:
+    """A style image at the size of a stage.
+
+    Args:
+        source: The image.
+        side: Its long side in pixels, or less where the file is smaller and must not be made larger.
+        upscale: Whether it may be made larger than its file.
+        gallery: Where it is read.
+    """
+
+    def __init__(self, source: images.Source, side: int, upscale: bool, gallery: Gallery) -> None:
+        self.source = source
+        self.side = side
+        self.upscale = upscale
+        self.gallery = gallery
+
+    @property
+    def key(self) -> Hashable:
+        """What is equal for equal images, so that targets need not be computed twice."""
+        is_file = isinstance(self.source, (str, os.PathLike))
+        return os.fspath(self.source) if is_file else id(self.source), self.side, self.upscale  # type: ignore[arg-type]
+
+    def image(self) -> Tensor:
+        """Returns the image, (1, 3, h, w) in [0, 1]."""
+        rgb = self.gallery.read(self.source).rgb
+        height, width = rgb.shape[-2:]
+        return images.resize(rgb, images.fit(height, width, self.side, upscale=self.upscale)).clamp(0, 1)
+
+
+class Step:
+    """One optimiser step: what the train loader yields.
+
+    Not a dataclass: Lightning would take it apart in search of tensors.
+
+    Args:
+        batch: The pairs being optimised.
+        batch_index: Its place in the run, from 0.
+        stage_index: The place of the current stage, from 0.
+        index: The number of steps that this batch has taken before, over all its stages.
+    """
+
+    def __init__(self, batch: Batch, batch_index: int, stage_index: int, index: int) -> None:
+        self.batch = batch
+        self.batch_index = batch_index
+        self.stage_index = stage_index
+        self.index = index
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages of the batch."""
+        return self.batch.stages
+
+    @property
+    def stage(self) -> Stage:
+        """The current stage."""
+        return self.stages[self.stage_index]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """What the image belongs to: the batch's place and the stage's."""
+        return self.batch_index, self.stage_index
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the batch begins, or goes on, with this step in this run."""
+        return self.index == self.batch.taken
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the batch is finished after this step."""
+        return self.index == self.batch.steps - 1
+
+
+class Timeline:
+    """Every step of a run in order: batch by batch, stage by stage. The train loader.
+
+    Iteration begins at `start`, which is the number of steps that were completed before a resume; the length
+    stays that of the whole run, as Lightning's counters ask for. As a batch begins, the images of the next are decoded.
+
+    Args:
+        batches: The batches.
+        start: The number of steps to skip, >= 0.
+    """
+
+    def __init__(self, batches: Sequence[Batch], start: int = 0) -> None:
+        self.batches = tuple(batches)
+        self.start = start
+        self._ends = list(accumulate(batch.steps - batch.taken for batch in self.batches))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Step]:
+        for number in range(self.start, len(self)):
+            step = self.step(number)
+            if step.is_first and step.batch_index + 1 < len(self.batches):
+                following = self.batches[step.batch_index + 1]
+                following.gallery.prefetch(following.sources)
+            yield step
+
+    def step(self, number: int) -> Step:
+        """Returns the step of a number in the run, from 0."""
+        batch_index = bisect_right(self._ends, number)
+        batch = self.batches[batch_index]
+        index = number - self._ends[batch_index] + batch.steps
+        ends = list(accumulate(stage.steps for stage in batch.stages))
+        return Step(batch, batch_index, bisect_right(ends, index), index)
+
+    def cost(self, first: int, last: int) -> int:
+        """Returns the output pixels of the steps from number `first` up to and without `last`."""
+        return sum(max(0, min(end, last) - max(begin, first)) * cost for begin, end, cost in self._stretches())
+
+    def _stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Yields for every batch and stage its first step, the one after its last, and the cost of each."""
+        number = 0
+        for batch in self.batches:
+            for stage, first, last in batch.stretches():
+                yield number, number + last - first, batch.pixels(stage)
+                number += last - first
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns nothing: the position is the trainer's `global_step`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Takes nothing; that the method is there tells Lightning that the loader can be resumed."""
+
+
+def deal(batches: Sequence[Batch], ranks: int) -> tuple[tuple[Batch, ...], ...]:
+    """Returns the batches that each process takes, so that they end as nearly together as may be.
+
+    The longest go first, each to the process that has least to do: Graham (1969), *Bounds on Multiprocessing Timing
+    Anomalies*, whose bound is 4/3 of the best. Every process keeps its batches in the order given.
+
+    Args:
+        batches: The batches.
+        ranks: The number of processes, >= 1.
+    """
+    loads = [(0, rank) for rank in range(ranks)]
+    owner = {}
+    for index in sorted(range(len(batches)), key=lambda index: -batches[index].cost):
+        load, rank = heapq.heappop(loads)
+        owner[index] = rank
+        heapq.heappush(loads, (load + batches[index].cost, rank))
+    return tuple(tuple(batches[index] for index in sorted(owner) if owner[index] == rank) for rank in range(ranks))

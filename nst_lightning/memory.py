@@ -1,0 +1,213 @@
+"""How much memory there is, how much a piece of work takes, and whether it was memory that ran out."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nst_lightning.errors import InputError
+
+
+def available(device: torch.device, root: Path = Path("/")) -> int:
+    """Returns how many bytes this process may still allocate on a device.
+
+    Args:
+        device: Of type `cpu`, `cuda` or `mps`.
+        root: The folder in which `proc` and `sys/fs/cgroup` lie. Where there is no `proc`, as on macOS, all of
+            the machine's memory counts as free.
+
+    Raises:
+        InputError: If there is no way to ask.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    if device.type == "cpu" and (root / "proc/meminfo").exists():
+        free = 1024 * _numbers(root / "proc/meminfo")["MemAvailable:"]
+        return max(0, min([free, *_left_in_cgroups(root)]))
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    msg = f"how much memory is free on {device} cannot be told here"
+    raise InputError(msg)
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """Returns the first number of each line of `/proc/meminfo` or a `memory.stat` by the word before it."""
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines}
+
+
+@dataclass(frozen=True)
+class _Controller:
+    """The file names of one version of cgroups' memory controller."""
+
+    mount: str
+    limit: str
+    usage: str
+    reclaimable: str
+
+
+_V1 = _Controller("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Controller("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+
+
+def _left_in_cgroups(root: Path) -> Iterator[int]:
+    """Yields the bytes left below each limit of the process's cgroup and of those around it."""
+    if not (root / "proc/self/cgroup").exists():
+        return
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        of = _V1 if controllers else _V2
+        path = PurePosixPath(name.lstrip("/"))
+        # A container may see its own group as the mount itself, under a name that is the host's.
+        for group in dict.fromkeys([path, *path.parents]):
+            yield from _left(root / of.mount / group, of)
+
+
+def _left(group: Path, of: _Controller) -> Iterator[int]:
+    try:
+        limit = (group / of.limit).read_text().strip()
+        usage = int((group / of.usage).read_text())
+    except FileNotFoundError:
+        return
+    if limit != "max":
+        # The page cache counts as used, but its cold part gives way.
+        yield int(limit) - usage + _numbers(group / "memory.stat").get(of.reclaimable, 0)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that live at once, of those made inside it, on every device.
+
+    A storage counts once, however many tensors view it, from its making to its last owner's end. Not seen are
+    what a kernel allocates and frees on its own, what `torch.tensor` copies from Python, and what other threads
+    do: the backward of CUDA tensors, see `peak_bytes`.
+
+    Attributes:
+        peak: The largest sum so far, in bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._made: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        result = func(*args, **(kwargs or {}))
+        given = set(_storages((args, kwargs)))
+        # What an operator was given and gives back, as a view or in place, it has not made.
+        self._made.update(storage for storage in _storages(result) if storage not in given)
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in self._made))
+        return result
+
+
+def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """Returns how many bytes calling a function adds at most to what is allocated on a device.
+
+    On CUDA the caching allocator counts, kernels' workspaces included. Elsewhere `PeakMemory` does, for tensors
+    of every device, and backward runs in this thread.
+    """
+    if device.type == "cuda":
+        torch.cuda.init()  # before it, there are no statistics to reset
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.autograd.set_multithreading_enabled(False), PeakMemory() as memory:
+        function()
+    return memory.peak
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes as a straight line over pixels.
+
+    Attributes:
+        constant: Bytes whatever the size; rounding of small measurements can take it below 0.
+        per_pixel: Bytes a pixel, > 0.
+
+    Raises:
+        InputError: If more pixels do not take more bytes.
+    """
+
+    constant: float
+    per_pixel: float
+
+    def __post_init__(self) -> None:
+        if not self.per_pixel > 0:
+            msg = f"bytes per pixel must be above 0, got {self.per_pixel}"
+            raise InputError(msg)
+
+    def at(self, pixels: int) -> int:
+        """Returns the bytes that so many pixels take, >= 0."""
+        return max(0, round(self.constant + self.per_pixel * pixels))
+
+    def pixels_within(self, budget: int) -> int:
+        """Returns the most pixels that take no more than a budget in bytes, 0 where none fit."""
+        return max(0, int((budget - self.constant) / self.per_pixel))
+
+
+def fit_line(measure: Callable[[int], int], small: int, large: int) -> Line:
+    """Returns the line through two measurements.
+
+    Args:
+        measure: Returns the bytes that so many pixels take.
+        small: Where to measure first, in pixels.
+        large: Where to measure then, in pixels, > small.
+
+    Raises:
+        InputError: If the sizes are not in this order, or the larger one takes no more than the smaller.
+    """
+    if not small < large:
+        msg = f"a line goes through a smaller and a larger size, got {small} and {large} pixels"
+        raise InputError(msg)
+    first, second = measure(small), measure(large)
+    per_pixel = (second - first) / (large - small)
+    return Line(first - per_pixel * small, per_pixel)
+
+
+_SAYS_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",  # Windows
+    "MPS backend out of memory",
+    "Invalid buffer size",  # MPS, one tensor above what Metal takes
+    "CUDA error: out of memory",  # past the caching allocator
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error, or what led to it, says that a device or the host has too little memory."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False

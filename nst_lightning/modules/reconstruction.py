@@ -1,0 +1,74 @@
+"""Reconstruction: an image out of one representation of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lightning.pytorch.cli import OptimizerCallable
+
+from nst_lightning import optim
+from nst_lightning.backbones import Backbone, Pooling, spec_of
+from nst_lightning.errors import InputError
+from nst_lightning.losses import IMAGE, Objective, Source
+from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
+from nst_lightning.modules.optimization import ImageOptimization, Tile
+
+
+class Reconstruction(ImageOptimization):
+    """Rebuilds an image from one representation of it, Gatys et al. (2016), figure 1 and section 2.
+
+    What comes back is what the layers hold: from the content representation, features at their places; from the
+    style representation, Gram matrices, so textures without places.
+
+    Args:
+        layers: The layers of the representation: names, a mapping to relative weights, or a place in the study's
+            table, as for `StyleTransfer`.
+        source: The representation: `content` or `style`.
+        backbone: The network.
+        weights: As for `StyleTransfer`.
+        pooling: As for `StyleTransfer`.
+        tv_weight: How much smoothness counts beside a weight of 1 for the representation. Gatys et al. have none.
+        init: What to start from; the predecessor's is `uniform` noise.
+        optimizer: Makes the optimiser of the image; by default `optim.LBFGS`.
+        seed: The seed of the noise.
+
+        tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
+            the image; the result is the same. `auto` takes the largest that fits, `off` the whole image at once.
+
+    Raises:
+        InputError: If a name is unknown or a weight is out of range.
+        WeightsError: If the backbone's weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        source: Source = "content",
+        backbone: str = "vgg16",
+        weights: str | None = None,
+        pooling: Pooling = "max",
+        tv_weight: float = 0.0,
+        init: Literal["content", "style", "gaussian", "uniform"] = "uniform",
+        optimizer: OptimizerCallable | None = None,
+        seed: int = 0,
+        tile: Tile = "off",
+    ) -> None:
+        if source not in {"content", "style"}:
+            msg = f"unknown representation {source!r}; known are content, style"
+            raise InputError(msg)
+        optimizer = optim.LBFGS if optimizer is None else optimizer
+        chosen = layer_weights(source, layers, spec_of(backbone))
+        objective = Objective([*weighted_terms(source, 1.0, chosen), *weighted_terms("tv", tv_weight, {IMAGE: 1.0})])
+        network = Backbone(backbone, objective.layers, weights, pooling)
+        super().__init__(network, objective, optimizer, init, seed, tile)
+        self.settings = {
+            "backbone": backbone,
+            "weights": network.origin,
+            "pooling": pooling,
+            "source": source,
+            "layers": listed(objective, source),
+            "tv_weight": tv_weight,
+            "init": init,
+            "optimizer": described(optimizer),
+            "seed": seed,
+        }

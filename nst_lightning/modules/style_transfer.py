@@ -1,0 +1,92 @@
+"""Style transfer: content from one image, style from another."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lightning.pytorch.cli import OptimizerCallable
+
+from nst_lightning import optim
+from nst_lightning.backbones import Backbone, Pooling, spec_of
+from nst_lightning.losses import IMAGE, Objective
+from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
+from nst_lightning.modules.optimization import ImageOptimization, Tile
+
+
+class StyleTransfer(ImageOptimization):
+    """Paints content images in the manner of style images, Gatys et al. (2016).
+
+    The meaning of the weights is that of gordicaleksa's pytorch-neural-style-transfer: the
+    backbone sees pixels times 255 minus the mean colour, content is the mean squared difference of features,
+    style the mean over layers of the summed squared difference of Gram matrices F F^T / (C H W), and the total
+    variation the sum of absolute differences on the 0-255 scale.
+
+    Args:
+        backbone: The network whose features are compared: `vgg16`, `vgg16_experimental`, `vgg19`,
+            `resnet50` or `inception_v3`.
+        weights: `oxford` (bundled, VGG16 only), `torchvision` (downloaded once) or a .safetensors or .pth file;
+            by default the first of these that the backbone has.
+        pooling: `max`, or `avg` for smoother gradients.
+        content_layers: A layer or several (`relu3_1,relu4_2` or a list), a mapping from layers to their relative
+            weights, or a place in the study's table, from 0, see `backbones.Spec`.
+        style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
+            weights of a mapping are divided by their sum.
+        content_weight: How much the outlines count. 0 leaves the content out. By default 1e5 with a VGG.
+        style_weight: How much the palette and the texture count. 0 leaves the style out. By default 100 with the
+            bundled weights and the predecessor's 3e4 with torchvision's VGGs, see `backbones.Origin`.
+        tv_weight: How much smoothness counts. 0 leaves it out.
+        init: What to start from: `content`, `style`, `gaussian` or `uniform` noise.
+        optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
+        seed: The seed of the noise to start from.
+
+        tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
+            the image; the result is the same. `auto` takes the largest that fits, `off` the whole image at once.
+
+    Raises:
+        InputError: If a name is unknown or a weight is negative or not finite.
+        WeightsError: If the backbone's weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "vgg16",
+        weights: str | None = None,
+        pooling: Pooling = "max",
+        content_layers: Layers = None,
+        style_layers: Layers = None,
+        content_weight: float | None = None,
+        style_weight: float | None = None,
+        tv_weight: float = 1.0,
+        init: Literal["content", "style", "gaussian", "uniform"] = "content",
+        # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
+        optimizer: OptimizerCallable | None = None,
+        seed: int = 0,
+        tile: Tile = "off",
+    ) -> None:
+        spec = spec_of(backbone)
+        optimizer = optim.LBFGS if optimizer is None else optimizer
+        of = spec.origin(weights)
+        content_weight = of.content_weight if content_weight is None else content_weight
+        style_weight = of.style_weight if style_weight is None else style_weight
+        objective = Objective(
+            [
+                *weighted_terms("content", content_weight, layer_weights("content", content_layers, spec)),
+                *weighted_terms("style", style_weight, layer_weights("style", style_layers, spec)),
+                *weighted_terms("tv", tv_weight, {IMAGE: 1.0}),
+            ]
+        )
+        network = Backbone(backbone, objective.layers, weights, pooling)
+        super().__init__(network, objective, optimizer, init, seed, tile)
+        self.settings = {
+            "backbone": backbone,
+            "weights": network.origin,
+            "pooling": pooling,
+            "content_layers": listed(objective, "content"),
+            "style_layers": listed(objective, "style"),
+            "content_weight": content_weight,
+            "style_weight": style_weight,
+            "tv_weight": tv_weight,
+            "init": init,
+            "optimizer": described(optimizer),
+            "seed": seed,
+        }

@@ -1,0 +1,411 @@
+"""Pairs of content and style images: the files they are read from, their names, and what each sets for itself."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import glob
+import io
+import math
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, product
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from PIL import Image
+
+from nst_lightning import images
+from nst_lightning.errors import InputError
+
+Images: TypeAlias = images.Source | Sequence[images.Source] | None
+"""What `find` takes: an image, several, or none, which it refuses."""
+
+CONTENT_FOLDER = Path("data/content-images")
+STYLE_FOLDER = Path("data/style-images")
+GROUPS = ("content", "style", "tv")
+COLUMNS = ("content", "style", "name", *(f"{group}_weight" for group in GROUPS), "size", "steps", "init", "seed")
+"""The columns that `read_pairs` knows; the first two are required."""
+MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
+
+_UNREADABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})  # Pillow knows these by their first bytes only
+_RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
+
+
+@dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
+class Pair:
+    """One content image, the style images that it is painted in, and what it has of its own instead of the run's.
+
+    Attributes:
+        content: The content image: a file, a PIL image or a tensor, see `images.read`.
+        styles: The style images, at least one; their targets are averaged.
+        name: What the outputs are called.
+        weights: Weights by group, `content`, `style` or `tv`; finite, >= 0. A group that is missing has the run's.
+        size: Long side of the output in pixels, >= 1; None for the run's, as below.
+        steps: Number of optimiser steps, >= 1.
+        init: What the optimisation starts from, one of `initializers.INITIALIZERS`.
+        seed: Seed of the noise, in [0, 2**63 - 1].
+    """
+
+    content: images.Source
+    styles: tuple[images.Source, ...]
+    name: str
+    # Not a MappingProxyType: it can be neither pickled nor deep-copied.
+    weights: Mapping[str, float] = field(default_factory=dict)
+    size: int | None = None
+    steps: int | None = None
+    init: str | None = None
+    seed: int | None = None
+
+    @property
+    def settings(self) -> dict[str, str | int | float]:
+        """What the pair has of its own, by the name that the run's setting has."""
+        own = {"size": self.size, "steps": self.steps, "init": self.init, "seed": self.seed}
+        given = {name: value for name, value in own.items() if value is not None}
+        return {**{f"{group}_weight": weight for group, weight in self.weights.items()}, **given}
+
+
+# ---- looking up names ----
+
+
+def find(argument: str, given: Images, folder: Path) -> list[images.Source]:
+    """Returns the images that were named, files with their path.
+
+    A folder stands for the images in it, in natural order of their names, without hidden files and subfolders; a
+    pattern with `*`, `**`, `?` or `[...]` for the files that it matches, in the same order. A file or folder
+    whose name looks like a pattern is that file or folder.
+
+    Args:
+        argument: What an error calls the argument.
+        given: An image, a folder, a pattern, or a list of them.
+        folder: Where a name without a folder is looked up when no file here has it; its suffix may be left out
+            there.
+
+    Raises:
+        InputError: If nothing was named, or a name, folder or pattern stands for no file.
+    """
+    sources: Sequence[images.Source | None] = given if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
+    found = [image for source in sources for image in _find(argument, source, folder)]
+    if not found:
+        msg = f"{argument} is an empty list; name an image, or several"
+        raise InputError(msg)
+    return found
+
+
+def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence[images.Source]:
+    """What one value stands for, at least one image."""
+    if source is None:
+        msg = f"no {argument} image was given; name a file with --{argument}, e.g. one of {folder}"
+        raise InputError(msg)
+    if not isinstance(source, (str, os.PathLike)):
+        return [source]
+    path = Path(source)
+    # Not Path.is_file, which raises on a name that is too long. An empty name would be the folder that we are in:
+    # reading it says what is wrong.
+    if os.path.isfile(path) or os.fspath(source) == "":
+        return [path]
+    sample = _sample(path, folder)
+    if sample is not None:
+        return [sample]
+    if os.path.isdir(path):
+        return _in_folder(argument, path)
+    if not set("*?[").isdisjoint(str(path)):
+        return _matches(argument, path)
+    if path.parent != Path():
+        return [path]  # reading it says what is wrong
+    msg = f"{argument} image {source} is neither here nor in {folder}{_known(folder)}"
+    raise InputError(msg)
+
+
+def _sample(path: Path, folder: Path) -> Path | None:
+    """The file of this name in the folder of samples, its suffix given or not; None for a path with a folder."""
+    if path.parent != Path():
+        return None
+    candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
+    # A folder of that name, a run's say, is no image.
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+
+
+def _known(folder: Path) -> str:
+    known = sorted(entry.name for entry in folder.glob("*.*"))
+    return f"; there are {', '.join(known)}" if known else ""
+
+
+def _in_folder(argument: str, folder: Path) -> list[Path]:
+    try:
+        names = os.listdir(folder)
+    except OSError as err:
+        raise InputError(f"{argument} folder {folder} cannot be read ({err.strerror}); name one that can be") from err
+    shown = (folder / name for name in names if not name.startswith("."))
+    found = [path for path in shown if path.suffix.lower() in _suffixes() and os.path.isfile(path)]
+    if not found:
+        allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
+        raise InputError(f"{argument} folder {folder} has no image in it; {allowed}")
+    return sorted(found, key=_natural)
+
+
+def _matches(argument: str, pattern: Path) -> list[Path]:
+    # The part that is there is taken as it is: a folder's name may have brackets too.
+    root = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path(pattern.anchor))
+    try:
+        names = glob.glob(str(pattern.relative_to(root)), root_dir=root, recursive=True)
+    except (ValueError, re.error):  # a null character; a range that runs backwards, in Python below 3.10.6
+        names = []
+    found = {root / name for name in names if os.path.isfile(root / name)}
+    if not found:
+        msg = f"{argument} pattern {str(pattern)!r} matches no file; name a file, a folder or another pattern"
+        raise InputError(msg)
+    return sorted(found, key=_natural)
+
+
+@functools.cache
+def _suffixes() -> frozenset[str]:
+    """The suffixes of the formats that Pillow reads, in lower case."""
+    formats = Image.registered_extensions()
+    readable = Image.OPEN.keys() - _UNREADABLE
+    return frozenset(suffix for suffix, form in formats.items() if form in readable)
+
+
+def _natural(path: Path) -> tuple[list[list[str | int]], str]:
+    """A sort key by which 2 comes before 10."""
+    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
+    return [[int(part) if i % 2 == 1 else part for i, part in enumerate(split)] for split in parts], str(path)
+
+
+# ---- pairing and naming ----
+
+
+def pair_up(
+    contents: Sequence[images.Source],
+    styles: Sequence[images.Source],
+    pairing: Literal["zip", "product"] = "zip",
+) -> tuple[Pair, ...]:
+    """Returns the pairs of content and style images, under names of which no two are one file on any file system.
+
+    Args:
+        contents: The content images.
+        styles: The style images.
+        pairing: `zip` pairs each content image with the style image at its place, and a single one with all;
+            `product` pairs every content image with every style image, all styles of the first content first.
+
+    Raises:
+        InputError: If there is no such pairing; or, for `zip`, if there are several of both and not equally many.
+    """
+    if pairing not in ("zip", "product"):
+        msg = f"unknown pairing {pairing!r}; known are zip, product"
+        raise InputError(msg)
+    every = pairing == "product" or 1 in (len(contents), len(styles))
+    if not every and len(contents) != len(styles):
+        msg = f"{len(contents)} content images and {len(styles)} style images: as many of both, or one of either"
+        raise InputError(msg)
+    chosen = list(product(contents, styles) if every else zip(contents, styles, strict=True))
+    names = _unique([_draft(content, (style,)) for content, style in chosen])
+    return tuple(Pair(content, (style,), name) for (content, style), name in zip(chosen, names, strict=True))
+
+
+def _draft(content: images.Source, styles: Sequence[images.Source]) -> str:
+    """A pair's name, which another may have too."""
+    return "_".join(_stem(source) for source in (content, *styles))
+
+
+def _stem(source: images.Source) -> str:
+    return Path(source).stem if isinstance(source, (str, os.PathLike)) else "image"
+
+
+def _unique(names: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
+    """Shortens what is too long and numbers what occurs more than once, without taking the name of another."""
+    names = [_shortened(name) for name in names]
+    keys = [_key(name) for name in names]
+    counts = Counter([*keys, *map(_key, reserved)])
+    taken, numbers = set(counts), {key: count(1) for key in counts}
+    unique = []
+    for name, key in zip(names, keys, strict=True):
+        if counts[key] > 1:
+            name = next(free for n in numbers[key] if _key(free := _shortened(name, f"_{n}")) not in taken)
+            taken.add(_key(name))
+        unique.append(name)
+    return unique
+
+
+def _key(name: str) -> str:
+    """What two names share that are one file on some file system: case, Unicode's forms and last dots are ignored."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold()).rstrip(". ")
+
+
+def _shortened(name: str, ending: str = "") -> str:
+    name = name[:MAX_NAME]
+    while _bytes(name + ending) > MAX_NAME:
+        name = name[:-1]
+    return name + ending
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))  # Python's stand-in for what is not UTF-8 in a file's name
+
+
+# ---- lists of pairs ----
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a list: its cells by column, without the empty ones."""
+
+    path: Path
+    line: int
+    cells: Mapping[str, str]
+
+    def error(self, text: str) -> InputError:
+        return InputError(f"{self.path} line {self.line}: {text}")
+
+    def whole(self, column: str, low: int, high: float, allowed: str) -> int | None:
+        if column not in self.cells:
+            return None
+        try:
+            value = int(self.cells[column])
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise self.error(f"{column} must be {allowed}, got {self.cells[column]!r}")
+        return value
+
+    def weight(self, column: str) -> float:
+        try:
+            value = float(self.cells[column])
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= 0):
+            raise self.error(f"{column} must be a finite number, 0 or above, got {self.cells[column]!r}")
+        return value
+
+    def file(self, column: str, name: str, folder: Path) -> Path:
+        base = self.path.parent
+        if name == "":
+            raise self.error(f"{column} must name an image, got {self.cells.get(column, '')!r}")
+        sample = base / name if os.path.isfile(base / name) else _sample(Path(name), folder)
+        if sample is not None:
+            return sample
+        if Path(name).parent != Path():
+            raise self.error(f"{column} must name an image, got {name!r}; there is no file {str(base / name)!r}")
+        raise self.error(f"{column} image {name!r} is neither in {base} nor in {folder}{_known(folder)}")
+
+
+def read_pairs(path: str | os.PathLike[str], *, allowed_inits: Collection[str]) -> tuple[Pair, ...]:
+    """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`.
+
+    The file is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are
+    skipped; an empty cell means the run's value, and an empty `name` one made up of the files' names. Several
+    styles are separated by |, and their targets are averaged. Paths are relative to the list's folder; a name
+    without a folder is also looked up in `CONTENT_FOLDER` or `STYLE_FOLDER`, as in `find`.
+
+    Args:
+        path: The file.
+        allowed_inits: What may stand in the column `init`.
+
+    Raises:
+        InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
+    """
+    path = Path(path)
+    named: dict[str, _Row] = {}
+    listed: list[tuple[Pair, bool]] = []
+    for row in _rows(path):
+        has_name = "name" in row.cells
+        if has_name:
+            _check_name(row, named.setdefault(_key(row.cells["name"]), row))
+        listed.append((_pair(row, allowed_inits), has_name))
+    if not listed:
+        raise InputError(f"{path}: has no pairs; expected a line for each below that of the columns")
+    drafts = [pair.name for pair, has_name in listed if not has_name]
+    made_up = iter(_unique(drafts, [row.cells["name"] for row in named.values()]))
+    return tuple(pair if has_name else replace(pair, name=next(made_up)) for pair, has_name in listed)
+
+
+def _pair(row: _Row, allowed_inits: Collection[str]) -> Pair:
+    """The pair of a line; where it has no name, the draft of one."""
+    content = row.file("content", row.cells.get("content", ""), CONTENT_FOLDER)
+    names = row.cells.get("style", "").split("|")
+    styles = tuple(row.file("style", name.strip(), STYLE_FOLDER) for name in names)
+    init = row.cells.get("init")
+    if init is not None and init not in allowed_inits:
+        raise row.error(f"unknown init {init!r}; known are {', '.join(allowed_inits)}")
+    return Pair(
+        content,
+        styles,
+        row.cells.get("name", _draft(content, styles)),
+        {group: row.weight(f"{group}_weight") for group in GROUPS if f"{group}_weight" in row.cells},
+        row.whole("size", 1, math.inf, "a whole number of at least 1"),
+        row.whole("steps", 1, math.inf, "a whole number of at least 1"),
+        init,
+        row.whole("seed", 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1"),
+    )
+
+
+def _check_name(row: _Row, first: _Row) -> None:
+    """Refuses a name that cannot be a file's on every file system, or that `first` has already."""
+    name = row.cells["name"]
+    plain = _RESERVED.isdisjoint(name) and all(unicodedata.category(character) != "Cc" for character in name)
+    if not plain or name.startswith(".") or name.endswith(".") or _bytes(name) > MAX_NAME:
+        allowed = f"at most {MAX_NAME} bytes without control characters and {' '.join(sorted(_RESERVED))}"
+        raise row.error(f"name must be {allowed}, and neither begin nor end with a dot, got {name!r}")
+    if first is not row:
+        got = f"{name!r} after {first.cells['name']!r} on line {first.line}"
+        raise row.error(f"name must differ from every other by more than case, got {got}")
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    """Yields the lines of a list below its header."""
+    numbered = enumerate(io.StringIO(_text(path), newline=None), start=1)
+    # Not csv's own way over lines: a quote in a comment would swallow what follows.
+    lines = [(n, line) for n, line in numbered if line.strip() != "" and not line.lstrip().startswith("#")]
+    if not lines:
+        raise InputError(f"{path}: is empty; expected a line with the columns, e.g. {','.join(COLUMNS[:3])}")
+    header = _Row(path, lines[0][0], {})
+    delimiter = max(",;\t", key=lines[0][1].count)
+    columns = _split(header, lines[0][1], delimiter)
+    _check_columns(header, columns)
+    for number, line in lines[1:]:
+        row = _Row(path, number, {})
+        cells = _split(row, line, delimiter)
+        if all(cell == "" for cell in cells):  # how a spreadsheet stores an empty row
+            continue
+        if len(cells) != len(columns):
+            expected = f"expected {len(columns)} cells separated by {delimiter!r}, as in the header"
+            raise row.error(f"{expected}, got {len(cells)}")
+        yield replace(row, cells={name: cell for name, cell in zip(columns, cells, strict=True) if cell != ""})
+
+
+def _check_columns(header: _Row, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in COLUMNS:
+            raise header.error(f"unknown column {column!r}; known are {', '.join(COLUMNS)}")
+        if columns.count(column) > 1:
+            raise header.error(f"column {column!r} occurs {columns.count(column)} times; expected it once")
+    for required in COLUMNS[:2]:
+        if required not in columns:
+            raise header.error(f"column {required!r} is missing; content and style are required")
+
+
+def _split(row: _Row, line: str, delimiter: str) -> list[str]:
+    """The cells of a line, stripped."""
+    try:
+        (cells,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
+    except csv.Error as err:
+        raise row.error(f"cannot be split into cells ({err}); is a double quote left open?") from err
+    return [cell.strip() for cell in cells]
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as err:  # ValueError: a null character in the path
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = err.object[: err.start].count(b"\n") + 1
+        text = f"byte 0x{err.object[err.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise InputError(f"{path} line {line}: {text}") from err

@@ -1,0 +1,240 @@
+"""Several processes: each with pairs of its own, or all of them on the tiles of one image.
+
+Importing this module registers `pair_parallel` and `tile_parallel` with Lightning.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+
+from nst_lightning.errors import InputError
+
+_TOLD = "NST_LIGHTNING_AGREED"
+_PATIENCE = timedelta(minutes=5)
+_GRACE = 15.0  # s until an interrupted process is interrupted again, or given up
+
+
+class RankError(RuntimeError):
+    """Some processes of a run failed, after the others had finished.
+
+    Attributes:
+        codes: Their exit codes by rank; a negative one is the number of the signal that killed it.
+    """
+
+    def __init__(self, codes: Mapping[int, int]) -> None:
+        self.codes = dict(codes)
+        super().__init__(", ".join(f"rank {rank} {_ended(code)}" for rank, code in codes.items()))
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine, and waits for them.
+
+    Lightning's own kills all of them when one fails. Here each works for itself, so the others finish first.
+    """
+
+    def launch(
+        self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any
+    ) -> object:
+        """Runs a function here and the whole program in the other processes.
+
+        Raises:
+            RankError: If one of them failed.
+        """
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
+        try:
+            result: object = function(*args, **kwargs)
+        except KeyboardInterrupt:
+            self._interrupt()
+            raise
+        except BaseException:
+            self._wait()
+            raise
+        failed = self._wait()
+        if failed:
+            raise RankError(failed)
+        return result
+
+    def _wait(self) -> dict[int, int]:
+        first = self.cluster_environment.node_rank() * self.num_processes
+        codes = {first + index: process.wait() for index, process in enumerate(self.procs, start=1)}
+        return {rank: code for rank, code in codes.items() if code != 0}
+
+    def _interrupt(self) -> None:
+        """Lets the processes save what they have: a terminal's Ctrl-C has reached them, a signal by hand has not."""
+        for signum in (None, signal.SIGINT, signal.SIGKILL):
+            running = [process for process in self.procs if process.poll() is None]
+            if signum is not None:
+                for process in running:
+                    process.send_signal(signum)
+            deadline = time.monotonic() + _GRACE
+            for process in running:
+                try:
+                    process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+class PairParallel(DDPStrategy):
+    """Every process optimises pairs of its own; they exchange nothing.
+
+    There is no process group and no DDP wrapper, which would average the gradients of unlike images. Which pairs are
+    whose follows from rank and world size, see `data.deal`. Checkpoints are written by every process, so their names
+    have to differ. A process that fails fails the run, as a `RankError`, after the others have finished.
+    """
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def configure_ddp(self) -> None:
+        """Leaves the module unwrapped."""
+
+    def setup_distributed(self) -> None:
+        """Sets the ranks and makes no process group: every barrier and reduction of Lightning's does nothing."""
+        reset_seed()
+        self.set_world_ranks()
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object | None = None
+    ) -> None:
+        """Writes a checkpoint, in every process."""
+        self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+
+    def remove_checkpoint(self, filepath: str | Path) -> None:
+        """Removes a checkpoint, in every process."""
+        self.checkpoint_io.remove_checkpoint(filepath)
+
+
+class TileParallel(DDPStrategy):
+    """All processes optimise the same image, each computing some of its tiles, see `tiling.Tiled`.
+
+    Statistics and gradients are summed over the default process group (gloo on CPUs, NCCL on GPUs); every process
+    then takes the same step. Only the first writes.
+    """
+
+    def configure_ddp(self) -> None:
+        """Leaves the module unwrapped: the sums are those of `tiling`."""
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """What a loader has to know: that there is nothing to deal out."""
+        return {"num_replicas": 1, "rank": 0}
+
+
+StrategyRegistry.register("pair_parallel", PairParallel, description=PairParallel.__doc__, override=True)
+StrategyRegistry.register("tile_parallel", TileParallel, description=TileParallel.__doc__, override=True)
+
+
+def check_world(trainer: L.Trainer) -> None:
+    """Refuses a trainer whose processes would get in each other's way.
+
+    Raises:
+        InputError: If there are several processes and no strategy for them, or more of them than the trainer knows.
+    """
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, (PairParallel, TileParallel)):
+        msg = (
+            f"trainer.strategy must be pair_parallel or tile_parallel for {trainer.world_size} processes, "
+            f"got {type(trainer.strategy).__name__}, which would average the gradients of unlike images"
+        )
+        raise InputError(msg)
+    launched = _launched_world()
+    if launched not in (1, trainer.world_size):
+        msg = (
+            f"{launched} processes were launched but trainer.devices x trainer.num_nodes is {trainer.world_size}: each "
+            "would do all of the work; set trainer.devices, trainer.num_nodes and trainer.strategy pair_parallel"
+        )
+        raise InputError(msg)
+
+
+def _launched_world() -> int:
+    """Returns the number of processes that torchrun, SLURM or the like say they started."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def agreed(what: str, choose: Callable[[], str]) -> str:
+    """Returns what the first process chooses, in every process of a launch.
+
+    Args:
+        what: A name for it; every process asks for the same names in the same order.
+        choose: Makes the choice, called in the first process only.
+
+    Raises:
+        InputError: If the first process cannot be reached within five minutes.
+    """
+    told: dict[str, str] = json.loads(os.environ.get(_TOLD, "{}"))
+    if what in told:
+        return told[what]
+    if _launched_world() == 1:
+        return choose()
+    try:
+        store, rank, world = _store()
+        if rank == 0:
+            store.set(what, choose())
+        chosen = store.get(what).decode()
+        _leave_together(store, what, rank, world)
+    except DistError as error:
+        msg = f"the first process of the launch cannot be reached ({error})"
+        raise InputError(msg) from error
+    return chosen
+
+
+@functools.cache
+def _store() -> tuple[TCPStore, int, int]:
+    """Returns what the processes of a launch share, and this one's rank and their number."""
+    elastic = TorchElasticEnvironment.detect()
+    environment = TorchElasticEnvironment() if elastic else SLURMEnvironment()
+    rank, world = environment.global_rank(), environment.world_size()
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    port = environment.main_port + (not agent)  # one beside that of the process group, which is made later
+    return TCPStore(environment.main_address, port, world, rank == 0 and not agent, _PATIENCE), rank, world
+
+
+def _leave_together(store: TCPStore, what: str, rank: int, world: int) -> None:
+    """Keeps the first process, which may be the one that serves the store, until all have read."""
+    if store.add(f"{what}/read", 1) == world:
+        store.set(f"{what}/done", "")
+    if rank == 0:
+        store.wait([f"{what}/done"])
+
+
+@contextmanager
+def telling(told: Mapping[str, str]) -> Iterator[None]:
+    """Tells the processes that are started within what `agreed` is to return.
+
+    Args:
+        told: What the first process chose, by name.
+    """
+    os.environ[_TOLD] = json.dumps(dict(told))
+    try:
+        yield
+    finally:
+        del os.environ[_TOLD]

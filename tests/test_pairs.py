@@ -1,0 +1,558 @@
+"""Pairs: the images that names, folders, patterns and lists of pairs stand for, and what the outputs are called."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nst_lightning import images
+from nst_lightning.errors import InputError
+from nst_lightning.initializers import INITIALIZERS
+from nst_lightning.pairs import Images, Pair, find, pair_up, read_pairs
+
+SAMPLES = Path("samples")
+
+
+def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> Tensor:
+    return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- looking up names ----
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content_jpeg: Path, content_png: Path) -> Path:
+    """A working directory with b.png in it, and a.jpg, b.png and b.tar.jpg among its samples."""
+    for name in ("b.png", "samples/a.jpg", "samples/b.png", "samples/b.tar.jpg"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(content_jpeg if target.suffix == ".jpg" else content_png, target)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> None:
+    """Makes files in the working directory, which are looked up and not read."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("a.jpg", [SAMPLES / "a.jpg"]),
+        ("a", [SAMPLES / "a.jpg"]),
+        ("b", [SAMPLES / "b.png"]),
+        ("b.tar", [SAMPLES / "b.tar.jpg"]),
+        ("b.png", [Path("b.png")]),
+        (Path("a"), [SAMPLES / "a.jpg"]),
+        (["b.png", "a", "a"], [Path("b.png"), SAMPLES / "a.jpg", SAMPLES / "a.jpg"]),
+        (("a", "samples/b.png"), [SAMPLES / "a.jpg", SAMPLES / "b.png"]),
+        # Reading these says what is wrong with them.
+        ("elsewhere/a.jpg", [Path("elsewhere/a.jpg")]),
+        ("", [Path()]),
+    ],
+)
+def test_a_name_is_looked_up_here_and_then_among_the_samples(given: Images, found: list[Path]) -> None:
+    assert find("content", given, SAMPLES) == found
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_sample(workspace: Path) -> None:
+    for folder in ("a", "samples/a", "samples/a.d"):
+        (workspace / folder).mkdir()
+    assert find("content", "a", SAMPLES) == [SAMPLES / "a.jpg"]
+
+
+def test_an_absolute_path_is_taken_as_it_is(workspace: Path) -> None:
+    assert find("content", str(workspace / "b.png"), SAMPLES) == [workspace / "b.png"]
+
+
+def test_images_in_memory_are_taken_as_they_are() -> None:
+    tensor, picture = noise(20, 20), Image.new("RGB", (20, 20))
+    assert [id(source) for source in find("content", [tensor, picture], SAMPLES)] == [id(tensor), id(picture)]
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "no style image was given; name a file with --style, e.g. one of samples"),
+        (["a", None], "no style image was given; name a file with --style, e.g. one of samples"),
+        ([], "style is an empty list; name an image, or several"),
+        *(
+            (name, f"style image {name} is neither here nor in samples; there are a.jpg, b.png, b.tar.jpg")
+            for name in ("nobody", "a.png", "b.tar.j", "x" * 300, "\0")
+        ),
+    ],
+)
+def test_a_name_that_stands_for_no_file_is_refused_with_those_there_are(given: Images, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find("style", given, SAMPLES)
+    assert str(caught.value) == message
+
+
+def test_a_missing_folder_of_samples_lists_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^content image a is neither here nor in .*nowhere$"):
+        find("content", "a", tmp_path / "nowhere")
+
+
+# ---- folders and patterns ----
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize("given", ["photos", "photos/", Path("photos"), "./photos"])
+def test_a_folder_stands_for_its_images_in_natural_order(given: Images) -> None:
+    names = ["1.png", "2.JPG", "10.png", "Änne.webp", "img2.jpeg", "IMG10.tiff", "img010.gif", "日本.bmp"]
+    touch(
+        *(f"photos/{name}" for name in (*names, ".hidden.jpg", "._1.png", "notes.txt", "film.mpg", "png", "sub/3.png"))
+    )
+    Path("photos/folder.png").mkdir()
+    found = [path.name for path in find("content", given, SAMPLES) if isinstance(path, Path)]
+    assert found == ["1.png", "2.JPG", "10.png", "img2.jpeg", "img010.gif", "IMG10.tiff", "Änne.webp", "日本.bmp"]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_folder_that_we_are_in_is_one_too() -> None:
+    assert find("content", ".", SAMPLES) == [Path("b.png")]
+    assert find("content", ["samples", "b.png"], SAMPLES)[-2:] == [SAMPLES / "b.tar.jpg", Path("b.png")]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_folder_without_images_is_refused() -> None:
+    touch("photos/.hidden.jpg", "photos/notes.txt", "photos/sub/1.png")
+    allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
+    with pytest.raises(InputError, match=rf"^style folder photos has no image in it; {allowed}$"):
+        find("style", ["b.png", "photos"], SAMPLES)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_folder_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    message = r"^content folder samples cannot be read \(Permission denied\); name one that can be$"
+    with pytest.raises(InputError, match=message):
+        find("content", "samples", SAMPLES)
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("p/*.jpg", ["p/1.jpg", "p/2.jpg", "p/10.jpg"]),
+        ("p/?.jpg", ["p/1.jpg", "p/2.jpg"]),
+        ("p/[!1]*.jpg", ["p/2.jpg"]),
+        ("p/*", ["p/1.jpg", "p/2.jpg", "p/10.jpg", "p/notes.txt"]),
+        ("p/**/*.jpg", ["p/1.jpg", "p/2.jpg", "p/10.jpg", "p/q/3.jpg", "p/q/r/4.jpg"]),
+        ("p/**/**/3.jpg", ["p/q/3.jpg"]),
+        ("**/3.*", ["p/q/3.jpg"]),
+        ("*.png", ["b.png"]),
+        ("*", ["b.png"]),
+        ("p/../*/1*", ["p/../p/1.jpg", "p/../p/10.jpg"]),
+        ("{root}/p/?.jpg", ["{root}/p/1.jpg", "{root}/p/2.jpg"]),
+    ],
+)
+def test_a_pattern_stands_for_the_files_that_it_matches(workspace: Path, pattern: str, found: list[str]) -> None:
+    touch("p/10.jpg", "p/1.jpg", "p/2.jpg", "p/notes.txt", "p/.hidden.jpg", "p/q/3.jpg", "p/q/r/4.jpg")
+    expected = [Path(name.format(root=workspace)) for name in found]
+    assert find("content", pattern.format(root=workspace), SAMPLES) == expected
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    "pattern",
+    ["[a]", "*.gif", "samples/x*", "sample?", "nowhere/*.jpg", "/nowhere/*", "a\0/*", "[z-a]*", "x" * 300 + "*"],
+)
+def test_a_pattern_that_matches_no_file_is_refused(pattern: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find("style", pattern, SAMPLES)
+    allowed = "matches no file; name a file, a folder or another pattern"
+    assert str(caught.value) == f"style pattern {pattern!r} {allowed}"
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("p/[1].jpg", ["p/[1].jpg"]),
+        ("p/*.jpg", ["p/*.jpg"]),
+        ("[b].png", ["[b].png"]),
+        ("who?", ["samples/who?.jpg"]),
+        ("trip [1]", ["trip [1]/1.jpg", "trip [1]/2.jpg"]),
+        ("trip [1]/*1.jpg", ["trip [1]/1.jpg"]),
+        ("trip [1]/[2].jpg", ["trip [1]/2.jpg"]),
+    ],
+)
+def test_a_file_or_folder_whose_name_looks_like_a_pattern_is_itself(given: str, found: list[str]) -> None:
+    touch("p/1.jpg", "p/[1].jpg", "p/*.jpg", "[b].png", "samples/who?.jpg", "samples/whom.jpg")
+    touch("trip [1]/1.jpg", "trip [1]/2.jpg", "trip 1/3.jpg")
+    assert find("content", given, SAMPLES) == [Path(name) for name in found]
+
+
+@pytest.mark.usefixtures("workspace")
+def test_a_list_may_mix_everything_in_its_order() -> None:
+    touch("p/1.jpg", "p/2.jpg")
+    tensor = noise(16, 16)
+    found = find("content", ["p/2*", tensor, "a", "p"], SAMPLES)
+    assert found[1] is tensor
+    assert [*found[:1], *found[2:]] == [Path("p/2.jpg"), SAMPLES / "a.jpg", Path("p/1.jpg"), Path("p/2.jpg")]
+
+
+# ---- pairing ----
+
+
+def names_of(pairs: Sequence[Pair]) -> list[str]:
+    return [pair.name for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("contents", "styles", "names"),
+    [
+        (["a.jpg"], ["x.jpg"], ["a_x"]),
+        (["a.jpg", "b.jpg"], ["x.jpg", "y.jpg"], ["a_x", "b_y"]),
+        (["a.jpg", "b.jpg"], ["x.jpg"], ["a_x", "b_x"]),
+        (["a.jpg"], ["x.jpg", "y.jpg"], ["a_x", "a_y"]),
+        (["a.jpg", "sub/a.png", "b.jpg"], ["x.jpg"], ["a_x_1", "a_x_2", "b_x"]),
+        (["a", "b", "a", "a"], ["x", "x", "x", "x_1"], ["a_x_2", "b_x", "a_x_3", "a_x_1"]),
+        (["a.b.jpg"], [Path("some/where/x")], ["a.b_x"]),
+        (["日本.jpg"], ["Ølberg.png"], ["日本_Ølberg"]),
+    ],
+)
+def test_pairs_are_formed_in_order_under_names_of_their_own(
+    contents: list[images.Source], styles: list[images.Source], names: list[str]
+) -> None:
+    pairs = pair_up(contents, styles)
+    assert names_of(pairs) == names
+    assert len(set(names)) == len(names)
+    assert [pair.content for pair in pairs] == contents * (len(pairs) // len(contents))
+    assert [pair.styles for pair in pairs] == [(style,) for style in styles * (len(pairs) // len(styles))]
+
+
+def test_a_product_pairs_every_content_with_every_style() -> None:
+    pairs = pair_up(["a.jpg", "b.jpg"], ["x.jpg", "y.jpg", "z.jpg"], "product")
+    assert names_of(pairs) == ["a_x", "a_y", "a_z", "b_x", "b_y", "b_z"]
+    assert [pair.content for pair in pairs] == ["a.jpg"] * 3 + ["b.jpg"] * 3
+    assert [pair.styles for pair in pairs] == [("x.jpg",), ("y.jpg",), ("z.jpg",)] * 2
+
+
+@pytest.mark.parametrize(("contents", "styles"), [(1, 1), (1, 3), (3, 1), (2, 2), (3, 2)])
+def test_a_product_has_as_many_pairs_as_both_multiplied(contents: int, styles: int) -> None:
+    pairs = pair_up([f"{n}.jpg" for n in range(contents)], [f"{n}.jpg" for n in range(styles)], "product")
+    assert len(set(names_of(pairs))) == contents * styles
+
+
+def test_an_unknown_pairing_is_refused() -> None:
+    pairing: Any = "Zip"
+    with pytest.raises(InputError, match=r"^unknown pairing 'Zip'; known are zip, product$"):
+        pair_up(["a.jpg"], ["x.jpg"], pairing)
+
+
+def test_images_in_memory_are_called_image() -> None:
+    assert names_of(pair_up([noise(16, 16), "a.png"], [noise(16, 16)])) == ["image_image", "a_image"]
+
+
+@pytest.mark.parametrize(("contents", "styles"), [(2, 3), (3, 2)])
+def test_several_of_both_have_to_be_equally_many(contents: int, styles: int) -> None:
+    message = f"^{contents} content images and {styles} style images: as many of both, or one of either$"
+    with pytest.raises(InputError, match=message):
+        pair_up(["a.jpg"] * contents, ["x.jpg"] * styles)
+
+
+@pytest.mark.parametrize(
+    ("contents", "names"),
+    [
+        (["A", "a", "b"], ["A_x_1", "a_x_2", "b_x"]),
+        (["Straße", "STRASSE"], ["Straße_x_1", "STRASSE_x_2"]),
+        (["\u00e9", "e\u0301", "\u00c9"], ["\u00e9_x_1", "e\u0301_x_2", "\u00c9_x_3"]),
+        (["a", "A", "A_X_1"], ["a_x_1", "A_x_2", "A_X_1_x"]),
+    ],
+)
+def test_names_differ_by_more_than_case_and_form(contents: list[images.Source], names: list[str]) -> None:
+    assert names_of(pair_up(contents, ["x"])) == names
+
+
+def test_a_number_does_not_take_a_name_that_differs_by_case() -> None:
+    assert names_of(pair_up(["a", "A", "a"], ["x", "x", "X_1"])) == ["a_x_2", "A_x_3", "a_X_1"]
+
+
+def test_last_dots_do_not_tell_names_apart() -> None:  # Windows drops those of a folder
+    assert names_of(pair_up(["a"], ["x", "x..jpg"])) == ["a_x_1", "a_x._2"]
+
+
+@pytest.mark.parametrize("character", ["a", "é", "日", "🎨"])
+def test_long_names_are_shortened_and_stay_unique(character: str) -> None:
+    stem = character * (250 // len(character.encode()))
+    names = names_of(pair_up([f"{stem}.jpg", f"{stem}.png", *[f"{n}/{stem}.jpg" for n in range(9)]], [f"{stem}.jpg"]))
+    width = len(character.encode())
+    assert all(200 - width < len(name.encode()) <= 200 for name in names)
+    assert len({name.casefold() for name in names}) == 11
+    assert [name.lstrip(character) for name in names] == [f"_{n}" for n in range(1, 12)]
+
+
+def test_shortening_leaves_distinct_names_as_they_are() -> None:
+    assert names_of(pair_up(["a" * 198, "b" * 199], ["x"])) == ["a" * 198 + "_x", "b" * 199 + "_"]
+
+
+def test_a_file_name_that_is_not_utf_8_has_a_name_too() -> None:
+    (name,) = names_of(pair_up([os.fsdecode(b"caf\xe9.jpg")], ["x"]))
+    assert name == "caf\udce9_x"
+
+
+def test_many_pairs_of_one_name_are_numbered_in_order() -> None:
+    assert names_of(pair_up(["a"] * 20_000, ["x"]))[-1] == "a_x_20000"
+
+
+def test_a_pair_of_its_own_sets_nothing_and_can_be_copied() -> None:
+    pair = pair_up(["a"], ["x"])[0]
+    assert (pair.weights, pair.size, pair.steps, pair.init, pair.seed) == ({}, None, None, None, None)
+    for copied in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        assert (copied.content, copied.styles, copied.name, copied.weights) == ("a", ("x",), "a_x", {})
+
+
+# ---- lists of pairs ----
+
+
+@pytest.fixture
+def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of a list beside a.jpg, b.jpg, x.jpg and photos/c.jpg; the samples s.jpg and t.jpg are elsewhere."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    names = ("a.jpg", "b.jpg", "x.jpg", "photos/c.jpg", "y.jpg", "Änne.jpg")
+    touch(*(f"../job/{name}" for name in names), "data/content-images/s.jpg", "data/style-images/t.tar.jpg", "here.jpg")
+    return tmp_path / "job" / "pairs.csv"
+
+
+def read(listing: Path, text: str | bytes) -> tuple[Pair, ...]:
+    listing.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_pairs(listing, allowed_inits=INITIALIZERS)
+
+
+def refusal(listing: Path, text: str | bytes) -> str:
+    """What reading says, the path of the list as its name alone."""
+    with pytest.raises(InputError) as caught:
+        read(listing, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(str(listing), listing.name).replace(str(listing.parent), "job")
+
+
+def test_a_line_sets_everything_a_pair_has(listing: Path) -> None:
+    header = "content,style,name,content_weight,style_weight,tv_weight,size,steps,init,seed"
+    (pair,) = read(listing, f"{header}\na.jpg,x.jpg,first,0,1.5e3,.25,512,1,gaussian,{2**63 - 1}\n")
+    assert (pair.content, pair.styles, pair.name) == (listing.parent / "a.jpg", (listing.parent / "x.jpg",), "first")
+    assert pair.weights == {"content": 0.0, "style": 1500.0, "tv": 0.25}
+    assert (pair.size, pair.steps, pair.init, pair.seed) == (512, 1, "gaussian", 2**63 - 1)
+
+
+def test_an_empty_cell_and_a_missing_column_are_the_runs(listing: Path) -> None:
+    first, second = read(listing, "tv_weight,seed,style,size,content\n,,x.jpg, ,a.jpg\n0,0,x.jpg,1,b.jpg\n")
+    assert (first.name, first.weights, first.size, first.steps, first.init, first.seed) == ("a_x", {}, *[None] * 4)
+    assert (second.name, second.weights, second.size, second.seed) == ("b_x", {"tv": 0.0}, 1, 0)
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_separators_line_ends_and_the_mark_of_utf_8(listing: Path, delimiter: str, end: str, bom: bytes) -> None:
+    lines = [
+        "# who; what, where",
+        "",
+        "content,style,name",
+        "Änne.jpg, x.jpg ,日本",
+        ' # "open',
+        ",,",
+        '"a.jpg","x.jpg",',
+    ]
+    text = end.join(line if line.lstrip().startswith("#") else line.replace(",", delimiter) for line in lines)
+    pairs = read(listing, bom + text.encode())
+    assert names_of(pairs) == ["日本", "a_x"]
+    assert pairs[0].content == listing.parent / "Änne.jpg"
+
+
+def test_a_cell_in_quotes_may_hold_the_separator(listing: Path) -> None:
+    touch("../job/a,b.jpg", '../job/#"1".jpg')
+    pairs = read(listing, 'content,style\n"a,b.jpg","x.jpg"\n"#""1"".jpg", "x.jpg"\n')
+    assert names_of(pairs) == ["a,b_x", '#"1"_x']
+
+
+def test_several_styles_are_averaged(listing: Path) -> None:
+    (pair,) = read(listing, "content,style\na.jpg,x.jpg | y.jpg|t.tar\n")
+    assert pair.styles == (listing.parent / "x.jpg", listing.parent / "y.jpg", Path("data/style-images/t.tar.jpg"))
+    assert pair.name == "a_x_y_t.tar"
+
+
+def test_paths_are_relative_to_the_list_and_bare_names_are_looked_up(listing: Path) -> None:
+    text = f"content,style\nphotos/c.jpg,../job/x.jpg\n{listing.parent / 'a.jpg'},t.tar.jpg\ns,t.tar\n"
+    pairs = read(listing, text)
+    assert [pair.content for pair in pairs] == [
+        listing.parent / "photos/c.jpg",
+        listing.parent / "a.jpg",
+        Path("data/content-images/s.jpg"),
+    ]
+    assert pairs[2].styles == (Path("data/style-images/t.tar.jpg"),)
+
+
+def test_a_list_in_the_working_directory(listing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(listing, "content,style\na.jpg,x.jpg\n")
+    monkeypatch.chdir(listing.parent)
+    (pair,) = read_pairs("pairs.csv", allowed_inits=())
+    assert pair.content == Path("a.jpg")
+
+
+def test_names_that_are_made_up_do_not_take_those_given(listing: Path) -> None:
+    lines = ("a.jpg,x.jpg,", "a.jpg,x.jpg,", "b.jpg,x.jpg,A_X_2", "b.jpg,x.jpg,", "b.jpg,y.jpg,B_x", "b.jpg,y.jpg,")
+    pairs = read(listing, "\n".join(("content,style,name", *lines)))
+    assert names_of(pairs) == ["a_x_1", "a_x_3", "A_X_2", "b_x_1", "B_x", "b_y"]
+
+
+def test_long_names_that_are_made_up_are_shortened(listing: Path) -> None:
+    (pair,) = read(listing, f"content,style\na.jpg,{'|'.join(['x.jpg'] * 300)}\n")
+    assert len(pair.styles) == 300
+    assert pair.name == ("a" + "_x" * 300)[:200]
+
+
+@pytest.mark.parametrize("name", ["日" * 66, "a" * 200, "a b", "a_(1)", "ünï-cödé", "a.b", "'", "-", "con"])
+def test_names_that_are_allowed(listing: Path, name: str) -> None:
+    assert names_of(read(listing, f"content,style,name\na.jpg,x.jpg,{name}\n")) == [name]
+
+
+NAME = r"""name must be at most 200 bytes without control characters and " * / : < > ? \ |, """
+NAME += "and neither begin nor end with a dot, got "
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"a{character}b" for character in "/\\<>:|?*\0\t\x1f\x7f\x85"),
+        *". .. .a a. a...".split(),
+        "a" * 201,
+        "日" * 67,
+    ],
+)
+def test_a_name_that_is_no_file_name_is_refused(listing: Path, name: str) -> None:
+    assert refusal(listing, f"content;style;name\n\na.jpg;x.jpg;{name}\n") == f"pairs.csv line 3: {NAME}{name!r}"
+
+
+def test_a_name_with_a_double_quote_is_refused(listing: Path) -> None:
+    assert refusal(listing, 'content,style,name\na.jpg,x.jpg,a"b\n') == f"""pairs.csv line 2: {NAME}'a"b'"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a", "a"), ("Night", "nIGHT"), ("Straße", "STRASSE"), ("\u00e9", unicodedata.normalize("NFD", "\u00e9"))],
+)
+def test_a_name_that_another_pair_has_is_refused(listing: Path, first: str, second: str) -> None:
+    text = f"content,style,name\na.jpg,x.jpg,{first}\n# -\nb.jpg,x.jpg,\nb.jpg,x.jpg,{second}\n"
+    message = f"name must differ from every other by more than case, got {second!r} after {first!r} on line 2"
+    assert refusal(listing, text) == f"pairs.csv line 5: {message}"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "allowed"),
+    [
+        ("size", ["0", "-1", "abc", "1.5", "nan", "1e3", "inf", "9" * 5000], "a whole number of at least 1"),
+        ("steps", ["0", "-5", "many", "0.5"], "a whole number of at least 1"),
+        ("seed", ["-1", str(2**63), "1.0", "x"], "a whole number from 0 to 2**63 - 1"),
+        ("content_weight", ["-1", "nan", "inf", "1e999", "heavy", "-1e-9"], "a finite number, 0 or above"),
+        ("style_weight", ["-inf", "1 000"], "a finite number, 0 or above"),
+        ("tv_weight", ["0,5", "NaN"], "a finite number, 0 or above"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(listing: Path, column: str, values: list[str], allowed: str) -> None:
+    for value in values:
+        text = f"content;style;{column}\na.jpg;x.jpg;\n#\n\n ; ;\n\na.jpg;x.jpg; {value}\n"
+        assert refusal(listing, text) == f"pairs.csv line 7: {column} must be {allowed}, got {value!r}"
+
+
+def test_an_unknown_init_is_refused(listing: Path) -> None:
+    message = "pairs.csv line 2: unknown init 'noise'; known are content, style, gaussian, uniform"
+    assert refusal(listing, "content,style,init\na.jpg,x.jpg,noise\n") == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", ": is empty; expected a line with the columns, e.g. content,style,name"),
+        (b"\xef\xbb\xbf\n# content\n \n", ": is empty; expected a line with the columns, e.g. content,style,name"),
+        ("content,style\n#a\n,\n", ": has no pairs; expected a line for each below that of the columns"),
+        ("content\na.jpg\n", " line 1: column 'style' is missing; content and style are required"),
+        ("#\nstyle,size\n", " line 2: column 'content' is missing; content and style are required"),
+        (
+            "content,style,Size\n",
+            " line 1: unknown column 'Size'; known are content, style, name, content_weight, style_weight, tv_weight, "
+            "size, steps, init, seed",
+        ),
+        (
+            "content,style,\n",
+            " line 1: unknown column ''; known are content, style, name, content_weight, style_weight, tv_weight, "
+            "size, steps, init, seed",
+        ),
+        ("content,style,style\n", " line 1: column 'style' occurs 2 times; expected it once"),
+        ("content,style\na.jpg\n", " line 2: expected 2 cells separated by ',', as in the header, got 1"),
+        ("content;style\n\na.jpg;x.jpg;\n", " line 3: expected 2 cells separated by ';', as in the header, got 3"),
+        ("content\tstyle\na.jpg,x.jpg\n", " line 2: expected 2 cells separated by '\\t', as in the header, got 1"),
+        (
+            'content,style\na.jpg,"x.jpg\n',
+            " line 2: cannot be split into cells (unexpected end of data); is a double quote left open?",
+        ),
+        ("content,style\n,x.jpg\n", " line 2: content must name an image, got ''"),
+        ("content,style\na.jpg,\n", " line 2: style must name an image, got ''"),
+        ("content,style\na.jpg,x.jpg||y.jpg\n", " line 2: style must name an image, got 'x.jpg||y.jpg'"),
+        (
+            "content,style\nphotos/none.jpg,x.jpg\n",
+            " line 2: content must name an image, got 'photos/none.jpg'; there is no file 'job/photos/none.jpg'",
+        ),
+        (
+            "content,style\nhere.jpg,x.jpg\n",
+            " line 2: content image 'here.jpg' is neither in job nor in data/content-images; there are s.jpg",
+        ),
+        (
+            "content,style\na.jpg,s\n",
+            " line 2: style image 's' is neither in job nor in data/style-images; there are t.tar.jpg",
+        ),
+        (
+            "content,style\nphotos,x.jpg\n",
+            " line 2: content image 'photos' is neither in job nor in data/content-images; there are s.jpg",
+        ),
+        (
+            "content,style\n*.jpg,x.jpg\n",
+            " line 2: content image '*.jpg' is neither in job nor in data/content-images; there are s.jpg",
+        ),
+        (
+            "content,style\n\0.jpg,x.jpg\n",
+            " line 2: content image '\\x00.jpg' is neither in job nor in data/content-images; there are s.jpg",
+        ),
+        (b"content,style\n\xe4.jpg,x.jpg\n", " line 2: byte 0xe4 is not UTF-8; save the file as UTF-8"),
+        (
+            b"\xef\xbb\xbfcontent,style\na.jpg,x.jpg\nb\xff.jpg,x.jpg\n",
+            " line 3: byte 0xff is not UTF-8; save the file as UTF-8",
+        ),
+        ("content,style".encode("utf-16"), " line 1: byte 0xff is not UTF-8; save the file as UTF-8"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused_by_its_line(listing: Path, text: str | bytes, message: str) -> None:
+    assert refusal(listing, text) == f"pairs.csv{message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("none.csv", "No such file or directory"), ("photos", "Is a directory"), ("\0", "embedded null .*")],
+)
+def test_a_list_that_cannot_be_opened_is_refused(listing: Path, name: str, reason: str) -> None:
+    message = rf"cannot be opened \({reason}\); expected a CSV file of pairs$"
+    with pytest.raises(InputError, match=message):
+        read_pairs(listing.parent / name, allowed_inits=INITIALIZERS)
