@@ -11,6 +11,7 @@ from nst_lightning import options
 
 COMMANDS = {
     "fit": "paint photographs in the manner of paintings",
+    "plan": "tell what painting would take, without doing it: time, memory, devices",
     "reconstruct": "rebuild an image from what single layers hold of it",
     "inspect": "show what a network sees in an image: feature maps and Gram matrices",
     "backbones": "list the networks and their layers",
@@ -83,6 +84,13 @@ HELP = {
         "the options that matter first:\n"
         f"{options.table()}\n\n"
         "All options, in the words of a configuration file:\n"
+    ),
+    "plan": (
+        "usage: nst plan [--config FILE] [options of nst fit] [--within TIME]\n\n"
+        "Tells what nst fit of the same options would take: batches, memory and time by size, from a few steps that\n"
+        "it really takes (for less than a minute). Writes nothing.\n\n"
+        "  --within TIME            how many devices it takes to be done in e.g. 90s (or 90), 30m, 1h or 1h30m\n\n"
+        "example:\n  nst plan --pairs pairs.csv --size 2048 --tile auto --within 2h"
     ),
     "reconstruct": (
         "usage: nst reconstruct --image FILE [--from content|style] [--layers LAYERS] [options]\n\n"

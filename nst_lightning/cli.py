@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from nst_lightning import data, figures, images, options, outputs, pairs
+from nst_lightning import data, figures, images, options, outputs, pairs, planning
 from nst_lightning.api import RECONSTRUCTION_STAGES, quiet, representations
 from nst_lightning.backbones import spec_of
 from nst_lightning.batches import Saved
@@ -56,6 +56,18 @@ def main(arguments: Sequence[str]) -> int:
 def fit(given: list[str]) -> None:
     """Paints photographs: `nst fit`."""
     NSTCLI(given, StyleTransfer)
+
+
+def plan(given: list[str]) -> None:
+    """Says what `nst fit` of the same options would take: `nst plan`.
+
+    Raises:
+        InputError: If an option cannot be used.
+    """
+    parser = ArgumentParser(prog="nst plan", add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--within")
+    chosen, rest = parser.parse_known_args(given)
+    PlanCLI(rest, None if chosen.within is None else planning.duration(chosen.within))
 
 
 def reconstruct(given: list[str]) -> None:
@@ -105,7 +117,7 @@ def _label(layer: str, rgb: Tensor, original: Tensor, source: str) -> str:
     return f"{layer}  {ratio:.1f} dB"
 
 
-COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"fit": fit, "reconstruct": reconstruct}
+COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"fit": fit, "plan": plan, "reconstruct": reconstruct}
 
 
 def _one_line(error: Exception) -> str:
@@ -302,6 +314,41 @@ class NSTCLI(LightningCLI):
         found = json.loads(Path(agreed("progress", write)).read_text(encoding="utf-8"))
         self.datamodule.finished = frozenset(found["finished"])
         self.datamodule.saved = tuple(_from_json(each) for each in found["saved"])
+
+
+class PlanCLI(NSTCLI):
+    """Says what a run would take instead of running it, and writes nothing.
+
+    Args:
+        arguments: The options of `fit`, short names allowed.
+        within: The seconds that the run should take at most, None for no such wish.
+    """
+
+    def __init__(self, arguments: list[str], within: float | None) -> None:
+        self.within = within
+        super().__init__(arguments, StyleTransfer)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Measures a few steps and prints the plan.
+
+        Raises:
+            InputError: If the run would refuse what it was given.
+        """
+        if kwargs.get("ckpt_path") is not None:
+            msg = "ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER"
+            raise InputError(msg)
+        if self.writer.file is not None:
+            images.format_of(self.writer.file)
+        settings = self.config_init[self.subcommand]["trainer"]
+        estimate = planning.measure(self.model, self.datamodule, self.trainer, settings)
+        pictures = f"in {self.folder}" if self.writer.file is None else str(self.writer.file)
+        print(planning.text(estimate, self.trainer, pictures, self.within))
+
+    def _take_up(self, trainer: L.Trainer) -> None:
+        """Tells the data module what an earlier run has done; tells no other process, for there is none."""
+        if self.resumed is not None:
+            folder = self.folder / "checkpoints"
+            self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
 
 
 def _progress_file(folder: Path) -> Path:

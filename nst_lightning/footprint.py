@@ -55,7 +55,7 @@ def measure(
         context: The precision that the features are computed in.
     """
     device = backbone.mean.device
-    side = max(64, backbone.min_side)
+    side = max(128, backbone.min_side)  # below, Gram matrices outweigh the features
     small, large = side**2, (2 * side) ** 2
 
     def of_pixels(work: Callable[[Tensor], object]) -> Callable[[int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def _left(group: Path, of: _Controller) -> Iterator[int]:
         yield int(limit) - usage + _numbers(group / "memory.stat").get(of.reclaimable, 0)
 
 
-class PeakMemory(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's is not annotated
     """Counts the bytes of the tensors that live at once, of those made inside it, on every device.
 
     A storage counts once, however many tensors view it, from its making to its last owner's end. Not seen are
@@ -100,7 +101,7 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # as above
         self.peak = 0
         self._made: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
@@ -130,12 +131,13 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
     of every device, and backward runs in this thread.
     """
     if device.type == "cuda":
-        torch.cuda.init()  # before it, there are no statistics to reset
+        torch.cuda.init()  # type: ignore[no-untyped-call] # before it, there are no statistics to reset
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         function()
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.autograd.set_multithreading_enabled(False), PeakMemory() as memory:
+    memory = PeakMemory()
+    with torch.autograd.set_multithreading_enabled(False), memory:
         function()
     return memory.peak
 
@@ -146,18 +148,18 @@ class Line:
 
     Attributes:
         constant: Bytes whatever the size; rounding of small measurements can take it below 0.
-        per_pixel: Bytes a pixel, > 0.
+        per_pixel: Bytes a pixel, >= 0.
 
     Raises:
-        InputError: If more pixels do not take more bytes.
+        InputError: If more pixels take fewer bytes.
     """
 
     constant: float
     per_pixel: float
 
     def __post_init__(self) -> None:
-        if not self.per_pixel > 0:
-            msg = f"bytes per pixel must be above 0, got {self.per_pixel}"
+        if not self.per_pixel >= 0:
+            msg = f"bytes per pixel must be 0 or above, got {self.per_pixel}"
             raise InputError(msg)
 
     def at(self, pixels: int) -> int:
@@ -165,12 +167,17 @@ class Line:
         return max(0, round(self.constant + self.per_pixel * pixels))
 
     def pixels_within(self, budget: int) -> int:
-        """Returns the most pixels that take no more than a budget in bytes, 0 where none fit."""
+        """Returns the most pixels that take no more than a budget in bytes: 0 where none, `sys.maxsize` where all."""
+        if self.per_pixel == 0:
+            return sys.maxsize if self.constant <= budget else 0
         return max(0, int((budget - self.constant) / self.per_pixel))
 
 
 def fit_line(measure: Callable[[int], int], small: int, large: int) -> Line:
     """Returns the line through two measurements.
+
+    A peak is the highest of several moments, each a line of its own, so it bends upwards: measured on images so
+    small that what does not grow with them is at its peak, the line is too low for large ones.
 
     Args:
         measure: Returns the bytes that so many pixels take.
@@ -178,7 +185,7 @@ def fit_line(measure: Callable[[int], int], small: int, large: int) -> Line:
         large: Where to measure then, in pixels, > small.
 
     Raises:
-        InputError: If the sizes are not in this order, or the larger one takes no more than the smaller.
+        InputError: If the sizes are not in this order, or the larger one takes less than the smaller.
     """
     if not small < large:
         msg = f"a line goes through a smaller and a larger size, got {small} and {large} pixels"

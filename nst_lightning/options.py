@@ -28,6 +28,8 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option("content", "data.content", "FILE", "the photograph; a name is also looked up in data/content-images"),
     Option("style", "data.style", "FILE", "the painting; a name is also looked up in data/style-images"),
+    Option("pairs", "data.pairs", "CSV", "a table of pairs instead: content, style, and what a pair has of its own"),
+    Option("pairing", "data.pairing", "NAME", "several of both: zip, one with one, or product, all with all [zip]"),
     Option("output", "output", "PATH", "a picture's file name, or a folder [data/output-images/<pair>]"),
     Option("size", "data.size", "PIXELS", "long side of the output [512]"),
     Option("steps", "data.steps", "N", "optimiser steps, all stages together: more is closer to the style [300]"),
@@ -57,6 +59,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("optimizer", "model.optimizer", "NAME", "lbfgs, adam or a class of torch.optim [lbfgs]"),
     Option("seed", "model.seed", "N", "seed of a noise start [0]"),
+    Option("batch_size", "data.batch_size", "N", "pairs of equal size to optimise together, or auto [1]"),
+    Option("tile", "model.tile", "PIXELS", "compute in tiles, for images too large otherwise; also auto [off]"),
+    Option("devices", "trainer.devices", "N", "how many GPUs or processes, with --strategy [1]"),
+    Option(
+        "strategy", "trainer.strategy", "NAME", "pair_parallel (pairs dealt out) or tile_parallel (tiles dealt out)"
+    ),
+    Option("precision", "trainer.precision", "NAME", "32-true, bf16-mixed or 16-mixed [32-true]"),
     Option("save_every", "save_every", "N", "also write the picture every N steps [never]"),
     Option("video", "video", "true|mp4|webp|gif", "also write a film of the optimisation [false]"),
     Option("overwrite", "overwrite", "true|false", "replace an earlier output instead of numbering [false]"),

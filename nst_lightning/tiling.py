@@ -87,7 +87,7 @@ class Share:
 
     Attributes:
         rank: The process's number, from 0.
-        world: The number of processes; each has to make the same calls in the same order.
+        world: The number of processes; each has to make the same calls on the same images in the same order.
     """
 
     rank: int = 0
@@ -132,6 +132,10 @@ class Span:
         left_out = self.crop.start // stride
         whole = self.in_map(stride)
         return slice(whole.start - left_out, None if whole.stop is None else whole.stop - left_out)
+
+
+_Tile = tuple[Span, Span]  # rows and columns
+_NOWHERE: _Tile = (Span(0, 0, slice(0, 0)), Span(0, 0, slice(0, 0)))
 
 
 @dataclass(frozen=True)
@@ -180,15 +184,13 @@ class Plan:
         cuts = list(range(0, size, self.tile))
         while len(cuts) > 1 and size - cuts[-1] < max(self.alignment, self.least - self.before):
             cuts.pop()
-        stops = [*cuts[1:], None]
-        return [
-            Span(
-                start, stop, slice(max(0, start - self.before), size if stop is None else min(size, stop + self.after))
-            )
-            for start, stop in zip(cuts, stops, strict=True)
-        ]
+        spans = []
+        for start, stop in zip(cuts, [*cuts[1:], None], strict=True):
+            end = size if stop is None else min(size, stop + self.after)
+            spans.append(Span(start, stop, slice(max(0, start - self.before), end)))
+        return spans
 
-    def tiles(self, height: int, width: int) -> list[tuple[Span, Span]]:
+    def tiles(self, height: int, width: int) -> list[_Tile]:
         """Returns the tiles of an image, rows first."""
         return [(rows, columns) for rows in self.spans(height) for columns in self.spans(width)]
 
@@ -353,10 +355,6 @@ class Tiled:
         if not term.loss.spatial:
             return torch.zeros_like(of_nothing)
         return of_nothing.new_zeros((*of_nothing.shape[:-2], *size[2:]), dtype=self._map_dtype)
-
-
-_Tile = tuple[Span, Span]
-_NOWHERE: _Tile = (Span(0, 0, slice(0, 0)), Span(0, 0, slice(0, 0)))
 
 
 def _nothing(image: Tensor, sizes: Mapping[str, torch.Size]) -> dict[str, Tensor]:

@@ -62,6 +62,6 @@ def test_names_the_options_it_knows(pictures: tuple[Path, Path]) -> None:
 
 
 def test_the_package_names_its_public_things_and_no_others() -> None:
-    assert nst_lightning.StyleTransfer.__module__ == "nst_lightning.modules"
+    assert nst_lightning.StyleTransfer.__module__ == "nst_lightning.modules.style_transfer"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = nst_lightning.nothing

@@ -92,7 +92,9 @@ def test_every_layer_equals_torchvisions_own_forward(name: str, vgg19_file: Path
     state: State = torch.load(vgg19_file, weights_only=True) if name == "vgg19" else load_file(OXFORD_FILE)
     features.load_state_dict({key.removeprefix("features."): t.float() for key, t in state.items()}, assign=True)
     backbone = Backbone(name, SPECS[name].layers)
-    expected = activations(features, (image - backbone.mean) / backbone.std)
+    features.to(memory_format=torch.channels_last)  # whose kernels round otherwise
+    scaled = ((image - backbone.mean) / backbone.std).contiguous(memory_format=torch.channels_last)
+    expected = activations(features, scaled)
     if name == "vgg16_experimental":
         expected = {layer: output for layer, output in expected.items() if layer.startswith("relu")}
     found = backbone(image)
@@ -116,8 +118,9 @@ def test_every_layer_of_a_network_without_plain_blocks_equals_torchvisions_own_f
         )
     image = torch.rand(1, 3, 99, 107, generator=torch.Generator().manual_seed(1), requires_grad=True)
     backbone = Backbone(name, SPECS[name].layers)
+    network.to(memory_format=torch.channels_last)  # whose kernels round otherwise
     with torch.no_grad():
-        network((image - backbone.mean) / backbone.std)
+        network(((image - backbone.mean) / backbone.std).contiguous(memory_format=torch.channels_last))
     found = backbone(image)
     assert list(found) == list(SPECS[name].layers)
     for layer, output in found.items():

@@ -157,7 +157,7 @@ def truncated_jpeg() -> None:
 
 BAD_INPUTS = {
     "missing file": (lambda: None, ["--content", "nope.jpg"], r"content image nope\.jpg is neither here nor in data/"),
-    "directory": (lambda: Path("bad.png").mkdir(), ["--content", "bad.png"], r"bad\.png: .*directory"),
+    "directory": (lambda: Path("bad.png").mkdir(), ["--content", "bad.png"], r"content folder bad\.png has no image in it"),
     "zero bytes": (Path("bad.png").touch, ["--content", "bad.png"], r"bad\.png: is empty \(0 bytes\)"),
     "truncated JPEG": (truncated_jpeg, ["--content", "bad.jpg"], r"bad\.jpg: .*truncated"),
     "text named .png": (
@@ -205,9 +205,9 @@ BAD_INPUTS = {
     ),
     "nothing to do": (lambda: None, ["--steps", "0"], r"steps must be at least the number of stages \(\d\), got 0"),
     "bad stage": (lambda: None, ["--stages", "[{size: 32, steps: -1}]"], r"a stage's steps must be at least 1, got -1"),
-    "several processes": (lambda: None, ["--trainer.devices", "2"], r"trainer\.devices must be 1, got 2"),
+    "several processes": (lambda: None, ["--trainer.devices", "2"], r"trainer\.strategy must be pair_parallel or .* 2 processes"),
     "no such accelerator": (lambda: None, ["--trainer.accelerator", "mps"], r"MPS.*not available"),
-    "no run to resume": (lambda: None, ["--resume", "nowhere"], r"nowhere: no checkpoint to resume from"),
+    "no run to resume": (lambda: None, ["--resume", "nowhere"], r"nowhere: is not the folder of a run, for it has no config\.yaml"),
     "resume of nothing": (lambda: None, ["--resume"], r"--resume needs the folder of a run"),
 }
 

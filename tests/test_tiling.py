@@ -42,15 +42,20 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def random_state(name: str) -> dict[str, Tensor]:
-    """Weights under which activations neither fade nor grow in plain networks."""
+    """Weights under which activations do not fade, without the classifier, which would take most of the time."""
     generator = torch.Generator().manual_seed(3)
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in BUILDERS[name]().state_dict().items()}
     state: dict[str, Tensor] = {}
-    for key, tensor in BUILDERS[name]().state_dict().items():
-        noise = torch.randn(tensor.shape, generator=generator)
-        if tensor.dim() == 4:
-            state[key] = noise * (2 / tensor[0].numel()) ** 0.5
-        else:
-            state[key] = tensor if "bn" in key or "num_batches" in key or tensor.dim() == 0 else 0.1 * noise
+    for key, shape in shapes.items():
+        if len(shape) == 4:
+            state[key] = torch.randn(shape, generator=generator) * (2 / shape[1:].numel()) ** 0.5
+        elif key.endswith("bias"):
+            state[key] = 0.1 * torch.randn(shape, generator=generator)
+        elif not key.startswith(("classifier", "fc", "AuxLogits")):
+            # Small where a residual block ends, or every block would double the variance.
+            value = 0.0 if key.endswith("running_mean") else 0.3 if key.endswith("bn3.weight") else 1.0
+            state[key] = torch.full(shape, value) if shape else torch.tensor(0)
     return state
 
 
@@ -140,7 +145,7 @@ def test_equals_the_whole_at_the_networks_full_width(name: str, vgg19_file: Path
     assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, 128), 1, SIZE, 2e-6)
     if name == "vgg16":
         backbone = backbone.double()
-        assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, 128), 1, SIZE, 1e-12)
+        assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, 64), 1, (97, 83), 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ def test_equals_the_whole_where_layers_are_joined_and_not_padded(
     assert_equal_evaluations(Whole(backbone, goal), tiled, 1, size, 1e-12)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (65, 79), (31, 200), (16, 16)])
+@pytest.mark.parametrize("size", [(64, 64), (65, 79), (31, 200), (18, 19)])
 def test_any_size_fits(size: tuple[int, int], tmp_path: Path) -> None:
     goal = objective()
     backbone = small("vgg16", goal.layers, tmp_path)
@@ -269,15 +274,15 @@ def test_the_halo_is_enough_for_every_layer_and_one_alignment_less_is_not(name: 
                     stride = seen[layer][axis - 2].stride
                     core = found[layer].transpose(axis, -1)[..., span.in_crop(stride)]
                     expected = whole[layer].transpose(axis, -1)[..., span.in_map(stride)]
-                    exact = error(core, expected) < 1e-13
+                    exact = core.shape == expected.shape and error(core, expected) < 1e-13
                     assert exact == (cut == plan), (layer, cut)
 
 
 def by_plan(seen: Mapping[str, tuple[View, View]], least: int) -> dict[Plan, list[str]]:
-    """The layers, each under the plan that it alone would need."""
+    """The layers, each under the plan that it alone needs."""
     found: dict[Plan, list[str]] = {}
     for layer, of_layer in seen.items():
-        found.setdefault(Plan.of(1, [of_layer], least), []).append(layer)
+        found.setdefault(Plan.of(64, [of_layer], least), []).append(layer)
     return found
 
 
@@ -285,7 +290,9 @@ def test_what_a_layer_sees_before_and_after_its_cell() -> None:
     def seen(name: str, layer: str) -> tuple[int, int, int]:
         with torch.device("meta"):
             network = SPECS[name].build().eval()
-        (view, _) = views(create_feature_extractor(network, {SPECS[name].layers[layer]: layer}))[layer]
+        (view, _) = views(
+            create_feature_extractor(network, {SPECS[name].layers[layer]: layer}, suppress_diff_warning=True)
+        )[layer]
         return view.stride, view.before, view.after
 
     # VGG's as measured with float64 features; the others by hand.
@@ -295,7 +302,7 @@ def test_what_a_layer_sees_before_and_after_its_cell() -> None:
     assert seen("resnet50", "relu") == (2, 3, 2)
     assert seen("resnet50", "maxpool") == (4, 5, 2)
     assert seen("inception_v3", "Conv2d_1a_3x3") == (2, 0, 1)
-    assert seen("inception_v3", "maxpool1") == (4, 2, 5)
+    assert seen("inception_v3", "maxpool1") == (4, 2, 9)
 
 
 @pytest.mark.parametrize("size", [16, 31, 64, 243, 317, 1024])
@@ -320,7 +327,7 @@ def test_overhead_counts_the_pixels_of_all_crops() -> None:
     plan = Plan(tile=256, alignment=16, before=64, after=64, least=16)
     assert plan.overhead(256, 256) == 1
     assert plan.overhead(512, 256) == 2 * 320 / 512
-    assert plan.overhead(512, 768) == (2 * 320 / 512) * ((320 + 384 + 320) / 768)
+    assert plan.overhead(512, 768) == pytest.approx((2 * 320 / 512) * ((320 + 384 + 320) / 768))
 
 
 # ---- precision ----
@@ -349,16 +356,20 @@ def test_autocast_is_entered_again_for_the_second_pass(tmp_path: Path) -> None:
         found.append(of_image)
     assert len(dtypes) == 4 * len(goal.layers)  # those of the four tiles' second pass
     assert set(dtypes) == {torch.bfloat16}
-    print(error(found[1], found[0]), error(found[0], exact))
-    assert error(found[1], found[0]) < error(found[0], exact)
+    # Measured: 0.006, and 0.21 between the whole in bfloat16 and in float32.
+    assert error(found[1], found[0]) < 0.1 * error(found[0], exact)
 
 
 # ---- processes ----
 
 
+# One of two processes has nothing to do where all is one tile.
+SHARED: dict[int, torch.dtype | None] = {32: None, 128: torch.bfloat16}
+
+
 def evaluated(share: Share, folder: Path, tile: int) -> dict[str, Tensor]:
     goal = objective("relu3_1", ("relu1_1", "relu3_1"))
-    tiled = Tiled(small("vgg16", goal.layers, folder), goal, tile, share)
+    tiled = Tiled(small("vgg16", goal.layers, folder), goal, tile, share, SHARED[tile])
     targets = targets_of(tiled, images(2, 61, 83, 2))
     scores, found = gradient(tiled, images(2, 61, 83, 1), targets)
     return {**{f"target {name}": target for name, target in targets.items()}, **scores, "gradient": found}
@@ -370,19 +381,18 @@ def evaluate_on_a_rank(rank: int, folder: Path) -> None:
     own.mkdir()
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     share = Share.of_processes()
-    # One of two processes has nothing to do when all is one tile.
-    torch.save({tile: evaluated(share, own, tile) for tile in (32, 128)}, own / "found.pt")
+    torch.save({tile: evaluated(share, own, tile) for tile in SHARED}, own / "found.pt")
     distributed.destroy_process_group()
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
-    expected = {tile: evaluated(ALONE, tmp_path, tile) for tile in (32, 128)}
+    expected = {tile: evaluated(ALONE, tmp_path, tile) for tile in SHARED}
     start_processes(evaluate_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     found = [torch.load(tmp_path / rank / "found.pt") for rank in ("0", "1")]
     for tile, of_one in expected.items():
         for name, value in of_one.items():
             assert torch.equal(found[0][tile][name], found[1][tile][name]), name
-            assert error(found[0][tile][name], value) < 1e-12 if value.any() else not found[0][tile][name].any()
+            torch.testing.assert_close(found[0][tile][name], value, rtol=1e-12, atol=1e-12 * value.abs().max().item())
 
 
 # ---- what cannot be tiled ----
@@ -424,7 +434,7 @@ class Stack(nn.Module):
 )
 def test_a_network_that_sees_all_of_the_image_is_refused(module: nn.Module, name: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 3), module, nn.ReLU()).eval()
-    with pytest.raises(InputError, match=rf"{name}.*\) may see more than a window of its input; allowed before"):
+    with pytest.raises(InputError, match=rf"{name}.* may see more than a window of its input; allowed before"):
         views(create_feature_extractor(network, {"2": "deep"}, suppress_diff_warning=True))
     shallow = views(create_feature_extractor(network, {"0": "shallow"}, suppress_diff_warning=True))
     assert shallow == {"shallow": (View(1, 0, 2), View(1, 0, 2))}

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins.precision.amp import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -29,6 +30,8 @@ from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
 Tile = int | Literal["off", "auto"]
 
 _STYLES_KEPT = 64  # about 1.4 MB each for VGG's five layers
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+_LOOK_EVERY = 50
 _MAPS_SHARE = 1 / 8  # of the free memory, above which content targets are kept in half the bytes
 
 
@@ -86,6 +89,7 @@ class ImageOptimization(L.LightningModule):
         self._targets_position: tuple[int, int] | None = None
         self.tile = tile
         self._evaluator: Evaluator = Whole(backbone, objective)
+        self._step: Step | None = None
         self._factors: dict[str, Tensor] = {}
         self._together = 1
         self._footprint: Footprint | None = None
@@ -100,11 +104,18 @@ class ImageOptimization(L.LightningModule):
         """Makes the optimiser of the current image.
 
         Raises:
-            InputError: If a batch would share the curvature of one L-BFGS.
+            InputError: If a batch would share the curvature of one L-BFGS, or its gradients would be scaled.
         """
         optimizer = self.make_optimizer([self.image])
         if isinstance(optimizer, torch.optim.LBFGS) and len(self.image) > 1:
             msg = "torch.optim.LBFGS couples the images of a batch: use nst_lightning.optim.LBFGS or batch_size 1"
+            raise InputError(msg)
+        scales = isinstance(plugin := self.trainer.precision_plugin, MixedPrecision) and plugin.scaler is not None
+        if scales and isinstance(optimizer, (torch.optim.LBFGS, optim.LBFGS)):
+            msg = (
+                "precision 16-mixed scales the gradients, which an L-BFGS cannot work with: "
+                "use bf16-mixed, or --optimizer adam"
+            )
             raise InputError(msg)
         return optimizer
 
@@ -127,6 +138,7 @@ class ImageOptimization(L.LightningModule):
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Moves on to the next batch or stage where the step belongs to one."""
+        self._step = batch
         if batch.position != self._position:
             self._begin(batch)
         if batch.position != self._targets_position:  # also after a resume in the middle of a stage
@@ -195,7 +207,8 @@ class ImageOptimization(L.LightningModule):
         """Takes a step, and keeps the losses of the images that the optimiser took back with the images.
 
         Raises:
-            InputError: If a stage begins with a loss that is not finite, which no optimiser could lower.
+            InputError: If a stage begins with a loss that is not finite, which no optimiser could lower, or the images
+                are not finite any more.
         """
         before = self.losses
         try:
@@ -207,6 +220,7 @@ class ImageOptimization(L.LightningModule):
             self.losses = before
             self.optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             return
+        self._check_image()
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not before:
             self._check_finite()
@@ -239,6 +253,17 @@ class ImageOptimization(L.LightningModule):
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
         position = checkpoint["position"]
         self._position = None if position is None else tuple(position)
+
+    def _check_image(self) -> None:
+        """Looks at the pixels once in a while, for a GPU has to wait for it, and before they are written."""
+        step = self._step
+        assert step is not None
+        if (step.is_last or step.index % _LOOK_EVERY == 0) and not bool(self.image.isfinite().all()):
+            msg = (
+                f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}: "
+                f"take a smaller learning rate, or another precision than {self.trainer.precision}"
+            )
+            raise InputError(msg)
 
     def _check_finite(self) -> None:
         wrong = [name for name, value in self.losses.items() if not bool(value.isfinite().all())]
@@ -412,8 +437,9 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuses settings under which a step would not be one evaluation of one image.
 
     Raises:
-        InputError: If the trainer accumulates gradients, has another number of epochs than 1, or processes that would
-            get in each other's way, see `strategies.check_world`.
+        InputError: If the trainer accumulates gradients, has another number of epochs than 1, a precision in which
+            the image or the losses would be less than float32, or processes that would get in each other's way,
+            see `strategies.check_world`.
     """
     for name, value in (
         ("accumulate_grad_batches", trainer.accumulate_grad_batches),
@@ -422,6 +448,9 @@ def check_trainer(trainer: L.Trainer) -> None:
         if value != 1:
             msg = f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)"
             raise InputError(msg)
+    if trainer.precision not in _PRECISIONS:
+        msg = f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {trainer.precision}"
+        raise InputError(msg)
     check_world(trainer)
 
 

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.tiling [--tile 256] [--map-dtype bfloat16] [--large] [--large-whole]
 
-The network (VGG16 with its bundled weights, default layers) and the targets are there before the peak is reset, and
-so are not in it: it is what the scores, the gradient and all between them add. Each measurement is taken in a process
-of its own. `--large` adds 4096x3072 px beside 1024x768 px, `--large-whole` also without tiles.
+The objective is a style transfer's: VGG16 with its bundled weights, default layers. Each measurement is taken in a
+process of its own, from the state with the network but without images; the targets are made by tiles in either case.
+Beside the peak stands what of it is as large as the image. `--large` adds 4096x3072 px to 1024x768 px,
+`--large-whole` also without tiles.
 """
 
 from __future__ import annotations

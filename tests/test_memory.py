@@ -1,0 +1,306 @@
+"""Memory that is there, memory that tensors take, and the errors of memory that ran out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nst_lightning import memory
+from nst_lightning.backbones import Backbone
+from nst_lightning.errors import InputError
+from nst_lightning.losses import Gram, Objective, Term
+
+CPU = torch.device("cpu")
+MIB = 2**20
+MEMINFO = "MemTotal:       16384 kB\nMemFree:         1024 kB\nMemAvailable:    8192 kB\nHugePages_Total:       0\n"
+
+
+def system(root: Path, files: Mapping[str, str]) -> Path:
+    for name, text in {"proc/meminfo": MEMINFO, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def v2(folder: str, limit: str, usage: int, stat: str = "anon 5\ninactive_file 0\n") -> dict[str, str]:
+    group = f"sys/fs/cgroup{folder}"
+    return {
+        f"{group}/memory.max": f"{limit}\n",
+        f"{group}/memory.current": f"{usage}\n",
+        f"{group}/memory.stat": stat,
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8 * MIB),
+        ({"proc/self/cgroup": "0::/job\n"}, 8 * MIB),
+        ({"proc/self/cgroup": "0::/job\n", **v2("/job", "max", 7 * MIB)}, 8 * MIB),
+        ({"proc/self/cgroup": "0::/job\n", **v2("/job", str(4 * MIB), MIB)}, 3 * MIB),
+        ({"proc/self/cgroup": "0::/job\n", **v2("/job", str(4 * MIB), MIB, f"inactive_file {MIB}")}, 4 * MIB),
+        ({"proc/self/cgroup": "0::/job\n", **v2("/job", str(MIB), 2 * MIB)}, 0),
+        ({"proc/self/cgroup": "0::/job\n", **v2("/job", str(64 * MIB), MIB)}, 8 * MIB),
+    ],
+    ids=["no cgroups", "no files", "no limit", "a limit", "page cache", "over the limit", "less is free"],
+)
+def test_what_is_free_is_held_below_the_limit_of_the_cgroup(
+    files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    assert memory.available(CPU, system(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize("name", ["/outer/inner", "/outer", "/", "/docker/a-name-of-the-host"])
+def test_the_tightest_limit_around_the_process_holds(name: str, tmp_path: Path) -> None:
+    root = system(tmp_path, {"proc/self/cgroup": f"0::{name}\n", **v2("", str(5 * MIB), MIB)})
+    system(root, {**v2("/outer", str(3 * MIB), MIB), **v2("/outer/inner", "max", MIB)})
+    assert memory.available(CPU, root) == (2 if name.startswith("/outer") else 4) * MIB
+
+
+@pytest.mark.parametrize("controllers", ["memory", "cpu,memory"])
+def test_the_first_version_of_cgroups_limits_too(controllers: str, tmp_path: Path) -> None:
+    group = "sys/fs/cgroup/memory"
+    files = {
+        "proc/self/cgroup": f"9:name=systemd:/\n4:{controllers}:/a:b\n1:cpuset:/\n0::/\n",
+        f"{group}/memory.limit_in_bytes": "9223372036854771712\n",
+        f"{group}/memory.usage_in_bytes": f"{6 * MIB}\n",
+        f"{group}/memory.stat": "total_inactive_file 0\n",
+        f"{group}/a:b/memory.limit_in_bytes": f"{6 * MIB}\n",
+        f"{group}/a:b/memory.usage_in_bytes": f"{3 * MIB}\n",
+        f"{group}/a:b/memory.stat": f"inactive_file 7\ntotal_inactive_file {MIB}\n",
+    }
+    assert memory.available(CPU, system(tmp_path, files)) == 4 * MIB
+
+
+def test_without_proc_all_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
+    assert memory.available(CPU, tmp_path) == 4_096_000
+
+
+def test_a_device_that_cannot_be_asked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"^how much memory is free on meta cannot be told here$"):
+        memory.available(torch.device("meta"))
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    with pytest.raises(InputError, match="on cpu cannot be told"):
+        memory.available(CPU, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux's numbers")
+def test_this_machine_has_memory_but_not_more_than_it_has() -> None:
+    assert 0 < memory.available(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_what_the_allocator_holds_in_reserve_is_free_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
+    assert memory.available(torch.device("cuda")) == 120
+
+
+def test_mps_has_what_metal_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 100)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 30)
+    assert memory.available(torch.device("mps")) == 70
+
+
+def test_the_peak_is_the_most_that_lived_at_once() -> None:
+    with memory.PeakMemory() as peak:
+        first = torch.empty(100)
+        del first
+        second = torch.empty(50)
+        third = torch.empty(25, dtype=torch.float64)
+        assert peak.peak == 400
+        fourth = torch.empty(1, dtype=torch.uint8)
+    assert peak.peak == 401
+    del second, third, fourth
+
+
+def test_views_and_in_place_work_take_nothing() -> None:
+    with memory.PeakMemory() as peak:
+        made = torch.zeros(10, 10)
+        views = [made.t(), made[2:5], made.flatten(), made.detach()]
+        made.add_(1).relu_()
+        torch.neg(made, out=made)
+        assert peak.peak == 400
+        del made
+        torch.zeros(1)  # the views keep their storage
+    assert peak.peak == 404
+    assert len(views) == 4
+
+
+def test_what_was_there_before_does_not_count() -> None:
+    outside = torch.zeros(100)
+    with memory.PeakMemory() as peak:
+        outside.mul_(2)
+        torch.neg(outside, out=outside)
+        kept = outside.view(10, 10)
+        kept.add_(1)
+        assert peak.peak == 0
+        kept = kept + 1
+    assert peak.peak == 400
+
+
+def test_a_storage_that_grew_counts_as_it_is() -> None:
+    with memory.PeakMemory() as peak:
+        grown = torch.empty(10)
+        grown.resize_(1000)
+    assert peak.peak == 4000
+
+
+def test_what_leaves_the_context_alive_is_in_the_peak_of_the_next_one_no_more() -> None:
+    with memory.PeakMemory():
+        kept = torch.empty(100)
+    with memory.PeakMemory() as second:
+        kept.add_(1)
+    assert second.peak == 0
+
+
+def test_several_results_count_each() -> None:
+    values = torch.rand(10)
+    assert memory.peak_bytes(lambda: values.sort(), CPU) == 10 * 4 + 10 * 8
+
+
+def test_backward_counts() -> None:
+    left, right = torch.rand(8, 16, requires_grad=True), torch.rand(16, 4)
+    product = 8 * 4 * 4
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            assert left.grad is None
+        torch.autograd.backward(left @ right, torch.ones(8, 4))
+
+    assert memory.peak_bytes(evaluate, CPU) == product + product + 8 * 16 * 4  # product, ones, gradient
+    assert left.grad is not None
+
+
+def test_the_peak_of_the_host_needs_no_other_thread_for_backward() -> None:
+    def evaluate() -> None:
+        assert not torch._C._is_multithreading_enabled()
+
+    assert memory.peak_bytes(evaluate, CPU) == 0
+    assert torch._C._is_multithreading_enabled()
+
+
+def step(side: int) -> int:
+    image = torch.rand(1, 3, side, side, requires_grad=True)
+    objective = Objective([Term("style", layer, Gram(), 1.0) for layer in ("relu1_1", "relu2_1")])
+    backbone = Backbone("vgg16", objective.layers)
+    targets = {term.name: torch.zeros(1, 1, 1) for term in objective.terms}
+
+    def evaluate() -> Tensor:
+        total = objective.total(objective.scores(objective.statistics(backbone(image), targets), targets))
+        torch.autograd.backward(total.sum())
+        return total
+
+    return memory.peak_bytes(evaluate, CPU)
+
+
+def test_a_step_grows_in_a_straight_line() -> None:
+    line = memory.fit_line(lambda pixels: step(int(pixels**0.5)), 32**2, 64**2)
+    assert line.at(96**2) == pytest.approx(step(96), rel=1e-3)
+    assert line.per_pixel >= 3 * 4 + 2 * 64 * 4  # the image's gradient, and a feature map with its gradient
+
+
+def test_a_line_goes_through_both_measurements() -> None:
+    line = memory.fit_line({10: 1070, 30: 1210}.__getitem__, 10, 30)
+    assert (line.constant, line.per_pixel) == (1000, 7)
+    assert line.at(100) == 1700
+    assert memory.Line(-100, 1).at(50) == 0
+    assert [line.pixels_within(budget) for budget in (0, 1006, 1007, 1013, 1014)] == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("budget", [0, 999, 12345, 10**9, 3 * 10**12 + 1])
+@pytest.mark.parametrize("line", [memory.Line(-50.5, 0.3), memory.Line(1e6 / 3, 1999.7)])
+def test_the_pixels_within_a_budget_are_within_it(line: memory.Line, budget: int) -> None:
+    pixels = line.pixels_within(budget)
+    assert pixels == 0 or line.at(pixels) <= budget
+    assert line.at(pixels + 4) > budget  # rounding to whole bytes is worth two pixels at most here
+
+
+def test_sizes_that_make_no_line_are_refused() -> None:
+    with pytest.raises(InputError, match="got 30 and 30 pixels"):
+        memory.fit_line(lambda pixels: pixels, 30, 30)
+    with pytest.raises(InputError, match=r"^bytes per pixel must be 0 or above, got -1\.0$"):
+        memory.fit_line(lambda pixels: 100 - pixels, 10, 30)
+
+
+def test_what_does_not_grow_fits_always_or_never() -> None:
+    line = memory.fit_line(lambda pixels: 5, 10, 30)
+    assert line.at(10**9) == 5
+    assert [line.pixels_within(budget) for budget in (4, 5)] == [0, sys.maxsize]
+
+
+def test_a_real_allocation_that_is_too_large_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert memory.is_out_of_memory(caught.value)
+    with pytest.raises(MemoryError) as of_python:
+        bytearray(2**62)
+    assert memory.is_out_of_memory(of_python.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.90 GB, other allocations: 1.30 GB)"),
+        RuntimeError("Invalid buffer size: 19.45 GB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_the_messages_of_every_allocator_are_known(error: RuntimeError) -> None:
+    assert memory.is_out_of_memory(error)
+
+
+def test_what_led_to_an_error_is_looked_at() -> None:
+    try:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise ValueError("explicitly") from error
+    except ValueError as error:
+        assert memory.is_out_of_memory(error)
+    try:
+        try:
+            raise MemoryError
+        finally:
+            raise ValueError("on the way")
+    except ValueError as error:
+        assert memory.is_out_of_memory(error)
+
+
+def test_other_errors_are_not_out_of_memory() -> None:
+    assert not memory.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert not memory.is_out_of_memory(ValueError("DefaultCPUAllocator: can't allocate memory"))
+    first, second = ValueError("a"), ValueError("b")
+    first.__context__, second.__context__ = second, first
+    assert not memory.is_out_of_memory(first)
+    try:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("handled") from None
+    except ValueError as error:
+        assert not memory.is_out_of_memory(error)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_the_peak_on_cuda_is_the_allocators() -> None:
+    device = torch.device("cuda")
+    held = torch.empty(MIB, dtype=torch.uint8, device=device)
+
+    def evaluate() -> None:
+        torch.empty(4 * MIB, dtype=torch.uint8, device=device)
+
+    assert memory.peak_bytes(evaluate, device) == 4 * MIB
+    assert memory.available(device) > 4 * MIB
+    assert held.numel() == MIB
