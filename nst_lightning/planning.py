@@ -285,25 +285,21 @@ class _Probing(L.Callback):
         self.batches = data.batches
         probes: dict[Kind, Batch] = {}
         for batch in self.batches:
-            for of, _, _ in batch.stretches():
-                kind = Kind.of(batch, of)
-                probes.setdefault(kind, _probe(batch, of.size))
-                if kind not in self.needs:
+            for place, kind, _ in _parts(batch):
+                if kind not in probes:
+                    probes[kind] = _probe(batch, batch.stages[place - 1].size)
                     self.needs[kind] = self._needs_of(pl_module, trainer, kind)
-        in_order = sorted(probes, key=lambda kind: self.needs[kind].work(kind))
-        free = memory_for(self.asked)
-        fitting = [kind for kind in in_order if self.needs[kind].network + self.needs[kind].state <= free]
-        if in_order:
-            reduced = _reduced(probes[in_order[0]], in_order[0], pl_module.backbone.min_side)
-            if reduced is not None:
-                kind = Kind.of(reduced, reduced.stages[0])
-                self.needs[kind] = replace(self.needs[in_order[0]], network=0, state=0)
-                probes[kind] = reduced
-                fitting = [kind, *fitting]
-            elif not fitting:
-                fitting = in_order[:1]
-        self._probes = tuple(fitting)
-        data.batches = tuple(probes[kind] for kind in fitting)
+        order = sorted(probes, key=lambda kind: self.needs[kind].work(kind))
+        if order:
+            first = _reduced(probes[order[0]], order[0], pl_module.backbone.min_side) or probes[order[0]]
+            kind = Kind.of(first, first.stages[0])
+            # A reduced one is no part of the run; a step that needs more than there is might end this process.
+            self.needs.setdefault(kind, replace(self.needs[order[0]], network=0, state=0))
+            free = memory_for(self.asked)
+            fitting = [kind for kind in order if self.needs[kind].network + self.needs[kind].state <= free]
+            # The smallest comes first in any case, and once more where it counts: a device's first step starts it up.
+            self._probes = (kind, *fitting)
+            data.batches = (first, *(probes[kind] for kind in fitting))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step, batch_idx: int
@@ -516,10 +512,9 @@ def _dealt(estimate: Estimate, within: float) -> str:
     ranks = estimate.ranks_within(within)
     longest = estimate.longest
     if ranks is None and longest is not None:
-        return (
-            f"not with whole pairs on any number of devices: {', '.join(longest.names)} alone takes {span(estimate.of(longest))}; "
-            "fewer steps, a smaller size, or --strategy tile_parallel with --tile auto would help"
-        )
+        alone = f"{', '.join(longest.names)} alone takes {span(estimate.of(longest))}"
+        help = "fewer steps, a smaller size, or --strategy tile_parallel with --tile auto would help"
+        return f"not with whole pairs on any number of devices: {alone}; {help}"
     assert ranks is not None
     how = " with --strategy pair_parallel" if ranks > 1 else ""
     return f"{_many(ranks, 'device')}{how} ({span(estimate.on(ranks))})"

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
+from nst_lightning import data as data_module
 from nst_lightning.api import quiet
 from nst_lightning.backbones import SPECS
-from nst_lightning.data import PairDataModule, Step
+from nst_lightning.batches import Step
+from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
-from nst_lightning.modules import ImageOptimization, StyleTransfer
+from nst_lightning.losses import Source
+from nst_lightning.modules import ImageOptimization, StyleTransfer, optimization
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
+from nst_lightning.tiling import Whole
 
 STAGES = [Stage(20, 4), Stage(32, 5)]
 SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
@@ -272,3 +278,152 @@ def test_a_loss_that_is_not_finite_when_a_stage_begins_is_refused() -> None:
 def test_an_image_that_the_network_cannot_halve_is_refused() -> None:
     with pytest.raises(InputError, match=r"an image of 4x3 px is too small for these layers"):
         fit(StyleTransfer(content_layers="relu4_1", style_layers="relu1_1"), data(stages=[Stage(4, 1)]))
+
+
+def changed(pairs: PairDataModule, place: int, **own: Any) -> PairDataModule:
+    """The same data with settings of its own for one pair."""
+    each = list(pairs.pairs)
+    each[place] = replace(each[place], **own)
+    pairs.pairs = tuple(each)
+    return pairs
+
+
+def test_a_pairs_own_weights_count_in_a_batch_as_if_they_were_the_runs() -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=Adam)
+    own = changed(data(2, batch_size=2), 1, weights={"style": 700.0, "tv": 0.0})
+    together = fit(make(), own).images[0]
+    torch.testing.assert_close(together[:1], fit(make(), data()).images[0], rtol=0, atol=1e-5)
+    alone = changed(data(2), 1, weights={})
+    as_the_runs = fit(make(style_weight=700.0, tv_weight=1e-30), alone).images[1]
+    torch.testing.assert_close(together[1:], as_the_runs, rtol=0, atol=1e-5)
+    assert not torch.allclose(together[1:], fit(make(), data(2)).images[1], atol=1e-2)
+
+
+def test_a_pairs_own_start_and_seed_are_taken() -> None:
+    own = changed(changed(data(2), 0, init="style"), 1, init="uniform", seed=5)
+    mixed = fit(StyleTransfer(**SHALLOW), own).images
+    assert torch.equal(mixed[0], fit(StyleTransfer(**SHALLOW, init="style"), data(2)).images[0])
+    assert torch.equal(mixed[1], fit(StyleTransfer(**SHALLOW, init="uniform", seed=5), data(2)).images[1])
+
+
+def test_a_weight_for_what_the_run_leaves_out_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^pair image_image_2 has a tv_weight of its own, but the run leaves tv out$"):
+        fit(StyleTransfer(**SHALLOW, tv_weight=0.0), changed(data(2), 1, weights={"tv": 1.0}))
+
+
+def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, tuple[int, ...]]] = []
+    of = Whole.targets
+
+    def counted(self: Whole, source: Source, image: Tensor) -> dict[str, Tensor]:
+        asked.append((source, tuple(image.shape)))
+        return of(self, source, image)
+
+    monkeypatch.setattr(Whole, "targets", counted)
+    contents: Any = [picture(seed) for seed in range(3)]
+    fit(StyleTransfer(**SHALLOW), PairDataModule(contents, cast(Any, picture(9)), stages=STAGES, batch_size=2))
+    assert sorted(shape for source, shape in asked if source == "style") == [(1, 3, 15, 20), (1, 3, 24, 32)]
+    assert len([source for source, _ in asked if source == "content"]) == 6
+
+
+# ---- tiles and memory ----
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_tiles_give_the_picture_of_the_whole(precision: str) -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=Adam)
+    options = {"precision": precision}
+    whole = fit(make(), data(2, batch_size=2), options=options).images[0]
+    tiled = fit(make(tile=8), data(2, batch_size=2), options=options).images[0]
+    # Adam's first step is the sign of the gradient, which rounding may turn where it is all but 0.
+    apart = (tiled - whole).abs()
+    assert apart.mean() < (1e-4 if precision == "32-true" else 1e-2)
+    assert not torch.equal(whole, fit(make(), data(2, batch_size=2)).images[0]) or precision == "32-true"
+
+
+def test_the_largest_tile_that_fits_is_taken_and_none_where_all_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = StyleTransfer(**SHALLOW, tile="auto")
+    chosen: list[int | None] = []
+    monkeypatch.setattr(optimization, "memory_for", lambda trainer: 2**40)
+    fit(module, data(), (Watch(lambda module: chosen.append(module.tile_of(512 * 512, 1))),))
+    assert set(chosen) == {None}
+    chosen.clear()
+    room = module.footprint().of_step(512 * 512, 128 * 128)
+    monkeypatch.setattr(optimization, "memory_for", lambda trainer: room)
+    fit(module, data(), (Watch(lambda module: chosen.append(module.tile_of(512 * 512, 1))),))
+    (tile,) = set(chosen)
+    assert tile is not None
+    assert 100 < tile <= 128
+    assert module.bytes_of_step(512 * 512) <= room
+
+
+def test_out_of_memory_takes_fewer_images_at_a_time_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fit(StyleTransfer(**SHALLOW), data(3, batch_size=3)).images[0]
+    of, seen = Whole.scores, []
+
+    def scores(self: Whole, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(len(image))
+        if len(image) > 2:
+            msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise torch.OutOfMemoryError(msg)
+        return of(self, image, targets)
+
+    monkeypatch.setattr(Whole, "scores", scores)
+    with pytest.warns(UserWarning, match=r"^out of memory with 3 images of 20x15 px: 2 at a time from here"):
+        found = fit(StyleTransfer(**SHALLOW), data(3, batch_size=3)).images[0]
+    assert max(seen[1:5]) == 2
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+
+
+def test_out_of_memory_with_one_image_says_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scores(*_: Any) -> dict[str, Tensor]:
+        raise MemoryError
+
+    monkeypatch.setattr(Whole, "scores", scores)
+    with pytest.raises(InputError, match=r"^out of memory at 20x15 px: take a smaller size, or --model.tile auto$"):
+        fit(StyleTransfer(**SHALLOW), data())
+
+
+def test_the_number_that_fits_is_taken_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = StyleTransfer(**SHALLOW)
+    pairs = data(5, batch_size="auto")
+    monkeypatch.setattr(data_module, "memory_for", lambda trainer: int(2.5 * module.bytes_of_step(24 * 32)))
+    fit(module, pairs)
+    assert [len(batch.pairs) for batch in pairs.batches] == [2, 2, 1]
+
+
+# ---- precision ----
+
+
+def test_scaled_gradients_and_an_l_bfgs_are_refused() -> None:
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    with pytest.raises(InputError, match=r"^precision 16-mixed scales .* use bf16-mixed, or --optimizer adam$"):
+        fit(StyleTransfer(**SHALLOW), data(), options={"plugins": [plugin]})
+
+
+def test_adam_works_with_scaled_gradients() -> None:
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))
+    totals: list[float] = []
+    see = Watch(lambda module: totals.append(module.losses["total"].item()))
+    fit(StyleTransfer(**SHALLOW, optimizer=Adam), data(stages=[Stage(32, 20)]), (see,), options={"plugins": [plugin]})
+    assert totals[-1] < 0.5 * totals[0]  # some of the first steps only lower the scale
+
+
+def test_pixels_that_are_not_finite_end_the_run_before_they_are_written() -> None:
+    results = Results()
+    module = StyleTransfer(**SHALLOW, optimizer=partial(Adam, lr=float("inf")))
+    with pytest.raises(InputError, match=r"^image_image: pixels that are not finite after step 1: .* than 32-true$"):
+        fit(module, data(), (results,))
+    assert results.steps == []
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_an_image_of_less_than_float32_is_refused(precision: str) -> None:
+    with pytest.raises(InputError, match=rf"trainer.precision must be one of 32-true, .*, got {precision}"):
+        fit(StyleTransfer(**SHALLOW), data(), options={"precision": precision})
+
+
+def test_a_module_can_be_fitted_again() -> None:
+    module = StyleTransfer(**SHALLOW)
+    first, second = fit(module, data()).images[0], fit(module, data()).images[0]
+    assert torch.equal(first, second)

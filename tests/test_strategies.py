@@ -77,7 +77,7 @@ def test_one_process_needs_no_strategy() -> None:
 
 
 def test_several_processes_of_lightnings_own_strategy_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^trainer\.strategy must be .* for 2 processes, got DDPStrategy, which would"):
+    with pytest.raises(InputError, match=r"^trainer\.strategy must be .* for 2 processes, got DDPStrategy, which"):
         check_world(trainer(2, "ddp"))
 
 
@@ -153,7 +153,8 @@ def torchrun_environment(rank: int, port: int) -> dict[str, str]:
     """What torchrun sets, as far as Lightning reads it; its agent serves no store."""
     ranks = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
     worlds = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "2")
-    return {**ranks, **worlds, "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    return {**ranks, **worlds, **store, "GROUP_RANK": "0"}
 
 
 def slurm_environment(rank: int, port: int) -> dict[str, str]:
@@ -260,7 +261,7 @@ def test_a_process_that_fails_fails_the_launch_after_the_others_have_finished(
 
 
 def test_ranks_are_counted_over_all_nodes(launcher: Callable[..., strategies._Launcher]) -> None:
-    with pytest.raises(RankError, match=r"^rank 4 ended with exit code 1$"):
+    with pytest.raises(RankError, match=r"^rank 5 ended with exit code 1$"):
         launcher("", "raise SystemExit(1)", node=1).launch(lambda: None)
     with pytest.raises(RankError, match=r"^rank 3 ended with exit code 1$"):
         launcher("raise SystemExit(1)", node=1).launch(lambda: None)
@@ -288,8 +289,9 @@ def test_ctrl_c_lets_the_others_save_and_ends_those_that_do_not_stop(
     saved, never = tmp_path / "saved", tmp_path / "never"
     touch = "pathlib.Path({!r}).touch()"
     saves = (
-        f"import pathlib; {touch.format(str(ready[0]))}\n"
-        f"try:\n    exec({when(never, '')!r})\nexcept KeyboardInterrupt:\n    {touch.format(str(saved))}\n"
+        "import pathlib, time\n"
+        f"try:\n    {touch.format(str(ready[0]))}; time.sleep(30)\n"
+        f"except KeyboardInterrupt:\n    {touch.format(str(saved))}\n"
     )
     ignores = f"import pathlib, signal; signal.signal(2, signal.SIG_IGN); {touch.format(str(ready[1]))}\n"
     two = launcher(saves, ignores + when(never, ""))

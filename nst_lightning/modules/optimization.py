@@ -119,6 +119,11 @@ class ImageOptimization(L.LightningModule):
             raise InputError(msg)
         return optimizer
 
+    def setup(self, stage: str) -> None:
+        """Forgets an earlier run of the same module, but for its image."""
+        self._position = self._targets_position = None
+        self.losses = {}
+
     def on_fit_start(self) -> None:
         """Checks the trainer, see `check_trainer`, and the pairs' own settings.
 
@@ -146,7 +151,6 @@ class ImageOptimization(L.LightningModule):
             self._evaluator = self._evaluator_of(batch)
             self.targets = self._targets_of(batch)
             self._factors = self._factors_of(batch)
-            self._together = len(self.image)
             self._targets_position = batch.position
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
@@ -253,6 +257,7 @@ class ImageOptimization(L.LightningModule):
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
         position = checkpoint["position"]
         self._position = None if position is None else tuple(position)
+        self._together = len(self.image)
 
     def _check_image(self) -> None:
         """Looks at the pixels once in a while, for a GPU has to wait for it, and before they are written."""
@@ -358,6 +363,8 @@ class ImageOptimization(L.LightningModule):
         plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
 
     def _place(self, image: Tensor, position: tuple[int, int]) -> None:
+        if self._position is None or self._position[0] != position[0]:
+            self._together = len(image)  # what was too much at one stage is at the next
         self.image = nn.Parameter(image)
         self.losses = {}
         self._position = position
@@ -396,7 +403,7 @@ class ImageOptimization(L.LightningModule):
             return Whole(self.backbone, self.objective)
         large = count * self.footprint().maps.at(pixels) > _MAPS_SHARE * memory_for(self.trainer)
         if self.trainer.strategy.broadcast(large):
-            rank_zero_warn("for the memory, content targets are kept in bfloat16, which changes them by up to 0.4 %")
+            rank_zero_warn("for the memory, content targets are kept in bfloat16, which rounds them by up to 0.2 %")
             return self._tiled(tile, torch.bfloat16)
         return self._tiled(tile)
 
