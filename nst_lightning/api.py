@@ -134,9 +134,10 @@ def _run(module: ImageOptimization, data: PairDataModule, progress: bool, accele
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps back what Lightning says of its own workings; warnings of ours and errors go through."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the frozen backbone
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a resumed run's
@@ -147,7 +148,8 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _parameters(function: Callable[..., Any]) -> set[str]:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     except (InputError, MisconfigurationException, ArgumentError) as error:
         print(f"nst: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except UnpicklingError:
+    except (UnpicklingError, EOFError):  # the latter for an empty file
         print("nst: error: the checkpoint is damaged or not one of this program's; it is not loaded", file=sys.stderr)
         return 2
     return 0

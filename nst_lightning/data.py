@@ -177,10 +177,11 @@ class PairDataModule(L.LightningDataModule):
         return Batch(members, (height, width), stages, self.style_scale, self.upscale, self.gallery, saved)
 
     def _batches(self, units: Sequence[Batch]) -> Iterator[Batch]:
-        """Joins single pairs whose outputs are alike at every stage; keeps their order where none are joined."""
+        """Joins single pairs that are alike at every stage; keeps their order where none are joined."""
 
-        def shape(batch: Batch) -> list[tuple[int, int, int]]:
-            return [(*batch.output_size(stage), stage.steps) for stage in batch.stages]
+        def shape(batch: Batch) -> list[tuple[int, ...]]:
+            # Outputs of one size may be of stages that differ, which the style's size follows.
+            return [(*batch.output_size(stage), stage.size, stage.steps) for stage in batch.stages]
 
         yield from (unit for unit in units if unit.saved is not None)
         singles = [unit for unit in units if unit.saved is None]

@@ -1,8 +1,9 @@
-"""Pairs, their names and files, the batches they form, and the order of a run's steps."""
+"""The data module: which pairs a run has, their stages, and the batches that each process takes."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,272 +11,89 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from nst_lightning import images
-from nst_lightning.data import Batch, Images, Pair, PairDataModule, Timeline, find, pair_up
+from nst_lightning import images, memory
+from nst_lightning.batches import Saved
+from nst_lightning.data import PairDataModule, is_writer, memory_for
 from nst_lightning.errors import InputError
+from nst_lightning.pairs import Images, Pair
 from nst_lightning.schedule import Stage
-
-SAMPLES = Path("samples")
-
-
-def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> Tensor:
-    return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-# ---- looking up names ----
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content_jpeg: Path, content_png: Path) -> Path:
-    """A working directory with b.png in it, and a.jpg, b.png and b.tar.jpg among its samples."""
-    for name in ("b.png", "samples/a.jpg", "samples/b.png", "samples/b.tar.jpg"):
-        target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(content_jpeg if target.suffix == ".jpg" else content_png, target)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.usefixtures("workspace")
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [
-        ("a.jpg", [SAMPLES / "a.jpg"]),
-        ("a", [SAMPLES / "a.jpg"]),
-        ("b", [SAMPLES / "b.png"]),
-        ("b.tar", [SAMPLES / "b.tar.jpg"]),
-        ("b.png", [Path("b.png")]),
-        (Path("a"), [SAMPLES / "a.jpg"]),
-        (["b.png", "a", "a"], [Path("b.png"), SAMPLES / "a.jpg", SAMPLES / "a.jpg"]),
-        (("a", "samples/b.png"), [SAMPLES / "a.jpg", SAMPLES / "b.png"]),
-        # Reading these says what is wrong with them.
-        ("elsewhere/a.jpg", [Path("elsewhere/a.jpg")]),
-        ("samples", [SAMPLES]),
-        ("", [Path()]),
-    ],
-)
-def test_a_name_is_looked_up_here_and_then_among_the_samples(given: Images, found: list[Path]) -> None:
-    assert find("content", given, SAMPLES) == found
-
-
-def test_a_folder_of_the_same_name_does_not_hide_a_sample(workspace: Path) -> None:
-    for folder in ("a", "samples/a", "samples/a.d"):
-        (workspace / folder).mkdir()
-    assert find("content", "a", SAMPLES) == [SAMPLES / "a.jpg"]
-
-
-def test_an_absolute_path_is_taken_as_it_is(workspace: Path) -> None:
-    assert find("content", str(workspace / "b.png"), SAMPLES) == [workspace / "b.png"]
-
-
-def test_images_in_memory_are_taken_as_they_are() -> None:
-    tensor, picture = noise(20, 20), Image.new("RGB", (20, 20))
-    assert [id(source) for source in find("content", [tensor, picture], SAMPLES)] == [id(tensor), id(picture)]
-
-
-@pytest.mark.usefixtures("workspace")
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (None, "no style image was given; name a file with --style, e.g. one of samples"),
-        (["a", None], "no style image was given; name a file with --style, e.g. one of samples"),
-        ([], "style is an empty list; name an image, or several"),
-        *(
-            (name, f"style image {name} is neither here nor in samples; there are a.jpg, b.png, b.tar.jpg")
-            for name in ("nobody", "a.png", "*", "[a]", "**", "b.tar.j", "x" * 300)
-        ),
-    ],
-)
-def test_a_name_that_stands_for_no_file_is_refused_with_those_there_are(given: Images, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        find("style", given, SAMPLES)
-    assert str(caught.value) == message
-
-
-def test_a_missing_folder_of_samples_lists_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^content image a is neither here nor in .*nowhere$"):
-        find("content", "a", tmp_path / "nowhere")
-
-
-# ---- pairing ----
-
-
-@pytest.mark.parametrize(
-    ("contents", "styles", "names"),
-    [
-        (["a.jpg"], ["x.jpg"], ["a_x"]),
-        (["a.jpg", "b.jpg"], ["x.jpg", "y.jpg"], ["a_x", "b_y"]),
-        (["a.jpg", "b.jpg"], ["x.jpg"], ["a_x", "b_x"]),
-        (["a.jpg"], ["x.jpg", "y.jpg"], ["a_x", "a_y"]),
-        (["a.jpg", "sub/a.png", "b.jpg"], ["x.jpg"], ["a_x_1", "a_x_2", "b_x"]),
-        (["a", "b", "a", "a"], ["x", "x", "x", "x_1"], ["a_x_2", "b_x", "a_x_3", "a_x_1"]),
-        (["a.b.jpg"], [Path("some/where/x")], ["a.b_x"]),
-    ],
-)
-def test_pairs_are_formed_in_order_under_names_of_their_own(
-    contents: list[images.Source], styles: list[images.Source], names: list[str]
-) -> None:
-    pairs = pair_up(contents, styles)
-    assert [pair.name for pair in pairs] == names
-    assert len(set(names)) == len(names)
-    assert [pair.content for pair in pairs] == contents * (len(pairs) // len(contents))
-    assert [pair.styles for pair in pairs] == [(style,) for style in styles * (len(pairs) // len(styles))]
-
-
-def test_images_in_memory_are_called_image() -> None:
-    assert [pair.name for pair in pair_up([noise(16, 16), "a.png"], [noise(16, 16)])] == ["image_image", "a_image"]
-
-
-@pytest.mark.parametrize(("contents", "styles"), [(2, 3), (3, 2)])
-def test_several_of_both_have_to_be_equally_many(contents: int, styles: int) -> None:
-    message = f"^{contents} content images and {styles} style images: as many of both, or one of either$"
-    with pytest.raises(InputError, match=message):
-        pair_up(["a.jpg"] * contents, ["x.jpg"] * styles)
-
-
-# ---- batches ----
-
-
-def batch_of(
-    *contents: images.Source,
-    styles: tuple[images.Source, ...] = (noise(80, 64),),
-    style_scale: float = 1.0,
-    upscale: bool = False,
-) -> Batch:
-    height, width = images.read(contents[0]).rgb.shape[-2:]
-    return Batch([Pair(content, styles, "pair") for content in contents], (height, width), style_scale, upscale)
-
-
-@pytest.mark.parametrize(
-    ("size", "upscale", "expected"),
-    [
-        (48, False, (32, 48)),
-        (96, False, (64, 96)),
-        (192, False, (64, 96)),
-        (192, True, (128, 192)),
-        (48, True, (32, 48)),
-    ],
-)
-def test_contents_have_the_stages_size_and_are_not_enlarged_unless_asked_for(
-    content_png: Path, size: int, upscale: bool, expected: tuple[int, int]
-) -> None:
-    sources: tuple[images.Source, ...] = (content_png, noise(64, 96))
-    batch, stage = batch_of(*sources, upscale=upscale), Stage(size, 1)
-    contents = batch.contents(stage)
-    assert batch.output_size(stage) == expected
-    assert batch.pixels(stage) == 2 * expected[0] * expected[1]
-    assert contents.shape == (2, 3, *expected)
-    assert contents.dtype == torch.float32
-    for content, source in zip(contents, sources, strict=True):
-        assert torch.equal(content, images.resize(images.read(source).rgb, expected)[0].clamp(0, 1))
-
-
-@pytest.mark.parametrize(
-    ("size", "style_scale", "upscale", "expected"),
-    [
-        (40, 1.0, False, (40, 32)),
-        (40, 0.5, False, (20, 16)),
-        (40, 2.0, False, (80, 64)),
-        (40, 4.0, False, (80, 64)),
-        (40, 4.0, True, (160, 128)),
-        (96, 1.0, False, (80, 64)),
-        (96, 1.0, True, (96, 77)),
-        (40, 0.001, False, (1, 1)),
-    ],
-)
-def test_styles_have_the_stages_size_times_their_scale(
-    style_png: Path, size: int, style_scale: float, upscale: bool, expected: tuple[int, int]
-) -> None:
-    batch = batch_of(noise(64, 96), noise(64, 96), styles=(style_png,), style_scale=style_scale, upscale=upscale)
-    for (style,) in batch.styles(Stage(size, 1)):
-        assert torch.equal(style, images.resize(images.read(style_png).rgb, expected).clamp(0, 1))
-        assert style.shape == (1, 3, *expected)
-
-
-def test_every_style_of_a_pair_keeps_its_own_shape() -> None:
-    batch = batch_of(noise(64, 96), styles=(noise(80, 64), noise(40, 20)))
-    assert [[tuple(style.shape) for style in styles] for styles in batch.styles(Stage(40, 1))] == [
-        [(1, 3, 40, 32), (1, 3, 40, 20)]
-    ]
-
-
-def test_resizing_leaves_no_value_outside_the_range() -> None:
-    hard = (noise(64, 64, channels=4) > 0.5).float()
-    batch, stage = batch_of(hard, styles=(hard[:3],)), Stage(47, 1)
-    assert images.resize(hard[None], (47, 47)).max() > 1.01  # bicubic overshoots
-    alpha, style, content = batch.alphas(stage)[0], batch.styles(stage)[0][0], batch.contents(stage)
-    assert alpha is not None
-    for image in (alpha, style, content):
-        assert image.min() == 0
-        assert image.max() == 1
-
-
-def test_alphas_are_the_contents_opacity_at_the_stages_size(tmp_path: Path) -> None:
-    pixels = (noise(64, 96, channels=4) * 255).byte()
-    path = tmp_path / "transparent.png"
-    Image.fromarray(pixels.permute(1, 2, 0).numpy(), "RGBA").save(path)
-    alpha, opaque = batch_of(path, noise(64, 96)).alphas(Stage(48, 1))
-    assert opaque is None
-    assert alpha is not None
-    expected = images.resize(pixels[None, 3:].float() / 255, (32, 48)).clamp(0, 1)
-    torch.testing.assert_close(alpha, expected, rtol=0, atol=1e-6)
-
-
-# ---- the order of steps ----
 
 STAGES = (Stage(32, 2), Stage(64, 1), Stage(96, 3))
 
 
-def timeline(start: int = 0) -> Timeline:
-    sizes = [(64, 96), (48, 48)]
-    batches = [Batch([Pair("c", ("s",), "p")] * count, size, 1.0, False) for count, size in enumerate(sizes, start=1)]
-    return Timeline(batches, STAGES, start)
-
-
-def test_goes_batch_by_batch_and_stage_by_stage() -> None:
-    steps = list(timeline())
-    assert len(steps) == len(timeline()) == 12
-    assert timeline().steps_per_batch == 6
-    assert [step.position for step in steps] == [(b, s) for b in (0, 1) for s in (0, 0, 1, 2, 2, 2)]
-    assert [step.index for step in steps] == [0, 1, 2, 3, 4, 5] * 2
-    assert [step.is_last for step in steps] == [False, False, False, False, False, True] * 2
-    assert [step.stage.size for step in steps] == [32, 32, 64, 96, 96, 96] * 2
-    assert [len(step.batch.pairs) for step in steps] == [1] * 6 + [2] * 6
-    assert all(step.stages == STAGES for step in steps)
-
-
-@pytest.mark.parametrize("start", [0, 1, 6, 11, 12])
-def test_a_resume_goes_on_where_it_stopped_and_keeps_the_length(start: int) -> None:
-    def places(line: Timeline) -> list[tuple[tuple[int, int], int]]:
-        return [(step.position, step.index) for step in line]
-
-    resumed = timeline(start)
-    assert len(resumed) == 12
-    assert places(resumed) == places(timeline())[start:]
-    assert places(resumed) == places(resumed)  # it can be gone through again
-    assert resumed.state_dict() == {}
-    resumed.load_state_dict({})
-
-
-def test_cost_is_the_sum_of_the_steps_pixels() -> None:
-    line = timeline()
-    pixels = [step.batch.pixels(step.stage) for step in line]
-    assert pixels[:3] == [21 * 32, 21 * 32, 43 * 64]
-    for first in range(13):
-        for last in range(first, 13):
-            assert line.cost(first, last) == sum(pixels[first:last])
-
-
-# ---- the data module ----
+def noise(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def module_of(content: Images, style: Images, **options: Any) -> PairDataModule:
     """Its annotations are those of the command line, which has no images in memory."""
     sources: dict[str, Any] = {"content": content, "style": style}
     return PairDataModule(**sources, **options)
+
+
+def attach(data: PairDataModule, ranks: int = 1, rank: int = 0, **others: Any) -> None:
+    """Gives the data module a trainer that is this process of so many."""
+    shard = {"num_replicas": ranks, "rank": rank}
+    trainer: Any = SimpleNamespace(global_step=0, distributed_sampler_kwargs=shard, **others)
+    data.trainer = trainer
+
+
+def names(data: PairDataModule) -> list[tuple[str, ...]]:
+    return [batch.names for batch in data.batches]
+
+
+# ---- which pairs ----
+
+
+def test_names_are_looked_up_in_the_folders_of_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style_png: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("content-images", "a.jpg"), ("style-images", "x.png")):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        shutil.copyfile(style_png, tmp_path / "data" / folder / name)
+    (pair,) = PairDataModule("a", "x").pairs
+    assert (pair.content, pair.styles) == (Path("data/content-images/a.jpg"), (Path("data/style-images/x.png"),))
+    with pytest.raises(InputError, match=r"^content image x is neither here nor in data/content-images; .* a\.jpg$"):
+        PairDataModule("x", "x")
+    with pytest.raises(InputError, match=r"^no style image was given; name a file with --style"):
+        PairDataModule("a")
+
+
+def test_a_product_takes_every_content_with_every_style() -> None:
+    contents, styles = [noise(32, 32), noise(32, 32)], [noise(32, 32), noise(32, 32), noise(32, 32)]
+    data = module_of(contents, styles, pairing="product")
+    assert [(id(pair.content), id(pair.styles[0])) for pair in data.pairs] == [
+        (id(content), id(style)) for content in contents for style in styles
+    ]
+    with pytest.raises(InputError, match=r"^2 content images and 3 style images: as many"):
+        module_of(contents, styles)
+
+
+def test_pairs_are_read_from_a_list(pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    content, style = pictures / "content.png", pictures / "style.png"
+    path.write_text(
+        f"content,style,name,size,steps,tv_weight\n{content},{style},one,,,\n{content},{style},two,32,5,3\n"
+    )
+    data = PairDataModule(pairs=str(path), size=64, steps=7, stages=1)
+    assert [(pair.name, pair.content, pair.styles, pair.settings) for pair in data.pairs] == [
+        ("one", content, (style,), {}),
+        ("two", content, (style,), {"size": 32, "steps": 5, "tv_weight": 3.0}),
+    ]
+    data.setup("fit")
+    assert [(batch.names, batch.stages) for batch in data.batches] == [
+        (("one",), (Stage(64, 7),)),
+        (("two",), (Stage(32, 5),)),
+    ]
+    for given in ({"content": str(content)}, {"style": str(style)}):
+        with pytest.raises(InputError, match=r"pairs\.csv names the images already: leave out content and style$"):
+            PairDataModule(**given, pairs=str(path))
+
+
+# ---- stages ----
 
 
 def test_stages_come_from_size_and_steps_or_are_given() -> None:
@@ -287,17 +105,47 @@ def test_stages_come_from_size_and_steps_or_are_given() -> None:
     assert listed.settings == {"stages": "32 px x 2, 64 px x 1, 96 px x 3", "style_scale": 1.0}
 
 
-def test_names_are_looked_up_in_the_folders_of_samples(workspace: Path, style_png: Path) -> None:
-    for folder, name in (("content-images", "a.jpg"), ("style-images", "x.png")):
-        (workspace / "data" / folder).mkdir(parents=True)
-        shutil.copyfile(style_png, workspace / "data" / folder / name)
-    (pair,) = PairDataModule("a", "x").pairs
-    assert (pair.content, pair.styles) == (Path("data/content-images/a.jpg"), (Path("data/style-images/x.png"),))
-    with pytest.raises(InputError, match=r"^content image x is neither here nor in data/content-images; .* a\.jpg$"):
-        PairDataModule("x", "x")
-    with pytest.raises(InputError, match=r"^no style image was given; name a file with --style"):
-        PairDataModule("a")
+@pytest.mark.parametrize(
+    ("size", "steps", "expected"),
+    [
+        (None, None, STAGES),
+        (96, 6, STAGES),
+        (48, None, (Stage(16, 2), Stage(32, 1), Stage(48, 3))),
+        (50, None, (Stage(17, 2), Stage(33, 1), Stage(50, 3))),
+        (192, 12, (Stage(64, 4), Stage(128, 2), Stage(192, 6))),
+        (1, None, (Stage(1, 2), Stage(1, 1), Stage(1, 3))),
+        (None, 3, (Stage(32, 1), Stage(64, 1), Stage(96, 1))),
+        (None, 60, (Stage(32, 20), Stage(64, 10), Stage(96, 30))),
+    ],
+)
+def test_a_pairs_own_size_and_steps_scale_the_stages(
+    size: int | None, steps: int | None, expected: tuple[Stage, ...]
+) -> None:
+    data = module_of(noise(32, 32), noise(32, 32), stages=list(STAGES))
+    assert data.stages_of(Pair("c", ("s",), "p", size=size, steps=steps)) == expected
 
+
+@pytest.mark.parametrize("shares", [(1, 1), (2, 1, 3), (1, 1, 1, 1, 96), (100, 1, 1), (1, 300, 2, 7)])
+def test_a_pairs_own_steps_are_dealt_out_exactly(shares: tuple[int, ...]) -> None:
+    data = module_of(noise(32, 32), noise(32, 32), stages=[Stage(32, steps) for steps in shares])
+    for wanted in range(len(shares), 120):
+        stages = data.stages_of(Pair("c", ("s",), "p", steps=wanted))
+        assert sum(stage.steps for stage in stages) == wanted
+        assert min(stage.steps for stage in stages) >= 1
+        if wanted >= len(shares) * sum(shares) / min(shares):  # enough that none is held up by that
+            for stage, share in zip(stages, shares, strict=True):
+                assert abs(stage.steps - wanted * share / sum(shares)) <= 1
+
+
+def test_a_pair_with_too_few_steps_is_refused_as_the_data_are_made(pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"content,style,name,steps\n{pictures / 'content.png'},{pictures / 'style.png'},short,2\n")
+    message = r"^pair short: steps must be at least the number of stages \(3\), got 2$"
+    with pytest.raises(InputError, match=message):
+        PairDataModule(pairs=str(path), stages=list(STAGES))
+
+
+# ---- batches ----
 
 SQUARE, TALL, WIDE = (32, 32), (48, 32), (32, 48)
 
@@ -316,9 +164,217 @@ def test_pairs_of_one_size_share_batches(batch_size: int, expected: list[list[in
     data = module_of([noise(*size) for size in sizes], noise(40, 40), batch_size=batch_size, style_scale=0.5)
     assert not data.batches
     data.setup("fit")
-    assert [[data.pairs.index(pair) for pair in batch.pairs] for batch in data.batches] == expected
-    for batch, (first, *_) in zip(data.batches, expected, strict=True):
+    numbers = [[data.pairs.index(pair) for pair in batch.pairs] for batch in data.batches]
+    assert sorted(numbers) == sorted(expected)
+    if batch_size == 1:
+        assert numbers == expected
+    for batch, (first, *_) in zip(data.batches, numbers, strict=True):
         assert (batch.source_size, batch.style_scale, batch.upscale) == (sizes[first], 0.5, False)
+        assert (batch.stages, batch.saved, batch.gallery) == (data.stages, None, data.gallery)
+
+
+def test_outputs_of_one_size_share_batches_whatever_the_sources() -> None:
+    # At 16 and 32 px, 64 x 96, 128 x 192 and 65 x 97 give the same; 68 x 96 does at 16 px only.
+    sizes = [(64, 96), (68, 96), (128, 192), (65, 97), (68, 96)]
+    data = module_of([noise(*size) for size in sizes], noise(40, 40), size=32, steps=4, batch_size=8)
+    data.setup("fit")
+    numbers = sorted([data.pairs.index(pair) for pair in batch.pairs] for batch in data.batches)
+    assert numbers == [[0, 2, 3], [1, 4]]
+    for batch in data.batches:
+        for stage in batch.stages:
+            contents = batch.contents(stage)
+            assert contents.shape == (len(batch.pairs), 3, *batch.output_size(stage))
+            for pair, content in zip(batch.pairs, contents, strict=True):
+                height, width = images.read(pair.content).rgb.shape[-2:]
+                assert images.fit(height, width, stage.size) == tuple(content.shape[-2:])
+
+
+def listing(folder: Path, lines: Sequence[str], pictures: Path) -> str:
+    """A list of pairs named a, b, ... of the same images, each with its own size and steps."""
+    rows = [
+        f"{pictures / 'content.png'},{pictures / 'style.png'},{name},{own}"
+        for name, own in zip("abcde", lines, strict=False)
+    ]
+    path = folder / "pairs.csv"
+    path.write_text("\n".join(["content,style,name,size,steps", *rows]))
+    return str(path)
+
+
+def test_pairs_of_their_own_sizes_and_steps_share_batches_with_their_like(pictures: Path, tmp_path: Path) -> None:
+    path = listing(tmp_path, ["32,", ",", "32,4", "64,8", ",4"], pictures)
+    data = PairDataModule(pairs=path, size=64, steps=8, batch_size=8)
+    data.setup("fit")
+    assert {batch.names: batch.stages for batch in data.batches} == {
+        ("a",): (Stage(16, 4), Stage(32, 4)),
+        ("b", "d"): (Stage(32, 4), Stage(64, 4)),
+        ("c",): (Stage(16, 2), Stage(32, 2)),
+        ("e",): (Stage(32, 2), Stage(64, 2)),
+    }
+
+
+def test_pairs_whose_styles_are_painted_at_other_sizes_share_no_batch(pictures: Path, tmp_path: Path) -> None:
+    # The content, 96 px wide, is not enlarged: the outputs are of one size. The style's long side follows the stage's.
+    path = listing(tmp_path, ["96,", "200,"], pictures)
+    data = PairDataModule(pairs=path, stages=1, steps=4, style_scale=0.5, batch_size=8)
+    data.setup("fit")
+    assert [batch.output_size(batch.stages[0]) for batch in data.batches] == [(64, 96), (64, 96)]
+    sides = {batch.names: batch.styles(batch.stages[0])[0][0].side for batch in data.batches}
+    assert sides == {("a",): 48, ("b",): 100}
+
+
+@pytest.mark.parametrize(
+    ("free", "together"),
+    # 0.8 of what is free, over 100 bytes for each of the largest stage's 32 x 32 pixels.
+    [(10**9, [6]), (515_000, [4, 2]), (500_000, [3, 3]), (100_000, [1] * 6), (0, [1] * 6)],
+)
+def test_auto_takes_as_many_as_the_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, free: int, together: list[int]
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    data = module_of([noise(32, 32) for _ in range(6)], noise(32, 32), batch_size="auto", size=32, steps=2)
+    module = SimpleNamespace(bytes_of_step=lambda pixels: 100 * pixels)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    attach(data, lightning_module=module, strategy=strategy, num_devices=1)
+    data.setup("fit")
+    assert [len(batch.pairs) for batch in data.batches] == together
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("cpu", 200), ("cuda", 800)])
+def test_processes_share_the_memory_of_a_cpu(monkeypatch: pytest.MonkeyPatch, kind: str, expected: int) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)), num_devices=4)
+    assert memory_for(trainer) == expected
+
+
+# ---- several processes ----
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 9])
+def test_every_pair_is_dealt_to_one_process(ranks: int, batch_size: int) -> None:
+    sizes = [SQUARE, WIDE, SQUARE, TALL, SQUARE, TALL, WIDE]
+    contents = [noise(*size) for size in sizes]
+    taken, dealt = [], set()
+    for rank in range(ranks):
+        data = module_of(contents, noise(32, 32), batch_size=batch_size)
+        attach(data, ranks, rank)
+        data.setup("fit")
+        taken += [name for batch in data.batches for name in batch.names]
+        assert sorted(name for batch in data.batches for name in batch.names) == sorted(data.dealt[rank])
+        assert all(len(batch.pairs) <= batch_size for batch in data.batches)
+        dealt.add(data.dealt)
+    assert sorted(taken) == sorted(pair.name for pair in data.pairs)
+    assert len(dealt) == 1  # every process finds the same
+    assert len(data.dealt) == ranks
+    costs = [sum(sizes[int(name.rpartition("_")[2]) - 1][0] for name in share) for share in data.dealt]
+    assert max(costs) - min(costs) <= 48
+
+
+def test_without_a_shard_a_process_takes_all() -> None:
+    data = module_of([noise(32, 32), noise(32, 32)], noise(32, 32))
+    trainer: Any = SimpleNamespace(global_step=0, distributed_sampler_kwargs=None)
+    data.trainer = trainer
+    data.setup("fit")
+    assert data.dealt == (("image_image_1", "image_image_2"),)
+    assert names(data) == [("image_image_1",), ("image_image_2",)]
+
+
+@pytest.mark.parametrize(
+    ("is_zero", "world", "shard", "expected"),
+    [
+        (True, 1, None, True),
+        (True, 2, {"num_replicas": 1, "rank": 0}, True),
+        (False, 2, {"num_replicas": 1, "rank": 0}, False),  # tiles: all have the same picture
+        (False, 2, {"num_replicas": 2, "rank": 1}, True),
+        (True, 2, {"num_replicas": 2, "rank": 0}, True),
+        (False, 2, None, False),
+    ],
+)
+def test_one_process_writes_each_result(is_zero: bool, world: int, shard: object, expected: bool) -> None:
+    trainer: Any = SimpleNamespace(is_global_zero=is_zero, world_size=world, distributed_sampler_kwargs=shard)
+    assert is_writer(trainer) is expected
+
+
+# ---- what an earlier run has done ----
+
+
+def four(**options: Any) -> PairDataModule:
+    """Four pairs, image_image_1 to image_image_4, of three stages."""
+    return module_of([noise(32, 32, seed) for seed in range(4)], noise(32, 32), stages=list(STAGES), **options)
+
+
+def numbered(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"image_image_{number}" for number in numbers)
+
+
+def saved_of(*numbers: int, stages: tuple[Stage, ...] = STAGES, taken: int = 4) -> Saved:
+    return Saved(Path(f"{numbers[0]}.ckpt"), numbered(*numbers), stages, 2, taken)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_what_is_finished_is_left_out(batch_size: int) -> None:
+    data = four(batch_size=batch_size)
+    data.finished = frozenset([*numbered(1, 3), "of another run"])
+    data.setup("fit")
+    assert data.dealt == (numbered(2, 4),)
+    assert names(data) == ([numbered(2), numbered(4)] if batch_size == 1 else [numbered(2, 4)])
+    data.finished = frozenset(numbered(1, 2, 3, 4))
+    data.setup("fit")
+    assert (data.dealt, data.batches, len(data.train_dataloader())) == (((),), (), 0)
+
+
+def test_saved_batches_go_on_first_and_as_they_were() -> None:
+    data, saved = four(batch_size=2), saved_of(4, 2)
+    data.saved = (saved,)
+    data.setup("fit")
+    assert [(batch.names, batch.saved, batch.taken) for batch in data.batches] == [
+        (numbered(4, 2), saved, 4),
+        (numbered(1, 3), None, 0),
+    ]
+    assert [(step.index, step.position) for step in data.train_dataloader()][:3] == [
+        (4, (0, 2)),
+        (5, (0, 2)),
+        (0, (1, 0)),
+    ]
+
+
+def test_saved_batches_are_dealt_as_one() -> None:
+    shares = []
+    for rank in (0, 1):
+        data = four()
+        data.saved = (saved_of(2, 3, 4, taken=1),)
+        attach(data, 2, rank)
+        data.setup("fit")
+        shares.append(names(data))
+    assert shares == [[numbered(2, 3, 4)], [numbered(1)]]
+
+
+def test_of_two_checkpoints_of_a_pair_the_first_counts() -> None:
+    data, newer = four(), saved_of(2)
+    data.saved = (newer, saved_of(2, 3), saved_of(9), saved_of(1, 9))
+    data.setup("fit")
+    assert [batch.saved for batch in data.batches] == [newer, None, None, None]
+    assert names(data) == [numbered(2), numbered(1), numbered(3), numbered(4)]
+
+
+def test_a_checkpoint_of_a_finished_pair_is_left_out() -> None:
+    data = four()
+    data.finished, data.saved = frozenset(numbered(2)), (saved_of(2),)
+    data.setup("fit")
+    assert [(batch.names, batch.saved) for batch in data.batches] == [(numbered(n), None) for n in (1, 3, 4)]
+
+
+def test_a_checkpoint_of_other_stages_is_left_out_with_a_warning() -> None:
+    data = four()
+    data.saved = (saved_of(2, 3, stages=(Stage(33, 2), *STAGES[1:])),)
+    with pytest.warns(
+        UserWarning, match=r"^2\.ckpt: is of other stages; image_image_2, image_image_3 will begin anew$"
+    ):
+        data.setup("fit")
+    assert [(batch.names, batch.saved) for batch in data.batches] == [(numbered(n), None) for n in (1, 2, 3, 4)]
+
+
+# ---- the loader ----
 
 
 def test_the_loader_goes_over_the_batches_from_the_trainers_step() -> None:
@@ -331,6 +387,22 @@ def test_the_loader_goes_over_the_batches_from_the_trainers_step() -> None:
     step = loader.step(0)
     assert step.batch.upscale
     assert data.transfer_batch_to_device(step, torch.device("meta"), 0) is step
+
+
+@pytest.mark.parametrize(
+    ("taken", "last", "unfinished"),
+    [(0, None, None), (1, (0, 0), (0, 0)), (4, (0, 3), None), (5, (1, 0), (1, 0)), (8, (1, 3), None), (9, None, None)],
+)
+def test_the_last_step_is_the_one_that_was_completed(
+    taken: int, last: tuple[int, int] | None, unfinished: tuple[int, int] | None
+) -> None:
+    data = module_of([noise(32, 32), noise(32, 32)], noise(32, 32), size=32, steps=4)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(global_step=taken)  # type: ignore[assignment]
+    found = [
+        None if step is None else (step.batch_index, step.index) for step in (data.last_step(), data.unfinished_step())
+    ]
+    assert found == [last, unfinished]
 
 
 @pytest.mark.parametrize("broken", ["content", "style"])
@@ -352,7 +424,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_before_it_begins(
         ({"style_scale": -1.0}, "style_scale must be a finite number above 0, got -1.0"),
         ({"style_scale": float("nan")}, "style_scale must be a finite number above 0, got nan"),
         ({"style_scale": float("inf")}, "style_scale must be a finite number above 0, got inf"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, or auto, got 0"),
         ({"stages": []}, "stages is an empty list: there is nothing to do"),
         ({"stages": 0}, "stages must be at least 1, got 0"),
         ({"size": 0}, "size must be at least 1, got 0"),

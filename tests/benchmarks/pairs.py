@@ -3,8 +3,8 @@
     python -m tests.benchmarks.pairs [--size 64] [--steps 8] [--threads 1] [--folder FOLDER]
 
 Ten contents and ten styles, square pieces of the samples, are painted all with all through the command line, each time
-in a new process. `start` is the time of the same command with a single pair and step; the rates are of the time
-beyond it. `--threads` sets OMP_NUM_THREADS for the jobs; left out, one process takes all cores and two share them.
+in a new process, whose start the rates include; `start` is what the same command takes for a single pair and step.
+`--threads` sets OMP_NUM_THREADS for the jobs; left out, one process takes all cores and two share them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
                 took = seconds(contents, styles, root / f"job-{processes}-{batch}", job, options.threads)
                 made = len(list((root / f"job-{processes}-{batch}").glob("*.png")))
                 assert made == COUNT**2, f"{made} pictures"
-                rate = 60 * COUNT**2 / (took - start)
+                rate = 60 * COUNT**2 / took
                 first = rate if first is None else first
                 print(f"{processes:9}{batch:7}{start:7.1f} s{took:7.1f} s{rate:11.1f}{rate / first:7.2f}", flush=True)
 

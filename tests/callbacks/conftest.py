@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from nst_lightning.api import quiet
+from nst_lightning.batches import Saved
 from nst_lightning.data import PairDataModule
 from nst_lightning.modules import ImageOptimization, StyleTransfer
 
@@ -24,6 +25,8 @@ def fit(
     *callbacks: Callback,
     ckpt_path: Path | None = None,
     module: ImageOptimization | None = None,
+    finished: frozenset[str] = frozenset(),
+    saved: tuple[Saved, ...] = (),
     **data_options: Any,
 ) -> L.Trainer:
     """Runs two pairs of noise, 4 steps at 16 px and 4 at 32 px, with the callbacks given."""
@@ -32,6 +35,8 @@ def fit(
     given = {"content": contents, "style": style, "size": 32, "steps": 8, "stages": 2, **data_options}
     if module is None:
         module = StyleTransfer(content_layers="relu2_1", style_layers="relu1_1,relu2_1")
+    data = PairDataModule(**given)
+    data.finished, data.saved = finished, saved
     with quiet():
         trainer = L.Trainer(
             accelerator="cpu",
@@ -43,7 +48,7 @@ def fit(
             default_root_dir=root,
             callbacks=list(callbacks),
         )
-        trainer.fit(module, datamodule=PairDataModule(**given), ckpt_path=None if ckpt_path is None else str(ckpt_path))
+        trainer.fit(module, datamodule=data, ckpt_path=None if ckpt_path is None else str(ckpt_path))
     return trainer
 
 

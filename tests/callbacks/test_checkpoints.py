@@ -1,0 +1,175 @@
+"""What a run leaves for another to go on from, in runs that end well, fail, and are resumed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from nst_lightning.batches import Saved, Step
+from nst_lightning.callbacks import Checkpoints
+from nst_lightning.callbacks.checkpoints import finished, saved
+from nst_lightning.modules import ImageOptimization
+from nst_lightning.schedule import Stage
+from tests.callbacks.conftest import Run
+
+ONE, TWO = "image_image_1", "image_image_2"
+STAGES = (Stage(16, 4), Stage(32, 4))
+ALWAYS, NEVER = 1e-9, 1e9  # minutes
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+class Watch(Callback):
+    """Keeps what is in a folder as each step begins, the steps themselves, and the finished images by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: list[set[str]] = []
+        self.steps: list[tuple[tuple[str, ...], int]] = []
+        self.results: dict[str, Tensor] = {}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step, batch_idx: int
+    ) -> None:
+        self.seen.append(files(self.folder))
+        self.steps.append((batch.batch.names, batch.index))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ImageOptimization)
+        if batch.is_last:
+            self.results.update(zip(batch.batch.names, pl_module.result, strict=True))
+
+
+class Stop(Callback):
+    """Fails after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.after:
+            raise RuntimeError("stopped")
+
+
+def test_a_batch_has_a_checkpoint_until_it_is_finished(run: Run, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "c")
+    run(watch, Checkpoints(tmp_path / "c", ALWAYS))
+    first, done = f"{ONE}.ckpt", f"finished/{ONE}"
+    # The first step only starts the clock.
+    assert watch.seen[:9] == [set(), set(), *[{first}] * 6, {done}]
+    assert watch.seen[9:] == [{done, f"{TWO}.ckpt"}] * 7
+    assert files(tmp_path / "c") == {done, f"finished/{TWO}"}
+    assert finished(tmp_path / "c") == {ONE, TWO}
+    assert saved(tmp_path / "c") == ()
+
+
+def test_a_batch_of_several_is_named_after_its_first_pair(run: Run, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "c")
+    run(watch, Checkpoints(tmp_path / "c", ALWAYS), batch_size=2)
+    assert watch.seen == [set(), set(), *[{f"{ONE}.ckpt"}] * 6]
+    assert finished(tmp_path / "c") == {ONE, TWO}
+
+
+def test_nothing_is_saved_before_it_is_time(run: Run, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "c")
+    run(watch, Checkpoints(tmp_path / "c", NEVER))
+    assert watch.seen == [set()] * 8 + [{f"finished/{ONE}"}] * 8
+
+
+@pytest.mark.parametrize(
+    ("after", "name", "stage_index", "taken"),
+    [(1, ONE, 0, 1), (4, ONE, 0, 4), (5, ONE, 1, 5), (7, ONE, 1, 7), (9, TWO, 0, 1), (14, TWO, 1, 6)],
+)
+def test_a_run_that_fails_leaves_a_checkpoint_that_another_goes_on_from(
+    run: Run, tmp_path: Path, after: int, name: str, stage_index: int, taken: int
+) -> None:
+    whole, folder = Watch(tmp_path), tmp_path / "c"
+    run(whole)
+    with pytest.raises(RuntimeError, match="^stopped$"):
+        run(Stop(after), Checkpoints(folder, NEVER))
+    done = frozenset({ONE} if name == TWO else ())
+    (left,) = saved(folder)
+    assert left == Saved(folder / f"{name}.ckpt", (name,), STAGES, stage_index, taken)
+    assert finished(folder) == done
+    watch = Watch(folder)
+    run(watch, Checkpoints(folder, NEVER), finished=done, saved=(left,))
+    assert watch.steps == whole.steps[after:]
+    assert f"{name}.ckpt" in watch.seen[0]
+    assert watch.results.keys() == {ONE, TWO} - done
+    for each, result in watch.results.items():
+        assert torch.equal(result, whole.results[each])
+    assert files(folder) == {f"finished/{ONE}", f"finished/{TWO}"}
+
+
+def test_a_batch_of_several_goes_on_too(run: Run, tmp_path: Path) -> None:
+    whole, folder = Watch(tmp_path), tmp_path / "c"
+    run(whole, batch_size=2)
+    with pytest.raises(RuntimeError, match="^stopped$"):
+        run(Stop(3), Checkpoints(folder, NEVER), batch_size=2)
+    assert saved(folder) == (Saved(folder / f"{ONE}.ckpt", (ONE, TWO), STAGES, 0, 3),)
+    watch = Watch(folder)
+    run(watch, Checkpoints(folder, NEVER), saved=saved(folder))  # whatever the batch size is now
+    assert watch.steps == [((ONE, TWO), index) for index in range(3, 8)]
+    assert all(torch.equal(watch.results[name], whole.results[name]) for name in (ONE, TWO))
+
+
+def test_a_failure_after_the_last_step_leaves_the_batch_unfinished(run: Run, tmp_path: Path) -> None:
+    # As when the picture cannot be written.
+    with pytest.raises(RuntimeError, match="^stopped$"):
+        run(Stop(8), Checkpoints(tmp_path / "c", ALWAYS))
+    assert finished(tmp_path / "c") == frozenset()
+    (left,) = saved(tmp_path / "c")
+    assert (left.names, left.taken) == ((ONE,), 7)
+
+
+def test_what_earlier_runs_left_of_these_pairs_is_removed(run: Run, tmp_path: Path) -> None:
+    folder, watch = tmp_path / "c", Watch(tmp_path / "c")
+    others = {"other.ckpt", "finished/other", "notes.txt"}
+    for name in {*others, f"{ONE}.ckpt", f"{TWO}.ckpt", f"finished/{ONE}", f"finished/{TWO}"}:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    run(watch, Checkpoints(folder, NEVER))
+    assert watch.seen[0] == others
+    assert files(folder) == others | {f"finished/{ONE}", f"finished/{TWO}"}
+
+
+def test_a_process_that_does_not_write_leaves_the_folder_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nst_lightning.callbacks.checkpoints.is_writer", lambda trainer: False)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / f"{ONE}.ckpt").touch()
+    run(Checkpoints(tmp_path / "c", NEVER))
+    assert files(tmp_path / "c") == {f"{ONE}.ckpt"}
+
+
+def test_checkpoints_are_found_newest_first(tmp_path: Path) -> None:
+    def batch(*names: str) -> dict[str, Any]:
+        return {"names": list(names), "stages": [[16, 4], [32, 4]], "stage_index": 1, "taken": 5}
+
+    contents: dict[str, Any] = {"b": batch("b"), "a": batch("a", "c"), "between": None, "d": batch("d")}
+    for age, (name, of) in enumerate(contents.items()):
+        path = tmp_path / f"{name}.ckpt"
+        torch.save({"state_dict": {"image": torch.zeros(1)}} | ({} if of is None else {"batch": of}), path)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert saved(tmp_path) == tuple(
+        Saved(tmp_path / f"{names[0]}.ckpt", names, STAGES, 1, 5) for names in (("b",), ("a", "c"), ("d",))
+    )
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    assert saved(tmp_path / "c") == ()
+    assert finished(tmp_path / "c") == frozenset()
