@@ -307,7 +307,7 @@ class _Probing(L.Callback):
         """Starts the clock, and sees to it that the tiles are those of the run."""
         assert isinstance(pl_module, ImageOptimization)
         tiles = self.needs[self._probes[batch.batch_index]].tiles
-        pl_module.tile = "off" if tiles is None else tiles.tile
+        pl_module.evaluation.tile = "off" if tiles is None else tiles.tile
         self._began = time.monotonic()
 
     def on_train_batch_end(
@@ -331,16 +331,14 @@ class _Probing(L.Callback):
     def _needs_of(self, module: ImageOptimization, trainer: L.Trainer, kind: Kind) -> Needs:
         pixels = kind.height * kind.width
         shared = isinstance(self.asked.strategy, TileParallel)
-        module.trainer = trainer if shared else self.asked  # whose processes share the memory
-        tile = module.tile_of(pixels, kind.count)
-        if shared and module.tile == "off":
-            msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
-            raise InputError(msg)
-        if shared and module.tile == "auto":
+        asked = trainer if shared else self.asked  # whose processes share the memory
+        evaluation = module.evaluation
+        tile = evaluation.tile_of(asked, pixels, kind.count)
+        evaluation.check(self.asked)
+        if shared and evaluation.tile == "auto":
             each = math.isqrt(pixels // self.asked.world_size)
             tile = max(1, each if tile is None else min(tile, each))
-        footprint = module.footprint()
-        module.trainer = trainer
+        footprint = evaluation.footprint(asked)
         if tile is None:
             return Needs(None, kind.count * footprint.evaluation.at(pixels), kind.count * footprint.state.at(pixels))
         tiles = Tiled(module.backbone, module.objective, tile).plan

@@ -23,7 +23,7 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
 from nst_lightning.losses import Source
-from nst_lightning.modules import ImageOptimization, StyleTransfer, optimization
+from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Whole
@@ -344,13 +344,13 @@ def test_tiles_give_the_picture_of_the_whole(precision: str) -> None:
 def test_the_largest_tile_that_fits_is_taken_and_none_where_all_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     module = StyleTransfer(**SHALLOW, tile="auto")
     chosen: list[int | None] = []
-    monkeypatch.setattr(optimization, "memory_for", lambda trainer: 2**40)
-    fit(module, data(), (Watch(lambda module: chosen.append(module.tile_of(512 * 512, 1))),))
+    monkeypatch.setattr(evaluation, "memory_for", lambda trainer: 2**40)
+    fit(module, data(), (Watch(lambda module: chosen.append(module.evaluation.tile_of(module.trainer, 512 * 512, 1))),))
     assert set(chosen) == {None}
     chosen.clear()
-    room = module.footprint().of_step(512 * 512, 128 * 128)
-    monkeypatch.setattr(optimization, "memory_for", lambda trainer: room)
-    fit(module, data(), (Watch(lambda module: chosen.append(module.tile_of(512 * 512, 1))),))
+    room = module.evaluation.footprint(module.trainer).of_step(512 * 512, 128 * 128)
+    monkeypatch.setattr(evaluation, "memory_for", lambda trainer: room)
+    fit(module, data(), (Watch(lambda module: chosen.append(module.evaluation.tile_of(module.trainer, 512 * 512, 1))),))
     (tile,) = set(chosen)
     assert tile is not None
     assert 100 < tile <= 128
@@ -380,7 +380,9 @@ def test_out_of_memory_with_one_image_says_what_would_help(monkeypatch: pytest.M
         raise MemoryError
 
     monkeypatch.setattr(Whole, "scores", scores)
-    with pytest.raises(InputError, match=r"^out of memory at 20x15 px: take a smaller size, or --model.tile auto$"):
+    with pytest.raises(
+        InputError, match=r"^out of memory at 20x15 px: take a smaller size, or --model.tile auto or a smaller one$"
+    ):
         fit(StyleTransfer(**SHALLOW), data())
 
 

@@ -126,7 +126,8 @@ def test_each_layer_can_have_its_film(photo: Path, tmp_path: Path) -> None:
     assert run(photo, "--video", "webp", "--output", str(tmp_path / "run")) == 0
     for layer in ("relu1_1", "relu2_1"):
         with Image.open(tmp_path / "run" / layer / "photo_photo.webp") as film:
-            assert (film.size, getattr(film, "n_frames")) == ((48, 40), 5)  # noqa: B009
+            assert film.size == (48, 40)
+            assert 4 <= getattr(film, "n_frames") <= 6  # noqa: B009 - of 6 steps; WebP joins frames that are alike
 
 
 @pytest.mark.parametrize(

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from nst_lightning import footprint, images, initializers, memory, optim
+from nst_lightning import images, initializers, memory, optim
 from nst_lightning.backbones import Backbone
-from nst_lightning.batches import Saved, Step, Style
-from nst_lightning.data import data_of, is_writer, memory_for
+from nst_lightning.batches import Saved, Step
+from nst_lightning.data import data_of
 from nst_lightning.errors import InputError
-from nst_lightning.footprint import Footprint
 from nst_lightning.losses import Objective
-from nst_lightning.strategies import TileParallel, check_world
-from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
+from nst_lightning.modules.evaluation import Evaluation, Tile
+from nst_lightning.strategies import PairParallel, check_world
 
-Tile = int | Literal["off", "auto"]
-
-_STYLES_KEPT = 64  # about 1.4 MB each for VGG's five layers
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 _LOOK_EVERY = 50
-_MAPS_SHARE = 1 / 8  # of the free memory, above which content targets are kept in half the bytes
 
 
 class ImageOptimization(L.LightningModule):
@@ -67,9 +58,6 @@ class ImageOptimization(L.LightningModule):
         tile: Tile = "off",
     ) -> None:
         super().__init__()
-        if isinstance(tile, int) and tile < 1:
-            msg = f"tile must be off, auto or a number of pixels from 1, got {tile}"
-            raise InputError(msg)
         if init not in initializers.INITIALIZERS:
             msg = f"unknown init {init!r}; known are {', '.join(initializers.INITIALIZERS)}"
             raise InputError(msg)
@@ -87,13 +75,9 @@ class ImageOptimization(L.LightningModule):
         self._position: tuple[int, int] | None = None
         self.targets: dict[str, Tensor] = {}
         self._targets_position: tuple[int, int] | None = None
-        self.tile = tile
-        self._evaluator: Evaluator = Whole(backbone, objective)
+        self.evaluation = Evaluation(backbone, objective, optimizer, tile)
         self._step: Step | None = None
         self._factors: dict[str, Tensor] = {}
-        self._together = 1
-        self._footprint: Footprint | None = None
-        self._styles: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
 
     @property
     def result(self) -> Tensor:
@@ -123,6 +107,7 @@ class ImageOptimization(L.LightningModule):
         """Forgets an earlier run of the same module, but for its image."""
         self._position = self._targets_position = None
         self.losses = {}
+        self.evaluation.forget()
 
     def on_fit_start(self) -> None:
         """Checks the trainer, see `check_trainer`, and the pairs' own settings.
@@ -131,9 +116,7 @@ class ImageOptimization(L.LightningModule):
             InputError: If a pair weighs a loss that the run leaves out.
         """
         check_trainer(self.trainer)
-        if self.tile == "off" and isinstance(self.trainer.strategy, TileParallel):
-            msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
-            raise InputError(msg)
+        self.evaluation.check(self.trainer)
         weights = self.objective.weights
         for pair in data_of(self.trainer).pairs:
             missing = [group for group, weight in pair.weights.items() if weight > 0 and group not in weights]
@@ -148,14 +131,13 @@ class ImageOptimization(L.LightningModule):
             self._begin(batch)
         if batch.position != self._targets_position:  # also after a resume in the middle of a stage
             self._check_size(batch)
-            self._evaluator = self._evaluator_of(batch)
-            self.targets = self._targets_of(batch)
+            self.targets = self.evaluation.begin(self.trainer, batch)
             self._factors = self._factors_of(batch)
             self._targets_position = batch.position
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,)."""
-        scores = self._scores()
+        scores = self.evaluation.scores(self.image, self.targets)
         total = self.objective.total(scores, self._factors)
         found = {name: score.detach() for name, score in scores.items()}
         self.losses = {**found, **self.objective.contributions(found, self._factors)}
@@ -167,39 +149,7 @@ class ImageOptimization(L.LightningModule):
 
     def bytes_of_step(self, pixels: int) -> int:
         """Returns the bytes that a step on one image of so many pixels takes on the trainer's device, as measured."""
-        tile = self.tile_of(pixels, 1)
-        return self.footprint().of_step(pixels, None if tile is None else min(pixels, self._tiled(tile).plan.crop ** 2))
-
-    def tile_of(self, pixels: int, count: int) -> int | None:
-        """Returns the side of the tiles that images are evaluated in, None where they are evaluated whole.
-
-        Args:
-            pixels: Of each image.
-            count: The number of images that are optimised together.
-        """
-        if self.tile == "off":
-            return None
-        if self.tile != "auto":
-            return self.tile
-        shared = isinstance(self.trainer.strategy, TileParallel)
-        free = memory_for(self.trainer)
-        if not shared and count * self.footprint().of_step(pixels) <= free:
-            return None
-        kept = self.footprint().state.at(pixels) + self.footprint().maps.at(pixels)
-        crop = math.isqrt(max(0, self.footprint().evaluation.pixels_within(free // count - kept)))
-        plan = self._tiled(1).plan
-        tile = max(1, crop - plan.before - plan.after)
-        if shared:  # a tile for every process, the same size in all
-            tile = self.trainer.strategy.broadcast(min(tile, math.isqrt(pixels // self.trainer.world_size)))
-        return tile
-
-    def footprint(self) -> Footprint:
-        """Returns what a step takes in memory on the trainer's device, measured on small images at the first call."""
-        if self._footprint is None:
-            self.backbone.to(self.trainer.strategy.root_device)
-            context = self.trainer.precision_plugin.forward_context
-            self._footprint = footprint.measure(self.backbone, self.objective, self.make_optimizer, context)
-        return self._footprint
+        return self.evaluation.bytes_of_step(self.trainer, pixels)
 
     def optimizer_step(
         self,
@@ -220,7 +170,8 @@ class ImageOptimization(L.LightningModule):
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out_of_memory(error):
                 raise
-            self._evaluate_fewer_at_once()
+            self.evaluation.take_fewer(self.trainer, self.image)
+            self.zero_grad(set_to_none=True)
             self.losses = before
             self.optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             return
@@ -251,13 +202,12 @@ class ImageOptimization(L.LightningModule):
         Raises:
             InputError: If several processes have pairs of their own, which one checkpoint cannot hold.
         """
-        if self.trainer.world_size > 1 and is_writer(self.trainer) and not self.trainer.is_global_zero:
+        if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
             msg = "a checkpoint is of one process's pairs: resume with --resume and the run's folder"
             raise InputError(msg)
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
         position = checkpoint["position"]
         self._position = None if position is None else tuple(position)
-        self._together = len(self.image)
 
     def _check_image(self) -> None:
         """Looks at the pixels once in a while, for a GPU has to wait for it, and before they are written."""
@@ -300,39 +250,6 @@ class ImageOptimization(L.LightningModule):
             )
             raise InputError(msg)
 
-    def _scores(self) -> dict[str, Tensor]:
-        if self._together >= len(self.image):
-            return self._evaluator.scores(self.image, self.targets)
-        parts = [
-            # Not kept: the features, which are computed again for the gradient.
-            checkpoint(
-                self._evaluator.scores,
-                self.image[first : first + self._together],
-                {name: target[first : first + self._together] for name, target in self.targets.items()},
-                use_reentrant=False,
-            )
-            for first in range(0, len(self.image), self._together)
-        ]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _evaluate_fewer_at_once(self) -> None:
-        """Halves the number of images that are evaluated together, after the memory did not hold them.
-
-        Raises:
-            InputError: If it was one already.
-        """
-        height, width = self.image.shape[-2:]
-        if self._together == 1:
-            msg = f"out of memory at {width}x{height} px: take a smaller size, or --model.tile auto"
-            raise InputError(msg)
-        self._together = math.ceil(self._together / 2)
-        self.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        rank_zero_warn(
-            f"out of memory with {len(self.image)} images of {width}x{height} px: {self._together} at a time from here"
-        )
-
     def _begin(self, step: Step) -> None:
         """Makes the image and its optimiser for a batch or stage that begins, or that goes on from a checkpoint."""
         batch_index, stage_index = step.position
@@ -363,8 +280,6 @@ class ImageOptimization(L.LightningModule):
         plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
 
     def _place(self, image: Tensor, position: tuple[int, int]) -> None:
-        if self._position is None or self._position[0] != position[0]:
-            self._together = len(image)  # what was too much at one stage is at the next
         self.image = nn.Parameter(image)
         self.losses = {}
         self._position = position
@@ -395,50 +310,6 @@ class ImageOptimization(L.LightningModule):
             if group in own
         }
 
-    def _evaluator_of(self, step: Step) -> Evaluator:
-        count = len(step.batch.pairs)
-        pixels = step.batch.pixels(step.stage) // count
-        tile = self.tile_of(pixels, count)
-        if tile is None:
-            return Whole(self.backbone, self.objective)
-        large = count * self.footprint().maps.at(pixels) > _MAPS_SHARE * memory_for(self.trainer)
-        if self.trainer.strategy.broadcast(large):
-            rank_zero_warn("for the memory, content targets are kept in bfloat16, which rounds them by up to 0.2 %")
-            return self._tiled(tile, torch.bfloat16)
-        return self._tiled(tile)
-
-    def _tiled(self, tile: int, map_dtype: torch.dtype | None = None) -> Tiled:
-        shared = isinstance(self.trainer.strategy, TileParallel)
-        return Tiled(self.backbone, self.objective, tile, Share.of_processes() if shared else ALONE, map_dtype)
-
-    @torch.no_grad()
-    def _targets_of(self, step: Step) -> dict[str, Tensor]:
-        # In the precision of training, so that the content loss of the content image is 0.
-        with self.trainer.precision_plugin.forward_context():
-            targets = {}
-            if "content" in self.objective.sources:
-                # One by one, as the styles are, for the memory of a step need not hold a batch's features.
-                of_contents = [
-                    self._evaluator.targets("content", content[None].to(self.device))
-                    for content in step.batch.contents(step.stage)
-                ]
-                targets.update({name: torch.cat([each[name] for each in of_contents]) for name in of_contents[0]})
-            if "style" in self.objective.sources:
-                of_pairs = [_mean([self._of_style(style) for style in of]) for of in step.batch.styles(step.stage)]
-                targets.update({name: torch.cat([of_pair[name] for of_pair in of_pairs]) for name in of_pairs[0]})
-        return targets
-
-    def _of_style(self, style: Style) -> dict[str, Tensor]:
-        """Returns a style image's targets, computed once for all pairs that are painted in it."""
-        # Rounding differs between tiles and the whole, and no result may depend on what was painted before.
-        key = style.key, self._evaluator.plan if isinstance(self._evaluator, Tiled) else None
-        if key not in self._styles:
-            self._styles[key] = self._evaluator.targets("style", style.image().to(self.device))
-            if len(self._styles) > _STYLES_KEPT:
-                self._styles.popitem(last=False)
-        self._styles.move_to_end(key)
-        return self._styles[key]
-
 
 def check_trainer(trainer: L.Trainer) -> None:
     """Refuses settings under which a step would not be one evaluation of one image.
@@ -459,7 +330,3 @@ def check_trainer(trainer: L.Trainer) -> None:
         msg = f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {trainer.precision}"
         raise InputError(msg)
     check_world(trainer)
-
-
-def _mean(targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in targets]).mean(dim=0) for name in targets[0]}

@@ -11,7 +11,8 @@ from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Objective, Source
 from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
-from nst_lightning.modules.optimization import ImageOptimization, Tile
+from nst_lightning.modules.evaluation import Tile
+from nst_lightning.modules.optimization import ImageOptimization
 
 
 class Reconstruction(ImageOptimization):

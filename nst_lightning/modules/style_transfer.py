@@ -10,7 +10,8 @@ from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.losses import IMAGE, Objective
 from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
-from nst_lightning.modules.optimization import ImageOptimization, Tile
+from nst_lightning.modules.evaluation import Tile
+from nst_lightning.modules.optimization import ImageOptimization
 
 
 class StyleTransfer(ImageOptimization):

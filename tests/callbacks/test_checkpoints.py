@@ -68,8 +68,7 @@ def test_a_batch_has_a_checkpoint_until_it_is_finished(run: Run, tmp_path: Path)
     watch = Watch(tmp_path / "c")
     run(watch, Checkpoints(tmp_path / "c", ALWAYS))
     first, done = f"{ONE}.ckpt", f"finished/{ONE}"
-    # The first step only starts the clock.
-    assert watch.seen[:9] == [set(), set(), *[{first}] * 6, {done}]
+    assert watch.seen[:9] == [set(), *[{first}] * 7, {done}]
     assert watch.seen[9:] == [{done, f"{TWO}.ckpt"}] * 7
     assert files(tmp_path / "c") == {done, f"finished/{TWO}"}
     assert finished(tmp_path / "c") == {ONE, TWO}
@@ -79,7 +78,7 @@ def test_a_batch_has_a_checkpoint_until_it_is_finished(run: Run, tmp_path: Path)
 def test_a_batch_of_several_is_named_after_its_first_pair(run: Run, tmp_path: Path) -> None:
     watch = Watch(tmp_path / "c")
     run(watch, Checkpoints(tmp_path / "c", ALWAYS), batch_size=2)
-    assert watch.seen == [set(), set(), *[{f"{ONE}.ckpt"}] * 6]
+    assert watch.seen == [set(), *[{f"{ONE}.ckpt"}] * 7]
     assert finished(tmp_path / "c") == {ONE, TWO}
 
 
@@ -98,7 +97,7 @@ def test_a_run_that_fails_leaves_a_checkpoint_that_another_goes_on_from(
 ) -> None:
     whole, folder = Watch(tmp_path), tmp_path / "c"
     run(whole)
-    with pytest.raises(RuntimeError, match="^stopped$"):
+    with pytest.raises(RuntimeError, match=r"^stopped$"):
         run(Stop(after), Checkpoints(folder, NEVER))
     done = frozenset({ONE} if name == TWO else ())
     (left,) = saved(folder)
@@ -117,7 +116,7 @@ def test_a_run_that_fails_leaves_a_checkpoint_that_another_goes_on_from(
 def test_a_batch_of_several_goes_on_too(run: Run, tmp_path: Path) -> None:
     whole, folder = Watch(tmp_path), tmp_path / "c"
     run(whole, batch_size=2)
-    with pytest.raises(RuntimeError, match="^stopped$"):
+    with pytest.raises(RuntimeError, match=r"^stopped$"):
         run(Stop(3), Checkpoints(folder, NEVER), batch_size=2)
     assert saved(folder) == (Saved(folder / f"{ONE}.ckpt", (ONE, TWO), STAGES, 0, 3),)
     watch = Watch(folder)
@@ -128,7 +127,7 @@ def test_a_batch_of_several_goes_on_too(run: Run, tmp_path: Path) -> None:
 
 def test_a_failure_after_the_last_step_leaves_the_batch_unfinished(run: Run, tmp_path: Path) -> None:
     # As when the picture cannot be written.
-    with pytest.raises(RuntimeError, match="^stopped$"):
+    with pytest.raises(RuntimeError, match=r"^stopped$"):
         run(Stop(8), Checkpoints(tmp_path / "c", ALWAYS))
     assert finished(tmp_path / "c") == frozenset()
     (left,) = saved(tmp_path / "c")

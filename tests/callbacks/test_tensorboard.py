@@ -14,8 +14,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from nst_lightning.callbacks import TensorBoardWriter
 from nst_lightning.batches import Step
+from nst_lightning.callbacks import TensorBoardWriter
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization

@@ -22,9 +22,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from PIL import Image
 
 from nst_lightning import images
+from nst_lightning.batches import Step
 from nst_lightning.callbacks import VideoWriter
 from nst_lightning.callbacks.video import frame_steps, staged_frame_steps, write_film
-from nst_lightning.batches import Step
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction
 from tests.callbacks.conftest import Run, fit
