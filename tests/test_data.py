@@ -88,9 +88,9 @@ def test_pairs_are_read_from_a_list(pictures: Path, tmp_path: Path) -> None:
         (("one",), (Stage(64, 7),)),
         (("two",), (Stage(32, 5),)),
     ]
-    for given in ({"content": str(content)}, {"style": str(style)}):
+    for given in ((str(content), None), (None, str(style))):
         with pytest.raises(InputError, match=r"pairs\.csv names the images already: leave out content and style$"):
-            PairDataModule(**given, pairs=str(path))
+            PairDataModule(content=given[0], style=given[1], pairs=str(path))
 
 
 # ---- stages ----

@@ -16,7 +16,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import StrategyRegistry
 
 from nst_lightning import strategies
@@ -241,7 +241,12 @@ def test_a_launch_returns_what_its_function_does_once_all_have_ended(
 ) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
     one = launcher(when(go, f"pathlib.Path({str(done)!r}).touch()"))
-    assert one.launch(lambda: go.touch() or "result") == "result"
+
+    def work() -> str:
+        go.touch()
+        return "result"
+
+    assert one.launch(work) == "result"
     assert done.exists()
 
 

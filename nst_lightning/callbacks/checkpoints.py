@@ -14,7 +14,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nst_lightning.batches import Batch, Saved, Step
 from nst_lightning.data import data_of, is_writer
+from nst_lightning.errors import InputError
 from nst_lightning.schedule import Stage
+
+_YEAR = 365 * 24 * 60  # minutes
 
 
 class Checkpoints(ModelCheckpoint):
@@ -25,10 +28,16 @@ class Checkpoints(ModelCheckpoint):
 
     Args:
         folder: Where to write.
-        minutes: Between two checkpoints, > 0.
+        minutes: Between two checkpoints, above 0, at most a year.
+
+    Raises:
+        InputError: If the minutes are out of range.
     """
 
     def __init__(self, folder: Path, minutes: float) -> None:
+        if not 0 < minutes <= _YEAR:
+            msg = f"checkpoint_minutes must be above 0 and at most {_YEAR}, got {minutes}"
+            raise InputError(msg)
         super().__init__(
             folder,
             train_time_interval=timedelta(minutes=minutes),
@@ -73,6 +82,11 @@ class Checkpoints(ModelCheckpoint):
             for name in batch.batch.names:
                 (self.folder / "finished" / name).touch()
             (self.folder / f"{self._name}.ckpt").unlink(missing_ok=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the batch where the trainer was told to stop early, by its `max_time` say."""
+        if data_of(trainer).unfinished_step() is not None and self._last_global_step_saved != trainer.global_step:
+            trainer.save_checkpoint(self.format_checkpoint_name({}))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Saves what there is of a batch that was begun."""

@@ -48,6 +48,7 @@ class TensorBoardWriter(Callback):
         self.images_every = images_every
         self.representations = tuple(representations)
         self._writers: dict[str, SummaryWriter] = {}
+        self._run: SummaryWriter | None = None
         self._began = 0.0
         self._finished = 0
 
@@ -102,11 +103,11 @@ class TensorBoardWriter(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Closes the run directories."""
-        self._close()
+        self._close_all()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Closes the run directories of a run that was stopped before its last step."""
-        self._close()
+        self._close_all()
 
     def _write_sources(self, step: Step) -> None:
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
@@ -135,26 +136,34 @@ class TensorBoardWriter(Callback):
 
     def _write_settings(self, settings: dict[str, Any], module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):
-            values = {"final/" + tag: value for tag, value in _values(module.losses, index).items()}
-            writer = self._writers[pair.name]
-            # add_hparams would open a run directory of its own for them.
-            for summary in hparams({**settings, **pair.settings, "pair": pair.name}, values):  # type: ignore[no-untyped-call]
-                writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
-            for tag, value in values.items():
-                writer.add_scalar(tag, value, step.index + 1)
+            # The table shows the last value of each curve. add_hparams would open a run directory of its own.
+            results = dict(sorted(_values(module.losses, index).items()))  # losses first
+            summaries = hparams({**settings, **pair.settings, "pair": pair.name}, results)  # type: ignore[no-untyped-call]
+            for summary in summaries:
+                self._writers[pair.name].file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def _count(self, trainer: L.Trainer, step: Step) -> None:
-        """Adds to the run's own curves: pairs that this process has finished, and their number a minute."""
+        """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
+        before = len(data_of(trainer).finished) + self._finished  # so that a resumed run's curve goes on
+        if self._run is None:
+            name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
+            folder = Path(trainer.default_root_dir) / "tensorboard" / name
+            self._run = SummaryWriter(str(folder), purge_step=before + 1)
         self._finished += len(step.batch.pairs)
         rate = 60 * self._finished / (time.monotonic() - self._began)
-        name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
-        with SummaryWriter(str(Path(trainer.default_root_dir) / "tensorboard" / name)) as writer:
-            writer.add_scalar("pairs/per_minute", rate, self._finished)
+        self._run.add_scalar("pairs/per_minute", rate, before + len(step.batch.pairs))
+        self._run.flush()  # else it is seen two minutes later
 
     def _close(self) -> None:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
+
+    def _close_all(self) -> None:
+        self._close()
+        if self._run is not None:
+            self._run.close()
+            self._run = None
 
 
 def _values(losses: dict[str, Tensor], index: int) -> dict[str, float]:

@@ -15,13 +15,14 @@ from torch import Tensor
 from nst_lightning.batches import Saved, Step
 from nst_lightning.callbacks import Checkpoints
 from nst_lightning.callbacks.checkpoints import finished, saved
+from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.schedule import Stage
 from tests.callbacks.conftest import Run
 
 ONE, TWO = "image_image_1", "image_image_2"
 STAGES = (Stage(16, 4), Stage(32, 4))
-ALWAYS, NEVER = 1e-9, 1e9  # minutes
+ALWAYS, NEVER = 1e-9, 365 * 24 * 60  # minutes
 
 
 def files(folder: Path) -> set[str]:
@@ -52,15 +53,18 @@ class Watch(Callback):
 
 
 class Stop(Callback):
-    """Fails after so many steps."""
+    """Fails after so many steps, or has the trainer stop."""
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, gently: bool = False) -> None:
         self.after = after
+        self.gently = gently
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.after:
+        if trainer.global_step == self.after and self.gently:
+            trainer.should_stop = True
+        elif trainer.global_step == self.after:
             raise RuntimeError("stopped")
 
 
@@ -111,6 +115,16 @@ def test_a_run_that_fails_leaves_a_checkpoint_that_another_goes_on_from(
     for each, result in watch.results.items():
         assert torch.equal(result, whole.results[each])
     assert files(folder) == {f"finished/{ONE}", f"finished/{TWO}"}
+
+
+@pytest.mark.parametrize("minutes", [ALWAYS, NEVER])
+@pytest.mark.parametrize(("after", "left"), [(3, (ONE, 0, 3)), (8, None), (13, (TWO, 1, 5)), (16, None)])
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_of_a_batch_it_began(
+    run: Run, tmp_path: Path, minutes: float, after: int, left: tuple[str, int, int] | None
+) -> None:
+    run(Stop(after, gently=True), Checkpoints(tmp_path, minutes))
+    found = [(each.names[0], each.stage_index, each.taken) for each in saved(tmp_path)]
+    assert found == ([] if left is None else [left])
 
 
 def test_a_batch_of_several_goes_on_too(run: Run, tmp_path: Path) -> None:
@@ -172,3 +186,10 @@ def test_checkpoints_are_found_newest_first(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert saved(tmp_path / "c") == ()
     assert finished(tmp_path / "c") == frozenset()
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf"), 525_601.0])
+def test_refuses_minutes_out_of_range(tmp_path: Path, minutes: float) -> None:
+    message = f"^checkpoint_minutes must be above 0 and at most 525600, got {minutes}$"
+    with pytest.raises(InputError, match=message):
+        Checkpoints(tmp_path, minutes)

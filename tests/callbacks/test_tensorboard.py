@@ -50,7 +50,7 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
     losses = Losses()
     run(losses, TensorBoardWriter(scalars_every=3, images_every=5))
     names = ["image_image_1", "image_image_2"]
-    assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["_run", *names]
     for place, name in enumerate(names):
         found = events(tmp_path / "tensorboard" / name)
         for tag, key in {"loss/total": "total", "loss/tv": "tv", "score/style/relu2_1": "style/relu2_1"}.items():
@@ -61,13 +61,17 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
         assert pictures == {"image/content": [0], "image/style": [0], "image/output": [5, 8]}
         with Image.open(io.BytesIO(found.Images("image/output")[-1].encoded_image_string)) as picture:
             assert np.abs(np.asarray(picture) / 255 - losses.images[place]).max() <= 1 / 255
-        (final,) = found.Scalars("final/loss/total")
-        assert final.value == pytest.approx(losses.curves[place][-1]["total"])
+        assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "score"}
 
 
 def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
     run(TensorBoardWriter())
     found = events(tmp_path / "tensorboard" / "image_image_1")
+    experiment = HParamsPluginData.FromString(
+        found.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    ).experiment
+    # The table's results are the last points of the curves.
+    assert {metric.name.tag for metric in experiment.metric_infos} == set(found.Tags()["scalars"])
     content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["style_weight"].number_value == 100
@@ -112,3 +116,50 @@ def test_refuses_an_interval_below_1(name: str) -> None:
     options: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
         TensorBoardWriter(**options)
+
+
+# ---- the run's own curve ----
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "finished", "expected"),
+    [
+        (1, (), {1: 60 / 5, 2: 2 * 60 / 8}),
+        (2, (), {2: 2 * 60 / 5}),
+        (1, ("image_image_1",), {2: 60 / 5}),  # what an earlier run has done is no part of this one's pace
+    ],
+)
+def test_the_run_has_a_curve_of_the_pairs_a_minute(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    finished: tuple[str, ...],
+    expected: dict[int, float],
+) -> None:
+    clock = iter([100.0, 105.0, 108.0])
+    monkeypatch.setattr("nst_lightning.callbacks.tensorboard.time.monotonic", lambda: next(clock))
+    run(TensorBoardWriter(), batch_size=batch_size, finished=frozenset(finished))
+    folder = tmp_path / "tensorboard" / "_run"
+    assert len(list(folder.iterdir())) == 1
+    found = events(folder)
+    assert found.Tags()["scalars"] == ["pairs/per_minute"]
+    assert {event.step: event.value for event in found.Scalars("pairs/per_minute")} == pytest.approx(expected)
+
+
+def test_the_curve_goes_on_after_a_resume(run: Run, tmp_path: Path) -> None:
+    run(TensorBoardWriter())
+    before = events(tmp_path / "tensorboard" / "_run").Scalars("pairs/per_minute")
+    run(TensorBoardWriter(), finished=frozenset(["image_image_1"]))
+    after = events(tmp_path / "tensorboard" / "_run").Scalars("pairs/per_minute")
+    assert [event.step for event in before] == [event.step for event in after] == [1, 2]
+    assert after[0] == before[0]
+    assert after[1].wall_time > before[1].wall_time  # the point of the step taken again is the new one
+
+
+def test_of_several_processes_each_has_a_curve(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nst_lightning.modules.optimization.check_trainer", lambda trainer: None)
+    monkeypatch.setattr(L.Trainer, "world_size", 3)
+    run(TensorBoardWriter())
+    runs = {path.name for path in (tmp_path / "tensorboard").iterdir()}
+    assert runs == {"_run_rank0", "image_image_1", "image_image_2"}
