@@ -5,6 +5,7 @@ A backbone takes sRGB images in [0, 1]; the scale that its weights were trained 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -246,6 +247,8 @@ class Backbone(nn.Module):
     Attributes:
         origin: Where the weights are from: `oxford`, `torchvision` or a file's path.
         min_side: The smallest height and width of an image in pixels.
+        small: The number of pixels up to which a single image is computed on a CPU as if it had a companion, so that
+            its features are bit for bit what they are in a batch.
 
     Args:
         name: A key of `SPECS`.
@@ -277,6 +280,7 @@ class Backbone(nn.Module):
         self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
         _overwrite_what_nobody_reads(self.network)
         self.min_side = _min_side(self.network)
+        self.small = math.ceil(_SINGLE_KERNEL / _values_per_pixel(self.network))
         state = weights_.load(origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), origin)
@@ -303,6 +307,9 @@ class Backbone(nn.Module):
             msg = f"an image of {width}x{height} px is too small for these layers: {self.min_side} px a side at least"
             raise InputError(msg)
         scaled = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if len(image) == 1 and image.device.type == "cpu" and height * width <= self.small:
+            in_company: dict[str, Tensor] = self.network(scaled.expand(2, -1, -1, -1))
+            return {layer: feature[:1] for layer, feature in in_company.items()}
         features: dict[str, Tensor] = self.network(scaled)
         return features
 
@@ -340,6 +347,26 @@ def _overwrite_what_nobody_reads(network: GraphModule) -> None:
             calls.setdefault(node.target, []).append(node)
     for target, nodes in calls.items():
         modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
+
+
+_SINGLE_KERNEL = 20480
+"""The values of a single image's map below which torch convolves it on the CPU in another way than it does a batch's
+(`ConvParams::use_mkldnn` in ATen's Convolution.cpp)."""
+
+
+def _values_per_pixel(network: nn.Module) -> float:
+    """Returns the values that the smallest input of a convolution has for each pixel of a large image."""
+    found: list[float] = []
+    side = 1024
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel() / side**2))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    network(torch.empty(1, 3, side, side, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return min(found)
 
 
 def _min_side(network: nn.Module) -> int:

@@ -102,7 +102,7 @@ class Batch:
 
     Args:
         pairs: The pairs.
-        source_size: Height and width of their content images in pixels; of the first, where they differ.
+        source_size: Height and width in pixels of one of their content images, which give the same output sizes.
         stages: The stages that they go through.
         style_scale: The style's long side as a multiple of the output's.
         upscale: Whether images may be made larger than their files.

@@ -45,10 +45,10 @@ def main(arguments: Sequence[str]) -> int:
         with quiet():
             COMMANDS[command](given)
     except (InputError, MisconfigurationException, ArgumentError) as error:
-        print(f"nst: error: {_one_line(error)}", file=sys.stderr)
+        _say(f"nst: error: {_one_line(error)}")
         return 2
     except (UnpicklingError, EOFError):  # the latter for an empty file
-        print("nst: error: the checkpoint is damaged or not one of this program's; it is not loaded", file=sys.stderr)
+        _say("nst: error: the checkpoint is damaged or not one of this program's; it is not loaded")
         return 2
     return 0
 
@@ -118,6 +118,11 @@ def _label(layer: str, rgb: Tensor, original: Tensor, source: str) -> str:
 
 
 COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"fit": fit, "plan": plan, "reconstruct": reconstruct}
+
+
+def _say(line: str) -> None:
+    """Writes a line to stderr in one piece, for several processes may share it."""
+    sys.stderr.write(f"{line}\n")
 
 
 def _one_line(error: Exception) -> str:
@@ -229,7 +234,7 @@ class NSTCLI(LightningCLI):
             return
         for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
             found = [os.path.abspath(str(path)) for path in pairs.find(argument, settings[argument], folder)]
-            settings[argument] = found if isinstance(settings[argument], list) else found[0]
+            settings[argument] = found if isinstance(settings[argument], list) or len(found) > 1 else found[0]
 
     def instantiate_classes(self) -> None:
         """Makes module, data and trainer; what one of them refuses is an error of the configuration."""
@@ -254,7 +259,7 @@ class NSTCLI(LightningCLI):
             done = finished(self.folder / "checkpoints")
             left = [name for rank in error.codes for name in self.datamodule.dealt[rank] if name not in done]
             go_on = f"not finished: {', '.join(left) or 'none'}; to go on: nst fit --resume {self.folder}"
-            print(f"nst: error: {error}; {go_on}", file=sys.stderr)
+            _say(f"nst: error: {error}; {go_on}")
             raise SystemExit(1) from error
         for path in [*self.writer.written, *(film for video in self.videos for film in video.written)]:
             print(path)

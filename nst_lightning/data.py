@@ -16,7 +16,7 @@ from nst_lightning.batches import Batch, Gallery, Saved, Step, Timeline, deal
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
-from nst_lightning.schedule import Stage, coarse_to_fine
+from nst_lightning.schedule import Stage, coarse_to_fine, described
 
 _SHARE = 0.8
 """The part of the memory that is free which is planned with; the rest is for what cannot be measured."""
@@ -98,7 +98,7 @@ class PairDataModule(L.LightningDataModule):
         self.dealt: tuple[tuple[str, ...], ...] = ()
         self.batches: tuple[Batch, ...] = ()
         self.settings: dict[str, str | int | float] = {
-            "stages": ", ".join(f"{stage.size} px x {stage.steps}" for stage in self.stages),
+            "stages": described(self.stages),
             "style_scale": style_scale,
         }
         for pair in self.pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def measure(
         context: The precision that the features are computed in.
     """
     device = backbone.mean.device
-    side = max(128, backbone.min_side)  # below, Gram matrices outweigh the features
+    # Below, Gram matrices outweigh the features, or an image is computed as two.
+    side = max(128, backbone.min_side, math.isqrt(backbone.small) + 1)
     small, large = side**2, (2 * side) ** 2
 
     def of_pixels(work: Callable[[Tensor], object]) -> Callable[[int], int]:

@@ -63,10 +63,10 @@ class Pair:
 
     @property
     def settings(self) -> dict[str, str | int | float]:
-        """What the pair has of its own, by the name that the run's setting has."""
-        own = {"size": self.size, "steps": self.steps, "init": self.init, "seed": self.seed}
-        given = {name: value for name, value in own.items() if value is not None}
-        return {**{f"{group}_weight": weight for group, weight in self.weights.items()}, **given}
+        """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
+        weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
+        start = {name: value for name, value in (("init", self.init), ("seed", self.seed)) if value is not None}
+        return {**weights, **start}
 
 
 # ---- looking up names ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nst_lightning.errors import InputError
@@ -53,3 +54,8 @@ def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
     sizes = [max(1, round(size / 2**halvings)) for halvings in reversed(range(stages))]
     each, rest = divmod(steps, stages)
     return tuple(Stage(side, each + (index >= stages - rest)) for index, side in enumerate(sizes))
+
+
+def described(stages: Sequence[Stage]) -> str:
+    """Returns stages in words, e.g. `256 px x 150, 512 px x 150`."""
+    return ", ".join(f"{stage.size} px x {stage.steps}" for stage in stages)

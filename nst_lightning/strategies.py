@@ -19,6 +19,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.seed import reset_seed
@@ -29,6 +30,7 @@ from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from nst_lightning.errors import InputError
 
 _TOLD = "NST_LIGHTNING_AGREED"
+_STARTED = "NST_LIGHTNING_STARTED"
 _PATIENCE = timedelta(minutes=5)
 _GRACE = 15.0  # s until an interrupted process is interrupted again, or given up
 
@@ -64,8 +66,8 @@ class _Launcher(_SubprocessScriptLauncher):
             RankError: If one of them failed.
         """
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
+        if self.num_processes > 1:
+            self._start()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
         try:
@@ -80,6 +82,23 @@ class _Launcher(_SubprocessScriptLauncher):
         if failed:
             raise RankError(failed)
         return result
+
+    def _start(self) -> None:
+        """Starts the other processes, unless this is one of them.
+
+        Raises:
+            InputError: If the environment says that this is one of them, but nobody started it.
+        """
+        if not self.cluster_environment.creates_processes_externally:
+            before = dict(os.environ)
+            os.environ[_STARTED] = "1"
+            self._call_children_scripts()
+            # What the others are told is not for what this process starts later.
+            os.environ.clear()
+            os.environ.update(before)
+        elif isinstance(self.cluster_environment, LightningEnvironment) and _STARTED not in os.environ:
+            msg = "LOCAL_RANK is set in the environment, but this process was started by itself: unset LOCAL_RANK"
+            raise InputError(msg)
 
     def _wait(self) -> dict[int, int]:
         first = self.cluster_environment.node_rank() * self.num_processes
@@ -165,6 +184,11 @@ def check_world(trainer: L.Trainer) -> None:
         )
         raise InputError(msg)
     launched = _launched_world()
+    if trainer.num_nodes > 1 and launched == 1:
+        msg = (
+            f"trainer.num_nodes is {trainer.num_nodes}: on several machines, start the processes with torchrun or SLURM"
+        )
+        raise InputError(msg)
     if launched not in (1, trainer.world_size):
         msg = (
             f"{launched} processes were launched but trainer.devices x trainer.num_nodes is {trainer.world_size}: each "
@@ -210,8 +234,7 @@ def agreed(what: str, choose: Callable[[], str]) -> str:
 @functools.cache
 def _store() -> tuple[TCPStore, int, int]:
     """Returns what the processes of a launch share, and this one's rank and their number."""
-    elastic = TorchElasticEnvironment.detect()
-    environment = TorchElasticEnvironment() if elastic else SLURMEnvironment()
+    environment = TorchElasticEnvironment() if "RANK" in os.environ else SLURMEnvironment()
     rank, world = environment.global_rank(), environment.world_size()
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     port = environment.main_port + (not agent)  # one beside that of the process group, which is made later

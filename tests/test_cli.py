@@ -146,6 +146,38 @@ def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
     assert int(last.stem) == settings["step"]
 
 
+def test_a_folder_or_a_pattern_stands_for_all_its_images() -> None:
+    Path("photos").mkdir()
+    for name, colour in (("b", "red"), ("a", "blue")):
+        Image.new("RGB", (32, 24), colour).save(f"photos/{name}.png")
+    given = ["--style", "painting", *FAST, "--output", "run"]
+    assert main(["fit", "--content", "photos", *given]) == 0
+    assert [path.name for path in sorted(Path("run").glob("*.png"))] == ["a_painting.png", "b_painting.png"]
+    assert main(["fit", "--content", "photos/[a]*.png", *given]) == 0
+    assert [path.name for path in Path("run-2").glob("*.png")] == ["a_painting.png"]
+
+
+def test_the_settings_of_a_picture_are_the_pairs_own() -> None:
+    photo, painting = "data/content-images/photo.png", "data/style-images/painting.png"
+    Path("p.csv").write_text(
+        f"content,style,name,size,steps,seed\n{photo},{painting},a,40,6,3\n{photo},{painting},b,,,\n"
+    )
+    assert main(["fit", "--pairs", "p.csv", *FAST, "--output", "run"]) == 0
+    a, b = (json.loads(images.read_metadata(f"run/{name}.png")["nst_lightning"]) for name in "ab")
+    assert (a["stages"], a["seed"], a["step"]) == ("20 px x 3, 40 px x 3", 3, 6)
+    assert (b["stages"], b["seed"], b["step"]) == ("16 px x 2, 32 px x 2", 0, 4)
+
+
+def test_a_damaged_checkpoint_is_begun_anew(capfd: pytest.CaptureFixture[str]) -> None:
+    assert fit("--output", "run") == 0
+    whole = Path("run/photo_painting.png").read_bytes()
+    Path("run/checkpoints/finished/photo_painting").unlink()
+    Path("run/checkpoints/photo_painting.ckpt").write_bytes(b"PK" + bytes(200))
+    with pytest.warns(UserWarning, match=r"photo_painting\.ckpt: is damaged; the pairs it was of will begin anew"):
+        assert main(["fit", "--resume", "run"]) == 0
+    assert Path("run/photo_painting.png").read_bytes() == whole
+
+
 def png(name: str, width: int, height: int) -> None:
     Image.new("RGB", (width, height), "red").save(name)
 
@@ -157,7 +189,11 @@ def truncated_jpeg() -> None:
 
 BAD_INPUTS = {
     "missing file": (lambda: None, ["--content", "nope.jpg"], r"content image nope\.jpg is neither here nor in data/"),
-    "directory": (lambda: Path("bad.png").mkdir(), ["--content", "bad.png"], r"content folder bad\.png has no image in it"),
+    "directory": (
+        lambda: Path("bad.png").mkdir(),
+        ["--content", "bad.png"],
+        r"content folder bad\.png has no image in it",
+    ),
     "zero bytes": (Path("bad.png").touch, ["--content", "bad.png"], r"bad\.png: is empty \(0 bytes\)"),
     "truncated JPEG": (truncated_jpeg, ["--content", "bad.jpg"], r"bad\.jpg: .*truncated"),
     "text named .png": (
@@ -205,9 +241,25 @@ BAD_INPUTS = {
     ),
     "nothing to do": (lambda: None, ["--steps", "0"], r"steps must be at least the number of stages \(\d\), got 0"),
     "bad stage": (lambda: None, ["--stages", "[{size: 32, steps: -1}]"], r"a stage's steps must be at least 1, got -1"),
-    "several processes": (lambda: None, ["--trainer.devices", "2"], r"trainer\.strategy must be pair_parallel or .* 2 processes"),
+    "several processes": (
+        lambda: None,
+        ["--trainer.devices", "2"],
+        r"trainer\.strategy must be pair_parallel or .* 2 processes",
+    ),
+    "several machines": (
+        lambda: None,
+        ["--trainer.num_nodes", "2", "--strategy", "pair_parallel", "--trainer.accelerator", "cpu"],
+        r"trainer\.num_nodes is 2: .* torchrun or SLURM",
+    ),
+    "precision": (lambda: None, ["--precision", "16-true"], r"trainer\.precision must be one of 32-true, .* 16-true"),
+    "tile": (lambda: None, ["--tile", "0"], r"tile must be off, auto or a number of pixels from 1, got 0"),
+    "both pairs and content": (lambda: None, ["--pairs", "p.csv"], r"pairs .*p\.csv names the images already"),
     "no such accelerator": (lambda: None, ["--trainer.accelerator", "mps"], r"MPS.*not available"),
-    "no run to resume": (lambda: None, ["--resume", "nowhere"], r"nowhere: is not the folder of a run, for it has no config\.yaml"),
+    "no run to resume": (
+        lambda: None,
+        ["--resume", "nowhere"],
+        r"nowhere: is not the folder of a run, for it has no config\.yaml",
+    ),
     "resume of nothing": (lambda: None, ["--resume"], r"--resume needs the folder of a run"),
 }
 

@@ -19,7 +19,9 @@ def test_there_are_configurations() -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # the samples' names are looked up there
-    assert main(["fit", "--config", str(config), "--size", "64", "--steps", "4", "--output", str(tmp_path / "run")]) == 0
+    assert (
+        main(["fit", "--config", str(config), "--size", "64", "--steps", "4", "--output", str(tmp_path / "run")]) == 0
+    )
     pictures = list((tmp_path / "run").glob("*.png"))
     assert len(pictures) == (6 if config.stem == "many_pairs" else 1)
     assert all(picture.stat().st_size > 1000 for picture in pictures)

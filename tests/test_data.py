@@ -81,7 +81,7 @@ def test_pairs_are_read_from_a_list(pictures: Path, tmp_path: Path) -> None:
     data = PairDataModule(pairs=str(path), size=64, steps=7, stages=1)
     assert [(pair.name, pair.content, pair.styles, pair.settings) for pair in data.pairs] == [
         ("one", content, (style,), {}),
-        ("two", content, (style,), {"size": 32, "steps": 5, "tv_weight": 3.0}),
+        ("two", content, (style,), {"tv_weight": 3.0}),
     ]
     data.setup("fit")
     assert [(batch.names, batch.stages) for batch in data.batches] == [

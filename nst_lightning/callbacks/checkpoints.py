@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 from nst_lightning.batches import Batch, Saved, Step
 from nst_lightning.data import data_of, is_writer
@@ -110,7 +112,11 @@ def saved(folder: Path) -> tuple[Saved, ...]:
     newest = sorted(folder.glob("*.ckpt"), key=lambda path: -path.stat().st_mtime_ns)
     found = []
     for path in newest:
-        batch = torch.load(path, map_location="meta", weights_only=True).get("batch")
+        try:
+            batch = torch.load(path, map_location="meta", weights_only=True).get("batch")
+        except (OSError, EOFError, RuntimeError, UnpicklingError):  # what torch makes of damaged files
+            rank_zero_warn(f"{path}: is damaged; the pairs it was of will begin anew")
+            continue
         if batch is not None:
             stages = tuple(Stage(*stage) for stage in batch["stages"])
             found.append(Saved(path, tuple(batch["names"]), stages, batch["stage_index"], batch["taken"]))

@@ -14,6 +14,7 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.pairs import Pair
+from nst_lightning.schedule import described
 
 
 class ImageWriter(Callback):
@@ -99,5 +100,11 @@ class ImageWriter(Callback):
 
     @staticmethod
     def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step, pair: Pair) -> dict[str, str]:
-        settings = {**data_of(trainer).settings, **pl_module.settings, **pair.settings, "step": step.index + 1}
+        settings = {
+            **data_of(trainer).settings,
+            **pl_module.settings,
+            **pair.settings,
+            "stages": described(step.stages),
+            "step": step.index + 1,
+        }
         return {"Software": "nst-lightning", "nst_lightning": json.dumps(settings)}

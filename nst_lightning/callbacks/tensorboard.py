@@ -19,6 +19,7 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.schedule import described
 
 
 class TensorBoardWriter(Callback):
@@ -27,7 +28,7 @@ class TensorBoardWriter(Callback):
     Beside them, `_run` has the curve of the pairs that were finished a minute (one for each process, where there are
     several). The root is the trainer's `default_root_dir`. Tags are alike for every pair, so that the curves of many
     runs overlay in a handful of charts: `loss/total` and its weighted parts, `score/<group>/<layer>` unweighted,
-    `image/output`, `image/content`, `image/style`, and where asked for `features/<layer>` and `gram/<layer>`.
+    `picture/output`, `source/content`, `source/style`, and where asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
@@ -94,10 +95,10 @@ class TensorBoardWriter(Callback):
             self._write_losses(pl_module, batch, step)
         if step % self.images_every == 0 or batch.is_last:
             for pair, image in zip(batch.batch.pairs, pl_module.result.cpu(), strict=True):
-                self._writers[pair.name].add_image("image/output", image, step)
+                self._writers[pair.name].add_image("picture/output", image, step)
             self._write_representations(trainer, pl_module, batch)
         if batch.is_last:
-            self._write_settings({**data_of(trainer).settings, **pl_module.settings}, pl_module, batch)
+            self._write_settings(self._settings(trainer, pl_module, batch), pl_module, batch)
             self._close()
             self._count(trainer, batch)
 
@@ -113,9 +114,9 @@ class TensorBoardWriter(Callback):
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
         for pair, content, of_pair in zip(step.batch.pairs, contents, styles, strict=True):
             writer = self._writers[pair.name]
-            writer.add_image("image/content", content, 0)
+            writer.add_image("source/content", content, 0)
             for index, style in enumerate(of_pair):
-                writer.add_image("image/style" if index == 0 else f"image/style_{index + 1}", style.image()[0], 0)
+                writer.add_image("source/style" if index == 0 else f"source/style_{index + 1}", style.image()[0], 0)
 
     @torch.no_grad()
     def _write_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
@@ -133,6 +134,10 @@ class TensorBoardWriter(Callback):
         for index, pair in enumerate(step.batch.pairs):
             for tag, value in _values(module.losses, index).items():
                 self._writers[pair.name].add_scalar(tag, value, number)
+
+    @staticmethod
+    def _settings(trainer: L.Trainer, module: ImageOptimization, step: Step) -> dict[str, Any]:
+        return {**data_of(trainer).settings, **module.settings, "stages": described(step.stages)}
 
     def _write_settings(self, settings: dict[str, Any], module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):

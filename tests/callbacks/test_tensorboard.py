@@ -58,8 +58,8 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
             expected = {step: losses.curves[place][step - 1][key] for step in (1, 3, 6, 8)}
             assert written == pytest.approx(expected), tag
         pictures = {tag: [event.step for event in found.Images(tag)] for tag in found.Tags()["images"]}
-        assert pictures == {"image/content": [0], "image/style": [0], "image/output": [5, 8]}
-        with Image.open(io.BytesIO(found.Images("image/output")[-1].encoded_image_string)) as picture:
+        assert pictures == {"source/content": [0], "source/style": [0], "picture/output": [5, 8]}
+        with Image.open(io.BytesIO(found.Images("picture/output")[-1].encoded_image_string)) as picture:
             assert np.abs(np.asarray(picture) / 255 - losses.images[place]).max() <= 1 / 255
         assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "score"}
 
