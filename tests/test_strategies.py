@@ -326,3 +326,27 @@ def test_processes_share_the_cores_unless_told_otherwise(
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     launcher("").launch(lambda: None)
     assert chosen == expected
+
+
+def test_a_launch_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+
+    class Process:
+        def __init__(self, command: Sequence[str], env: dict[str, str], cwd: str | None) -> None:
+            started.append(env)
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    before = dict(os.environ)
+    for _ in range(2):  # the second is not taken for a process that the first has started
+        strategies._Launcher(LightningEnvironment(), 2, 1).launch(lambda: None)
+        assert dict(os.environ) == before
+    assert [env["LOCAL_RANK"] for env in started] == ["1", "1"]
+
+
+def test_a_rank_that_nobody_gave_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(InputError, match=r"^LOCAL_RANK is set in the environment, but .*: unset LOCAL_RANK$"):
+        strategies._Launcher(LightningEnvironment(), 2, 1).launch(lambda: None)
