@@ -168,6 +168,13 @@ def test_the_settings_of_a_picture_are_the_pairs_own() -> None:
     assert (b["stages"], b["seed"], b["step"]) == ("16 px x 2, 32 px x 2", 0, 4)
 
 
+def test_a_run_that_was_told_to_stop_early_goes_on() -> None:
+    assert fit("--output", "whole.png") == 0
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1"]) == 0
+    assert np.array_equal(np.asarray(Image.open("run/photo_painting.png")), np.asarray(Image.open("whole.png")))
+
+
 def test_a_damaged_checkpoint_is_begun_anew(capfd: pytest.CaptureFixture[str]) -> None:
     assert fit("--output", "run") == 0
     whole = Path("run/photo_painting.png").read_bytes()

@@ -49,10 +49,15 @@ class Checkpoints(ModelCheckpoint):
         self.folder = folder
         self._name: str | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Removes what is out of date."""
-        super().setup(trainer, pl_module, stage)
-        if is_writer(trainer):
+    @property
+    def state_key(self) -> str:
+        """What a checkpoint calls this callback: the same whatever its settings, so that these may change."""
+        return type(self).__qualname__
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Removes what is out of date, unless the run goes on from a checkpoint, which may be one of the folder's."""
+        super().on_train_start(trainer, pl_module)
+        if is_writer(trainer) and trainer.global_step == 0:
             for batch in data_of(trainer).batches:
                 self._forget(batch)
 

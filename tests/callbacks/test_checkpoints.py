@@ -193,3 +193,14 @@ def test_refuses_minutes_out_of_range(tmp_path: Path, minutes: float) -> None:
     message = f"^checkpoint_minutes must be above 0 and at most 525600, got {minutes}$"
     with pytest.raises(InputError, match=message):
         Checkpoints(tmp_path, minutes)
+
+
+def test_a_checkpoint_that_lightning_goes_on_from_stays_until_its_batch_is_finished(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(RuntimeError):
+        run(Checkpoints(folder, ALWAYS), Stop(3))
+    assert files(folder) == {f"{ONE}.ckpt"}
+    watch = Watch(folder)
+    run(Checkpoints(folder, NEVER), watch, ckpt_path=folder / f"{ONE}.ckpt")
+    assert watch.seen[0] == {f"{ONE}.ckpt"}
+    assert files(folder) == {f"finished/{ONE}", f"finished/{TWO}"}
