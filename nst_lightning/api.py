@@ -20,7 +20,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
 
 RECONSTRUCTION_STAGES = {"content": 2, "style": 1}
-"""Coarse-to-fine stages by representation. A coarse stage lets relu1_2 come back at 34.6 instead of 21.6 dB; from the
+"""Coarse-to-fine stages by representation. A coarse stage lets relu1_2 come back at 34.5 instead of 21.6 dB; from the
 style, whose features have no places, its few pixels would pin the painting's layout."""
 
 _OPTIMIZERS = {"lbfgs": optim.LBFGS, "adam": optim.Adam}
