@@ -313,12 +313,17 @@ class NSTCLI(LightningCLI):
             return str(here)
 
         if trainer.world_size == 1:
-            if self.resumed is not None:
-                self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
+            self._take_up_here()
             return
         found = json.loads(Path(agreed("progress", write)).read_text(encoding="utf-8"))
         self.datamodule.finished = frozenset(found["finished"])
         self.datamodule.saved = tuple(_from_json(each) for each in found["saved"])
+
+    def _take_up_here(self) -> None:
+        """Tells the data module what this process finds of an earlier run."""
+        if self.resumed is not None:
+            folder = self.folder / "checkpoints"
+            self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
 
 
 class PlanCLI(NSTCLI):
@@ -351,9 +356,7 @@ class PlanCLI(NSTCLI):
 
     def _take_up(self, trainer: L.Trainer) -> None:
         """Tells the data module what an earlier run has done; tells no other process, for there is none."""
-        if self.resumed is not None:
-            folder = self.folder / "checkpoints"
-            self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
+        self._take_up_here()
 
 
 def _progress_file(folder: Path) -> Path:
