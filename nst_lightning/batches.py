@@ -128,6 +128,10 @@ class Batch:
         self.gallery = gallery
         self.saved = saved
 
+    def like(self, pairs: Sequence[Pair], stages: Sequence[Stage]) -> Batch:
+        """Returns a batch of pairs whose outputs have the sizes of this one's, to begin anew."""
+        return Batch(pairs, self.source_size, stages, self.style_scale, self.upscale, self.gallery)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the pairs."""

@@ -190,7 +190,8 @@ class PairDataModule(L.LightningDataModule):
             alike = list(group)
             together = self._together(alike[0])
             for first in range(0, len(alike), together):
-                yield self._batch([pair for batch in alike[first : first + together] for pair in batch.pairs])
+                members = [pair for batch in alike[first : first + together] for pair in batch.pairs]
+                yield alike[first].like(members, alike[first].stages)
 
     def _together(self, single: Batch) -> int:
         if self.batch_size != "auto":

@@ -238,6 +238,7 @@ class Tiled:
         self._on_image = tuple(term for term in objective.terms if term.layer == IMAGE)
         self._share = share
         self._map_dtype = map_dtype
+        self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}
         seen = views(backbone.network)
         self._views = {layer: seen[layer] for layer in self._on_layers.layers}
         self.plan = Plan.of(tile, self._views.values(), backbone.min_side)
@@ -305,10 +306,12 @@ class Tiled:
 
     def _sizes(self, image: Tensor) -> dict[str, torch.Size]:
         """Returns the shape of every layer's features of the whole image; asks the network itself, without data."""
-        buffers = {name: buffer.to("meta") for name, buffer in self._backbone.named_buffers()}
-        with torch.no_grad():
-            features = functional_call(self._backbone, buffers, (torch.empty_like(image, device="meta"),))
-        return {layer: features[layer].shape for layer in self._on_layers.layers}
+        if image.shape not in self._known_sizes:  # every step asks
+            buffers = {name: buffer.to("meta") for name, buffer in self._backbone.named_buffers()}
+            with torch.no_grad():
+                features = functional_call(self._backbone, buffers, (torch.empty_like(image, device="meta"),))
+            self._known_sizes[image.shape] = {layer: features[layer].shape for layer in self._on_layers.layers}
+        return self._known_sizes[image.shape]
 
     def _tiles(self, image: Tensor) -> list[_Tile]:
         """Returns the tiles that are this process's."""

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "inspection": {"images", "backbones", "losses", "pairs", "outputs", "errors"},
     "modules": {
         *("images", "initializers", "optim", "backbones", "batches", "data", "footprint", "losses", "memory"),
-        *("strategies", "tiling", "modules", "errors"),
+        *("pairs", "schedule", "strategies", "tiling", "modules", "errors"),
     },
     "planning": {
         *("batches", "data", "memory", "modules", "planning", "schedule", "strategies", "tiling", "errors"),

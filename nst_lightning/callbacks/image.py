@@ -14,7 +14,6 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.pairs import Pair
-from nst_lightning.schedule import described
 
 
 class ImageWriter(Callback):
@@ -94,17 +93,11 @@ class ImageWriter(Callback):
                 path, overwrite = root / "steps" / pair.name / f"{number:06d}.png", True
             else:
                 path, overwrite = root / f"{pair.name}.png" if self.file is None else self.file, self.overwrite
-            images.write(path, rgb[None], alpha, self._metadata(trainer, pl_module, step, pair), overwrite)
+            images.write(path, rgb[None], alpha, self._metadata(pl_module, step, pair), overwrite)
             if number is None:
                 self.written.append(path)
 
     @staticmethod
-    def _metadata(trainer: L.Trainer, pl_module: ImageOptimization, step: Step, pair: Pair) -> dict[str, str]:
-        settings = {
-            **data_of(trainer).settings,
-            **pl_module.settings,
-            **pair.settings,
-            "stages": described(step.stages),
-            "step": step.index + 1,
-        }
+    def _metadata(pl_module: ImageOptimization, step: Step, pair: Pair) -> dict[str, str]:
+        settings = {**pl_module.settings_of(step, pair), "step": step.index + 1}
         return {"Software": "nst-lightning", "nst_lightning": json.dumps(settings)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -19,7 +18,6 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.schedule import described
 
 
 class TensorBoardWriter(Callback):
@@ -98,7 +96,7 @@ class TensorBoardWriter(Callback):
                 self._writers[pair.name].add_image("picture/output", image, step)
             self._write_representations(trainer, pl_module, batch)
         if batch.is_last:
-            self._write_settings(self._settings(trainer, pl_module, batch), pl_module, batch)
+            self._write_settings(pl_module, batch)
             self._close()
             self._count(trainer, batch)
 
@@ -135,15 +133,12 @@ class TensorBoardWriter(Callback):
             for tag, value in _values(module.losses, index).items():
                 self._writers[pair.name].add_scalar(tag, value, number)
 
-    @staticmethod
-    def _settings(trainer: L.Trainer, module: ImageOptimization, step: Step) -> dict[str, Any]:
-        return {**data_of(trainer).settings, **module.settings, "stages": described(step.stages)}
-
-    def _write_settings(self, settings: dict[str, Any], module: ImageOptimization, step: Step) -> None:
+    def _write_settings(self, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):
             # The table shows the last value of each curve. add_hparams would open a run directory of its own.
             results = dict(sorted(_values(module.losses, index).items()))  # losses first
-            summaries = hparams({**settings, **pair.settings, "pair": pair.name}, results)  # type: ignore[no-untyped-call]
+            settings = {**module.settings_of(step, pair), "pair": pair.name}
+            summaries = hparams(settings, results)  # type: ignore[no-untyped-call]
             for summary in summaries:
                 self._writers[pair.name].file_writer.add_summary(summary)  # type: ignore[attr-defined]
 

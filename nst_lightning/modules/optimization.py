@@ -20,6 +20,8 @@ from nst_lightning.data import data_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Objective
 from nst_lightning.modules.evaluation import Evaluation, Tile
+from nst_lightning.pairs import Pair
+from nst_lightning.schedule import described
 from nst_lightning.strategies import PairParallel, check_world
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
@@ -146,6 +148,11 @@ class ImageOptimization(L.LightningModule):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Calls backward on the sum over images, so that each one's gradient is that of its own loss."""
         torch.autograd.backward(loss.sum())
+
+    def settings_of(self, step: Step, pair: Pair) -> dict[str, str | int | float]:
+        """Returns what was asked for one pair of the run: the data's settings, the module's, and the pair's own."""
+        of_run = {**data_of(self.trainer).settings, **self.settings}
+        return {**of_run, **pair.settings, "stages": described(step.stages)}
 
     def bytes_of_step(self, pixels: int) -> int:
         """Returns the bytes that a step on one image of so many pixels takes on the trainer's device, as measured."""

@@ -194,4 +194,4 @@ def _units(batch: Batch) -> Iterator[Batch]:
         yield batch
         return
     for pair in batch.pairs:
-        yield Batch([pair], batch.source_size, batch.stages, batch.style_scale, batch.upscale, batch.gallery)
+        yield batch.like([pair], batch.stages)

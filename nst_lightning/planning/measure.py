@@ -157,8 +157,7 @@ class _Probing(L.Callback):
 
 
 def _probe(batch: Batch, size: int) -> Batch:
-    stage = Stage(size, _STEPS)
-    return Batch(batch.pairs, batch.source_size, [stage], batch.style_scale, batch.upscale, batch.gallery)
+    return batch.like(batch.pairs, [Stage(size, _STEPS)])
 
 
 def _reduced(batch: Batch, kind: Kind, least: int) -> Batch | None:
