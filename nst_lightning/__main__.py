@@ -13,6 +13,8 @@ COMMANDS = {
     "fit": "paint photographs in the manner of paintings",
     "plan": "tell what painting would take, without doing it: time, memory, devices",
     "reconstruct": "rebuild an image from what single layers hold of it",
+    "score": "measure what pictures keep of the content and take of the style",
+    "validate": "score what a checkpoint holds",
     "inspect": "show what a network sees in an image: feature maps and Gram matrices",
     "backbones": "list the networks and their layers",
 }
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from nst_lightning import inspection
 
         return inspection.main(given[1:])
+    if given[0] == "score":  # likewise
+        from nst_lightning.scoring import command
+
+        return command.main(given[1:])
     if {"-h", "--help"} & set(given[1:]):
         print(HELP[given[0]], flush=True)
         if given[0] != "fit":
@@ -103,6 +109,14 @@ HELP = {
         "  --stages N               coarse-to-fine sizes [2 from the content, 1 from the style]\n"
         "  --backbone, --weights, --tv_weight, --init, --optimizer, --seed, --save_every, --overwrite: as in nst fit;\n"
         "                           the start is uniform noise and there is no smoothing unless told otherwise"
+    ),
+    "validate": (
+        "usage: nst validate --ckpt_path FILE [--config FILE] [options of nst fit]\n\n"
+        "Scores the pictures that a checkpoint holds, and prints the table.\n\n"
+        "  --ckpt_path FILE         a checkpoint, data/output-images/<run>/checkpoints/<pair>.ckpt\n"
+        "  --config FILE            the run's configuration [the one in the checkpoint's run folder]\n"
+        "  --scores NAMES           auto, or some of outline, palette, texture, leak, lpips, features [auto]\n\n"
+        "A run's finished pictures are scored by nst score, and have their scores in the run's folder scores."
     ),
     "backbones": "usage: nst backbones\n\nLists the networks, where their weights come from, and their layers.",
 }

@@ -141,6 +141,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the frozen backbone
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a resumed run's
+        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")  # to validate
         # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
         warnings.filterwarnings("ignore", message=r"\s*(By default only one Jsonarg|``instantiate_classes``)")
         warnings.filterwarnings("ignore", message=r"Total length of .* across ranks is zero")  # nothing left for a rank

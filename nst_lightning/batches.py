@@ -264,6 +264,23 @@ class Step:
         return self.index == self.batch.steps - 1
 
 
+class Steps:
+    """Some steps, to be looked at and not taken. Not a list: Lightning would take each of its items for a loader.
+
+    Args:
+        steps: The steps.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = tuple(steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+
 class Timeline:
     """Every step of a run in order: batch by batch, stage by stage. The train loader.
 

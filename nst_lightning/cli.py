@@ -23,11 +23,12 @@ from nst_lightning import data, figures, images, options, outputs, pairs, planni
 from nst_lightning.api import RECONSTRUCTION_STAGES, quiet, representations
 from nst_lightning.backbones import spec_of
 from nst_lightning.batches import Saved
-from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, TensorBoardWriter, VideoWriter
+from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
 from nst_lightning.callbacks.checkpoints import finished, saved
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer, check_trainer
 from nst_lightning.schedule import Stage
+from nst_lightning.scoring import AUTO, OFF, table
 from nst_lightning.strategies import RankError, agreed, telling
 
 
@@ -68,6 +69,11 @@ def plan(given: list[str]) -> None:
     parser.add_argument("--within")
     chosen, rest = parser.parse_known_args(given)
     PlanCLI(rest, None if chosen.within is None else planning.duration(chosen.within))
+
+
+def validate(given: list[str]) -> None:
+    """Scores what a checkpoint holds: `nst validate`."""
+    ValidateCLI(given)
 
 
 def reconstruct(given: list[str]) -> None:
@@ -117,7 +123,12 @@ def _label(layer: str, rgb: Tensor, original: Tensor, source: str) -> str:
     return f"{layer}  {ratio:.1f} dB"
 
 
-COMMANDS: Mapping[str, Callable[[list[str]], None]] = {"fit": fit, "plan": plan, "reconstruct": reconstruct}
+COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
+    "fit": fit,
+    "plan": plan,
+    "reconstruct": reconstruct,
+    "validate": validate,
+}
 
 
 def _say(line: str) -> None:
@@ -167,12 +178,16 @@ class NSTCLI(LightningCLI):
         model_class: What is optimised.
     """
 
+    command = "fit"
+    save_config: type[SaveConfigCallback] | None = SaveConfig
+
     def __init__(self, arguments: list[str], model_class: type[ImageOptimization]) -> None:
         self.arguments = arguments
+        self.scored = model_class is StyleTransfer  # what is rebuilt from one image has nothing to be compared with
         super().__init__(
             model_class,
             data.PairDataModule,
-            save_config_callback=SaveConfig,
+            save_config_callback=self.save_config,
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "accelerator": "auto",
@@ -184,7 +199,7 @@ class NSTCLI(LightningCLI):
             },
             seed_everything_default=False,  # the one random thing, the noise to start from, has model.seed
             parser_class=Parser,
-            parser_kwargs={"prog": "nst", "fit": {"usage": "nst fit [options]"}},
+            parser_kwargs={"prog": "nst", self.command: {"usage": f"nst {self.command} [options]"}},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # the saved configuration makes a run again, not its checkpoint
         )
@@ -211,12 +226,20 @@ class NSTCLI(LightningCLI):
             default=None,
             help="Layers to show in TensorBoard beside each picture, as feature maps and Gram matrices.",
         )
+        parser.add_argument(
+            "--scores",
+            type=list[str] | str,
+            default=AUTO if self.scored else OFF,
+            help="Scores of the pictures: auto, off, or names.",
+        )
+        parser.add_argument("--score_every", type=int | None, default=None, help="Steps between two scorings.")
+        parser.add_argument("--show_score", type=str | None, default="overall", help="What the progress bar shows.")
         parser.add_argument("--checkpoint_minutes", type=float, default=2.0, help="Minutes between checkpoints.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
         """Parses the arguments given to the constructor."""
         self.resumed, rest = _resumed(self.arguments)
-        self.config = parser.parse_args(["fit", *options.expand(rest)])
+        self.config = parser.parse_args([self.command, *options.expand(rest)])
 
     def before_instantiate_classes(self) -> None:
         """Replaces the images' names by paths, so that the saved configuration runs from anywhere.
@@ -269,6 +292,7 @@ class NSTCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes the trainer with the run's folder and callbacks."""
         config = self.config_init[self.subcommand]
+        scores = self._scores()
         names = [pair.name for pair in self.datamodule.pairs]
 
         def choose() -> str:
@@ -286,16 +310,26 @@ class NSTCLI(LightningCLI):
             *([] if given is None else given),
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self.videos,
+            *([] if scores is None else [scores]),
             TensorBoardWriter(
-                config["trainer"]["log_every_n_steps"], representations=_names(config["representations"])
+                config["trainer"]["log_every_n_steps"],
+                representations=_names(config["representations"]),
+                scores=scores,
             ),
-            ProgressBar(),
+            ProgressBar(scores=scores, shown=config["show_score"]),
             Checkpoints(self.folder / "checkpoints", config["checkpoint_minutes"]),
         ]
         trainer = super().instantiate_trainer(default_root_dir=str(self.folder), callbacks=callbacks, **kwargs)
         check_trainer(trainer)
         self._take_up(trainer)
         return trainer
+
+    def _scores(self) -> Scores | None:
+        config = self.config_init[self.subcommand]
+        choice = _names(config["scores"])
+        if choice == (OFF,):
+            return None
+        return Scores(AUTO if choice == (AUTO,) else choice, config["score_every"])
 
     def _take_up(self, trainer: L.Trainer) -> None:
         """Tells the data module what an earlier run has done: in every process what the first one found."""
@@ -324,6 +358,54 @@ class NSTCLI(LightningCLI):
         if self.resumed is not None:
             folder = self.folder / "checkpoints"
             self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
+
+
+class ValidateCLI(NSTCLI):
+    """Scores what a checkpoint holds instead of optimising it, and writes nothing.
+
+    Args:
+        arguments: The options of `validate`; without a configuration, that of the checkpoint's run is taken.
+
+    Raises:
+        InputError: If there is no checkpoint, or it does not fit the run.
+    """
+
+    command = "validate"
+    save_config = None
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__([*_config_of_checkpoint(arguments), *arguments], StyleTransfer)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Returns the command and what of the trainer's method it does not show."""
+        return {"validate": {"model", "dataloaders", "datamodule"}}
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Makes a trainer that scores and leaves the run's folder alone."""
+        self.scores = self._scores()
+        if self.scores is None:
+            msg = "scores is off: there is nothing to validate"
+            raise InputError(msg)
+        trainer = LightningCLI.instantiate_trainer(self, callbacks=[self.scores], enable_progress_bar=False, **kwargs)
+        check_trainer(trainer)
+        return trainer
+
+    def validate(self, **kwargs: Any) -> None:
+        """Scores the pictures of the checkpoint and prints the table.
+
+        Raises:
+            InputError: If there is no checkpoint, or it does not fit the run.
+        """
+        path = kwargs["ckpt_path"]
+        found = saved(Path(path))
+        if not found:
+            msg = f"{path}: holds no picture; the scores of a finished one are in its run's folder scores"
+            raise InputError(msg)
+        self.datamodule.saved = found
+        self.trainer.validate(**{**kwargs, "verbose": False, "weights_only": True})
+        assert self.scores is not None
+        print(table.text(self.scores.finals))
 
 
 class PlanCLI(NSTCLI):
@@ -377,6 +459,21 @@ def _names(given: Sequence[str] | str | None) -> tuple[str, ...]:
     if given is None:
         return ()
     return tuple(given.replace(" ", "").split(",")) if isinstance(given, str) else tuple(given)
+
+
+def _config_of_checkpoint(arguments: Sequence[str]) -> list[str]:
+    """Returns the option for the configuration of the run that a checkpoint is of, where none is given."""
+    parser = ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name in ("--config", "--ckpt_path"):
+        parser.add_argument(name)
+    given, _ = parser.parse_known_args(arguments)
+    if given.ckpt_path is None:
+        msg = "no checkpoint was given; name one with --ckpt_path, those of a run are in its folder checkpoints"
+        raise InputError(msg)
+    if given.config is not None:
+        return []
+    config = Path(given.ckpt_path).parents[1] / "config.yaml"
+    return ["--config", str(config)] if config.is_file() else []
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -8,11 +8,12 @@ from itertools import accumulate, groupby
 from typing import Literal, Protocol
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import device
 
 from nst_lightning import memory, pairs
-from nst_lightning.batches import Batch, Gallery, Saved, Step, Timeline, deal
+from nst_lightning.batches import Batch, Gallery, Saved, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
@@ -119,6 +120,15 @@ class PairDataModule(L.LightningDataModule):
     def train_dataloader(self) -> Timeline:
         """Returns the steps of the run, from the first that was not completed."""
         return Timeline(self.batches, 0 if self.trainer is None else self.trainer.global_step)
+
+    def val_dataloader(self) -> Steps | list[Steps]:
+        """Returns the last step of what each checkpoint holds; nothing is validated while images are optimised."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            return []  # for Lightning, no loader
+        found = [(index, batch, batch.saved) for index, batch in enumerate(self.batches)]
+        return Steps(
+            [Step(batch, index, each.stage_index, each.taken - 1) for index, batch, each in found if each is not None]
+        )
 
     def last_step(self) -> Step | None:
         """Returns the last step that was completed, None before the first."""

@@ -38,5 +38,11 @@ def file_beside(folder: Path, output: str | None) -> Path | None:
     return folder.with_name(folder.name + suffix) if suffix else None
 
 
+def free(path: Path, suffixes: Sequence[str]) -> Path:
+    """Returns a path without suffix, numbered so that with none of the suffixes there is a file."""
+    numbered = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(each for each in numbered if not any(each.with_name(each.name + end).exists() for end in suffixes))
+
+
 def _holds_files(folder: Path) -> bool:
     return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))

@@ -7,8 +7,9 @@ import os
 import pickle
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
@@ -157,24 +158,43 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
-    if cached.exists():
-        return _file(cached)
+def cached(weights: WeightsEnum) -> Path:
+    """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
+
+
+def fetch(weights: WeightsEnum) -> Path:
+    """Returns `cached` of an entry of torchvision's weights API, downloading it once.
+
+    What is downloaded has the hash in its name; a file that is there already is taken as it is.
+
+    Raises:
+        WeightsError: If the file is not there and cannot be downloaded; names it, its URL and where to copy it.
+    """
+    path = cached(weights)
+    if path.exists():
+        return path
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT):
+        # torch.hub says on stdout that it downloads, where this program prints its results.
+        with _socket_timeout(DOWNLOAD_TIMEOUT), redirect_stdout(sys.stderr):
             # torch.hub writes to a temporary name and checks the hash before it renames.
             torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
     except pickle.UnpicklingError:
         pass  # it came whole, but is no state dict: reading it from the cache says so
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # a server that speaks no HTTP is quoted with its line's end
-        msg = (
-            f"cannot download {cached.name} from {weights.url} ({reason}): copy the file to {cached}, "
-            "or name a local file with --weights"
-        )
+        msg = f"cannot download {path.name} from {weights.url} ({reason}): copy the file to {path}"
         raise WeightsError(msg) from error
-    return _file(cached)
+    return path
+
+
+def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
+    try:
+        path = fetch(weights)
+    except WeightsError as error:
+        msg = f"{error}, or name a local file with --weights"
+        raise WeightsError(msg) from error
+    return _file(path)
 
 
 def _file(path: Path) -> dict[str, Tensor]:

@@ -113,8 +113,9 @@ def finished(folder: Path) -> frozenset[str]:
 
 
 def saved(folder: Path) -> tuple[Saved, ...]:
-    """Returns the checkpoints of unfinished batches in a folder, the newest first."""
-    newest = sorted(folder.glob("*.ckpt"), key=lambda path: -path.stat().st_mtime_ns)
+    """Returns the checkpoints of unfinished batches in a folder, the newest first; or the one that a file is."""
+    files = [folder] if folder.is_file() else folder.glob("*.ckpt")
+    newest = sorted(files, key=lambda path: -path.stat().st_mtime_ns)
     found = []
     for path in newest:
         try:

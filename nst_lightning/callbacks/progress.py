@@ -12,6 +12,7 @@ from lightning.pytorch import callbacks
 from tqdm import tqdm
 
 from nst_lightning.batches import Step, Timeline
+from nst_lightning.callbacks.scores import Scores
 from nst_lightning.modules import ImageOptimization
 
 
@@ -23,12 +24,19 @@ class ProgressBar(callbacks.ProgressBar):
     Args:
         interval: Seconds between two refreshes, >= 0; by default a fifth of a second on a terminal and ten
             seconds in a file.
+        scores: The callback that scores the pictures, which has to stand before this one.
+        shown: The score to show beside the loss, once there is one: the mean over the batch's pictures.
     """
 
-    def __init__(self, interval: float | None = None) -> None:
+    def __init__(
+        self, interval: float | None = None, scores: Scores | None = None, shown: str | None = "overall"
+    ) -> None:
         super().__init__()
         on_terminal = 0.2 if sys.stderr.isatty() else 10.0
         self.interval = on_terminal if interval is None else interval
+        self.scores = scores
+        self.shown = shown
+        self._score = ""
         self._enabled = True
         self._bar: Any = None  # a tqdm
         self._began = 0.0
@@ -63,6 +71,7 @@ class ProgressBar(callbacks.ProgressBar):
         done = trainer.global_step
         now = time.monotonic()
         timeline = _timeline(trainer)
+        self._take_score(batch)
         if self._bar is None or self._bar.disable or (now - self._shown < self.interval and done < len(timeline)):
             return  # reading the loss would make a GPU wait
         assert isinstance(pl_module, ImageOptimization)
@@ -71,8 +80,16 @@ class ProgressBar(callbacks.ProgressBar):
         self._bar.set_description_str(describe(batch, timeline), refresh=False)
         left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(self._first, done)
         loss = pl_module.losses["total"].mean().item()
-        self._bar.set_postfix_str(f"left {timedelta(seconds=round(left))}, loss {loss:.3g}", refresh=False)
+        self._bar.set_postfix_str(f"left {timedelta(seconds=round(left))}, loss {loss:.3g}{self._score}", refresh=False)
         self._bar.refresh()
+
+    def _take_score(self, step: Step) -> None:
+        if step.is_first:
+            self._score = ""
+        found = {} if self.scores is None else self.scores.found
+        values = [scores[self.shown] for scores in found.values() if self.shown is not None and self.shown in scores]
+        if values:
+            self._score = f", {self.shown} {sum(values) / len(values):.2f}"
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the bar."""

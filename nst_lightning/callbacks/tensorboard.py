@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -14,9 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from nst_lightning.batches import Step
+from nst_lightning.callbacks.scores import Scores
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import feature_tiles, gram_heat_map
+from nst_lightning.inspection import feature_tiles, gram_heat_map, viridis
 from nst_lightning.modules import ImageOptimization
 
 
@@ -25,20 +27,28 @@ class TensorBoardWriter(Callback):
 
     Beside them, `_run` has the curve of the pairs that were finished a minute (one for each process, where there are
     several). The root is the trainer's `default_root_dir`. Tags are alike for every pair, so that the curves of many
-    runs overlay in a handful of charts: `loss/total` and its weighted parts, `score/<group>/<layer>` unweighted,
-    `picture/output`, `source/content`, `source/style`, and where asked for `features/<layer>` and `gram/<layer>`.
+    runs overlay in a handful of charts: `loss/total` and its weighted parts, `term/<group>/<layer>` unweighted,
+    `score/outline` and the other scores, `picture/output`, `source/content`, `source/style`, `lpips/map` (bright where
+    the picture differs most from the content), and where asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
         images_every: Steps between two pictures, >= 1.
         representations: The layers whose feature maps and Gram matrices, `inspection`'s pictures of them, go with
             every picture of the output; of those that the losses read.
+        scores: The callback that scores the pictures, which has to stand before this one; None writes no scores.
 
     Raises:
         InputError: If an interval is below 1.
     """
 
-    def __init__(self, scalars_every: int = 10, images_every: int = 50, representations: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        scalars_every: int = 10,
+        images_every: int = 50,
+        representations: Sequence[str] = (),
+        scores: Scores | None = None,
+    ) -> None:
         for name, value in (("scalars_every", scalars_every), ("images_every", images_every)):
             if value < 1:
                 msg = f"{name} must be at least 1, got {value}"
@@ -46,6 +56,7 @@ class TensorBoardWriter(Callback):
         self.scalars_every = scalars_every
         self.images_every = images_every
         self.representations = tuple(representations)
+        self.scores = scores
         self._writers: dict[str, SummaryWriter] = {}
         self._run: SummaryWriter | None = None
         self._began = 0.0
@@ -91,6 +102,7 @@ class TensorBoardWriter(Callback):
         step = batch.index + 1
         if step % self.scalars_every == 0 or step == 1 or batch.is_last:
             self._write_losses(pl_module, batch, step)
+        self._write_scores(step)
         if step % self.images_every == 0 or batch.is_last:
             for pair, image in zip(batch.batch.pairs, pl_module.result.cpu(), strict=True):
                 self._writers[pair.name].add_image("picture/output", image, step)
@@ -133,10 +145,22 @@ class TensorBoardWriter(Callback):
             for tag, value in _values(module.losses, index).items():
                 self._writers[pair.name].add_scalar(tag, value, number)
 
+    def _write_scores(self, number: int) -> None:
+        if self.scores is None:
+            return
+        for pair, values in self.scores.found.items():
+            for name, value in _defined(values).items():
+                self._writers[pair].add_scalar(f"score/{name}", value, number)
+        for pair, differs in self.scores.maps.items():
+            self._writers[pair].add_image("lpips/map", viridis(differs[0, 0].cpu() / differs.max().cpu()), number)
+
     def _write_settings(self, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):
             # The table shows the last value of each curve. add_hparams would open a run directory of its own.
-            results = dict(sorted(_values(module.losses, index).items()))  # losses first
+            scores = {} if self.scores is None else _defined(self.scores.finals.get(pair.name, {}))
+            # The first columns of the table are those that say most.
+            results = {f"score/{name}": value for name, value in scores.items()}
+            results |= dict(sorted(_values(module.losses, index).items()))
             settings = {**module.settings_of(step, pair), "pair": pair.name}
             summaries = hparams(settings, results)  # type: ignore[no-untyped-call]
             for summary in summaries:
@@ -167,5 +191,10 @@ class TensorBoardWriter(Callback):
 
 
 def _values(losses: dict[str, Tensor], index: int) -> dict[str, float]:
-    """Returns one image's losses by tag: the weighted sums under `loss`, the terms' scores under `score`."""
-    return {("score/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}
+    """Returns one image's losses by tag: the weighted sums under `loss`, the terms' scores under `term`."""
+    return {("term/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}
+
+
+def _defined(scores: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scores that have a number: TensorBoard cannot plot the others."""
+    return {name: value for name, value in scores.items() if math.isfinite(value)}

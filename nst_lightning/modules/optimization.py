@@ -145,6 +145,14 @@ class ImageOptimization(L.LightningModule):
         self.losses = {**found, **self.objective.contributions(found, self._factors)}
         return total
 
+    def validation_step(self, batch: Step, batch_idx: int) -> None:
+        """Checks that the image is the one of a step, for the callbacks to look at.
+
+        Raises:
+            InputError: If it is not.
+        """
+        self._check_size(batch)
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Calls backward on the sum over images, so that each one's gradient is that of its own loss."""
         torch.autograd.backward(loss.sum())

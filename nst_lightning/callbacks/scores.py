@@ -1,0 +1,147 @@
+"""Scores of the pictures while they are optimised."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from nst_lightning.batches import Batch, Step
+from nst_lightning.data import is_writer
+from nst_lightning.errors import InputError
+from nst_lightning.modules import ImageOptimization
+from nst_lightning.schedule import Stage
+from nst_lightning.scoring import Choice, Reference, Scorer, table
+
+SHARE = 0.05
+"""The part of a run's time that scores on the way may take unless their steps were asked for."""
+_TIMES = 12
+_GUESS = 0.5  # s that scoring a picture is taken to last until it was measured
+_MOST_SHOWN = 20
+
+
+class Scores(Callback):
+    """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
+
+    The final scores and losses are written to `<root>/scores/<pair>.json`, with the trainer's `default_root_dir` as root; how
+    long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter, image writer or
+    progress bar that stands behind this callback finds in `found` what is new.
+
+    Args:
+        choice: `auto`, or names of scores, see `scoring.Scorer`.
+        every: The number of steps between two scorings, >= 1; by default a twelfth of a pair's steps, of which those
+            are left out that would take scoring above a twentieth of the run's time.
+
+    Attributes:
+        found: The scores that belong to the last step taken, by pair and name; empty where it was not scored.
+        maps: Where the pictures differ from the contents by LPIPS, by pair, (1, 1, h, w); likewise.
+        finals: The scores of the finished pairs, by pair and name.
+        seconds: The time that scoring has taken.
+
+    Raises:
+        InputError: If `every` is below 1 or a score is unknown.
+        WeightsError: If a network that was asked for by name cannot be had.
+    """
+
+    def __init__(self, choice: Choice = "auto", every: int | None = None) -> None:
+        if every is not None and every < 1:
+            msg = f"score_every must be at least 1, got {every}"
+            raise InputError(msg)
+        self.scorer = Scorer(choice)
+        self.every = every
+        self.found: Mapping[str, Mapping[str, float]] = {}
+        self.maps: Mapping[str, Tensor] = {}
+        self.finals: dict[str, Mapping[str, float]] = {}
+        self.seconds = 0.0
+        self._began = 0.0
+        self._last = _GUESS
+        self._position: tuple[int, int] | None = None
+        self._references: list[Reference] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Says what is left out."""
+        if self.scorer.missing is not None and trainer.is_global_zero:
+            print(f"nst: {self.scorer.missing}", file=sys.stderr)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self._began = time.monotonic()
+        self.seconds, self._last = 0.0, _GUESS
+        self._position = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        """Scores where it is time to, and writes the final scores."""
+        self.found, self.maps = {}, {}
+        if is_writer(trainer) and self._is_due(batch):
+            self._score(pl_module, batch)
+        if is_writer(trainer) and batch.is_last:
+            self.finals.update(self.found)
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prints the final scores and the time that they took."""
+        if not self.finals:
+            return
+        share = self.seconds / max(time.monotonic() - self._began, 1e-9)
+        shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
+        print(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: Step,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Scores the pictures of a checkpoint."""
+        self._position = None
+        self._score(pl_module, batch)
+        self.finals.update(self.found)
+
+    def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, ImageOptimization)
+        losses = {f"loss/{name}": values for name, values in module.losses.items() if "/" not in name}
+        folder = Path(trainer.default_root_dir) / "scores"
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, (name, scores) in enumerate(self.found.items()):
+            of_pair = {loss: values[index].item() for loss, values in losses.items()}
+            (folder / f"{name}.json").write_text(table.as_json({"pair": name, **scores, **of_pair}), encoding="utf-8")
+
+    def _is_due(self, step: Step) -> bool:
+        every = max(1, step.batch.steps // _TIMES) if self.every is None else self.every
+        if step.is_last:
+            return True
+        if (step.index + 1) % every != 0:
+            return False
+        with_final = self.seconds + 2 * self._last
+        return self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
+
+    def _score(self, module: L.LightningModule, step: Step) -> None:
+        assert isinstance(module, ImageOptimization)
+        before = time.monotonic()
+        if step.position != self._position:
+            self._references = _references(self.scorer, step.batch, step.stage, module.device)
+            self._position = step.position
+        images = [image[None] for image in module.result]
+        pictures = list(zip(step.batch.names, images, self._references, strict=True))
+        self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}
+        maps = {name: self.scorer.map(image, reference) for name, image, reference in pictures}
+        self.maps = {name: found for name, found in maps.items() if found is not None}
+        self._last = time.monotonic() - before
+        self.seconds += self._last
+
+
+def _references(scorer: Scorer, batch: Batch, stage: Stage, device: torch.device) -> list[Reference]:
+    contents = [content[None] for content in batch.contents(stage).to(device)]
+    styles = [[style.image().to(device) for style in of_pair] for of_pair in batch.styles(stage)]
+    return [scorer.reference(content, of_pair) for content, of_pair in zip(contents, styles, strict=True)]

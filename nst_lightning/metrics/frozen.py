@@ -1,0 +1,45 @@
+"""Networks that score pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Frozen(nn.Module):
+    """A network that scores pictures and leaves no trace in what holds it.
+
+    It has no parameters and no state dict, is in eval mode for good and keeps no graph. It follows to another device,
+    but stays in its precision, also under autocast: rounding would show in the score.
+
+    Args:
+        network: The network; its parameters and buffers become buffers that are not saved.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        for module in network.modules():
+            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                delattr(module, key)
+                module.register_buffer(key, tensor.detach(), persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Leaves the network in eval mode, whatever is asked for."""
+        return super().train(False)
+
+    def forward(self, *images: Tensor, **options: Any) -> object:
+        """Returns what the network does."""
+        with torch.no_grad(), torch.autocast(images[0].device.type, enabled=False):
+            return self.network(*images, **options)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+        # What `.to(device)` and `.half()` come down to: of `fn` only the device is taken.
+        super()._apply(  # type: ignore[no-untyped-call]
+            lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse
+        )
+        return self

@@ -1,0 +1,76 @@
+"""Pictures as the scores see them: what would be written to disk, at one working size, in CIELAB."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nst_lightning import images
+from nst_lightning.errors import InputError
+
+SHORT_SIDE = 256
+"""The short side in pixels that larger outputs are reduced to before they are scored."""
+
+# sRGB (IEC 61966-2-1) to XYZ, and the white it belongs to, D65 for the 2 degree observer.
+_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+_WHITE = (0.95047, 1.0, 1.08883)
+_LINEAR_BELOW = (6 / 29) ** 3
+
+
+def as_written(rgb: Tensor) -> Tensor:
+    """Returns images as an 8-bit file holds them: detached float32, clamped to [0, 1] and rounded to 1/255.
+
+    Args:
+        rgb: (N, 3, H, W), any float type.
+
+    Raises:
+        InputError: If the shape or type is another, or a value is not finite.
+    """
+    if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape or not rgb.is_floating_point():
+        msg = f"images to be scored must be float (N, 3, H, W) in [0, 1], got {rgb.dtype} {tuple(rgb.shape)}"
+        raise InputError(msg)
+    if not bool(rgb.isfinite().all()):
+        msg = "images to be scored must be finite"
+        raise InputError(msg)
+    return (rgb.detach().float().clamp(0, 1) * 255).round() / 255
+
+
+def working_size(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
+    """Returns images, as they would be written, reduced by one factor where the output's short side is too long.
+
+    One factor, because the texture of a painting has the size of its strokes: its picture stays in proportion.
+
+    Args:
+        output: (N, 3, H, W), sRGB in [0, 1].
+        others: Likewise, of any sizes.
+        short_side: What the output's short side is at most, in pixels; None for no limit.
+
+    Raises:
+        InputError: If an image is none, see `as_written`.
+    """
+    given = [as_written(each) for each in (output, *others)]
+    shortest = min(output.shape[-2:])
+    if short_side is None or shortest <= short_side:
+        return tuple(given)
+    sizes = [[max(1, round(side * short_side / shortest)) for side in each.shape[-2:]] for each in given]
+    return tuple(
+        images.resize(each, (height, width)).clamp(0, 1) for each, (height, width) in zip(given, sizes, strict=True)
+    )
+
+
+def lab(rgb: Tensor) -> Tensor:
+    """Returns sRGB in [0, 1], (N, 3, H, W), in CIELAB (CIE 15:2004, 8.2.1, D65): L in [0, 100], a and b about +-100."""
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    red, green, blue = linear.unbind(1)
+    # Not a matrix product, which autocast rounds to 16 bits and some devices to TF32.
+    xyz = torch.stack(
+        [(r * red + g * green + b * blue) / white for (r, g, b), white in zip(_TO_XYZ, _WHITE, strict=True)], dim=1
+    )
+    root = torch.where(xyz > _LINEAR_BELOW, xyz.clamp(min=_LINEAR_BELOW) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = root.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def seen(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
+    """Returns images in CIELAB as every score but LPIPS compares them, see `working_size` and `lab`."""
+    return tuple(lab(each) for each in working_size(output, *others, short_side=short_side))

@@ -1,0 +1,270 @@
+"""How much of the content's outlines an output keeps.
+
+An edge is a place where the gradient, over 2 px and in any channel of CIELAB, is a maximum across the edge and among
+the strongest of the image. Two things are asked of an output: whether its gradients are stronger at the content's
+edges than far from them, the area under the ROC curve as boundary detectors are judged (Martin, Fowlkes and Malik,
+2004, judge theirs by precision and recall; the area has a chance level that does not depend on the number of edges),
+and whether an edge is as clear as it was, which a blurred or faded picture fails although it passes the first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nst_lightning.errors import InputError
+from nst_lightning.metrics.base import ImageScore
+from nst_lightning.metrics.lab import SHORT_SIDE, seen
+
+TOLERANCE = 0.0075
+"""How far an edge may move, as a part of the image's diagonal; that of the benchmark of Martin et al. (2004)."""
+STRONGEST = 0.02
+"""The part of an image's pixels that are taken for edges at most."""
+FAINTEST = 1.0
+"""The lowest step that is taken for an edge, in units of CIELAB: about what an eye can see."""
+
+_COARSE = 2.0  # px, at which edges are found: texture of a pixel or two is none
+_FINE = 1.0  # px, at which an edge is sharp or blurred
+_TRUNCATE = 4  # standard deviations that a kernel reaches
+_DIAGONAL_ABOVE = math.tan(math.pi / 8)
+
+
+@dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
+class Gradients:
+    """What the scores need of an output's gradients, in units of CIELAB per pixel.
+
+    Attributes:
+        near: (N, H, W), the longest gradient at 2 px within the tolerance of each pixel.
+        fine: (N, H, W), the longest gradient at 1 px within the tolerance.
+    """
+
+    near: Tensor
+    fine: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines:
+    """What is kept of a reference image.
+
+    Attributes:
+        edges: (N, H, W), whether a pixel is on an edge.
+        far: (N, H, W), whether a pixel is so far from every edge that nothing of it is within the tolerance.
+        fine: (N, H, W), the longest gradient at 1 px within the tolerance, in units of CIELAB per pixel.
+    """
+
+    edges: Tensor
+    far: Tensor
+    fine: Tensor
+
+
+def gradients(seen: Tensor) -> Gradients:
+    """Returns the gradients of images (N, 3, H, W) in CIELAB: what `edge_auc` and `clarity` need of an output."""
+    coarse = _length(_derivatives(seen, _COARSE))
+    return Gradients(_largest(coarse, _reach(seen)), _steepest(seen))
+
+
+def outlines(seen: Tensor) -> Outlines:
+    """Returns the edges of images (N, 3, H, W) in CIELAB, and where there are none.
+
+    Edges are maxima along the gradient as of Canny (1986), of the channel where it is the longest.
+    """
+    derivatives = _derivatives(seen, _COARSE)
+    channel = derivatives.square().sum(dim=2).argmax(dim=1)[:, None, None]
+    across, down = derivatives.take_along_dim(channel, dim=1).squeeze(1).unbind(dim=1)
+    edges = _strongest(_thinned(_length(derivatives), across, down))
+    far = ~_largest(edges.float(), 2 * _reach(seen)).bool()
+    return Outlines(edges, far, _steepest(seen))
+
+
+def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
+    """Returns how likely the output's gradient is stronger at an edge than far from any, (N,), in [0, 1].
+
+    That is the area under the ROC curve: 0.5 is chance; equal gradients count half. NaN where the reference image
+    has no edge, or no pixel far from one.
+
+    Raises:
+        InputError: If output and reference image differ in size or number.
+    """
+    check_alike(output.near, outlines.edges)
+    areas = [
+        _area(near[edges], near[far])
+        for near, edges, far in zip(output.near, outlines.edges, outlines.far, strict=True)
+    ]
+    return torch.stack(areas)
+
+
+def clarity(output: Gradients, outlines: Outlines) -> Tensor:
+    """Returns how steep the reference image's edges are in the output, (N,), from 0, gone, to 1, as they were.
+
+    The mean over edge pixels of the ratio of the gradients, no more than 1 each. NaN where there is no edge.
+
+    Raises:
+        InputError: If output and reference image differ in size or number.
+    """
+    check_alike(output.fine, outlines.edges)
+    # Not a clamped ratio, which has no value where both are 0.
+    kept = torch.where(output.fine < outlines.fine, output.fine / outlines.fine, 1)
+    return kept.where(outlines.edges, 0).sum(dim=(1, 2)) / outlines.edges.sum(dim=(1, 2))
+
+
+def outline_score(output: Gradients, outlines: Outlines) -> Tensor:
+    """Returns how much of the content's outlines an output keeps, (N,), from 0, none, to 1, as clear as they were.
+
+    The area under the ROC curve, from chance at 0, times the clarity; NaN where either is.
+
+    Raises:
+        InputError: If output and reference image differ in size or number.
+    """
+    return above_chance(edge_auc(output, outlines)) * clarity(output, outlines)
+
+
+def above_chance(auc: Tensor) -> Tensor:
+    """Returns what an area under the ROC curve has above chance, in [0, 1]."""
+    return (2 * auc - 1).clamp(min=0)
+
+
+def outline(output: Tensor, content: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
+    """Returns `outline_score` of images, (N,).
+
+    Args:
+        output: (N, 3, H, W), sRGB in [0, 1].
+        content: (N, 3, H, W), likewise.
+        short_side: What the images are reduced to before they are compared, in pixels; None for never.
+
+    Raises:
+        InputError: If the images differ in size or number, or are none.
+    """
+    seen_output, seen_content = seen(output, content, short_side=short_side)
+    check_alike(output, content)
+    return outline_score(gradients(seen_output), outlines(seen_content))
+
+
+class Outline(ImageScore):
+    """The mean of `outline` over images.
+
+    Args:
+        short_side: What the images are reduced to before they are compared, in pixels; None for never.
+        kwargs: Further ones of `torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> content = torch.zeros(1, 3, 64, 64)
+        >>> content[..., 16:48, 16:48] = 1  # a white square
+        >>> outline = Outline()
+        >>> outline(output=content, content=content)
+        tensor(1.)
+        >>> outline(output=content / 2, content=content)  # grey
+        tensor(0.5358)
+    """
+
+    higher_is_better = True
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.short_side = short_side
+
+    def update(self, output: Tensor, content: Tensor) -> None:
+        """Scores outputs (N, 3, H, W) against contents (N, 3, H, W), sRGB in [0, 1]; raises as `outline` does."""
+        self.add(outline(output, content, self.short_side))
+
+
+def check_alike(output: Tensor, reference: Tensor) -> None:
+    """Raises where an output and what it is compared with, (N, ..., H, W) each, differ in size or number.
+
+    Raises:
+        InputError: If they do.
+    """
+    (height, width), (its_height, its_width) = output.shape[-2:], reference.shape[-2:]
+    if (height, width) != (its_height, its_width):
+        msg = f"the output has {width}x{height} px, what it is compared with {its_width}x{its_height} px: must be equal"
+        raise InputError(msg)
+    if len(output) != len(reference):
+        msg = f"{len(output)} outputs cannot be compared with {len(reference)} images: must be as many"
+        raise InputError(msg)
+
+
+def _reach(image: Tensor) -> int:
+    """The tolerance in pixels; within it is the square of that many pixels to each side."""
+    return max(1, round(TOLERANCE * math.hypot(*image.shape[-2:])))
+
+
+def _steepest(seen: Tensor) -> Tensor:
+    """The longest gradient at 1 px within the tolerance: an edge that moved by so much is as clear as it was."""
+    return _largest(_length(_derivatives(seen, _FINE)), _reach(seen))
+
+
+def _derivatives(image: Tensor, sigma: float) -> Tensor:
+    """The derivatives along width and height of images smoothed by a Gaussian: (N, C, 2, H, W) of (N, C, H, W)."""
+    image = image.detach()
+    across = _smoothed(_smoothed(image, -1, sigma, derive=True), -2, sigma)
+    down = _smoothed(_smoothed(image, -2, sigma, derive=True), -1, sigma)
+    return torch.stack([across, down], dim=2)
+
+
+def _smoothed(image: Tensor, dim: int, sigma: float, derive: bool = False) -> Tensor:
+    """Images convolved along one dimension with a Gaussian, or its derivative."""
+    # Sums of shifted images, not a convolution: that is rounded to TF32 on a GPU, and to 16 bits under autocast; and
+    # the derivative of differences is 0 where there are none.
+    length, reach = image.shape[dim], round(_TRUNCATE * sigma)
+    weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(reach + 1)]
+    total = weights[0] + 2 * math.fsum(weights[1:])
+    # Mirrored at the border: the outermost pixels repeated would make the gradients of noise 1.5 times as long there.
+    places = torch.arange(-reach, length + reach, device=image.device) % (2 * length)
+    padded = image.index_select(dim, torch.where(places < length, places, 2 * length - 1 - places))
+    found = torch.zeros_like(image) if derive else image * (weights[0] / total)
+    for step, weight in enumerate(weights[1:], start=1):
+        ahead, behind = (padded.narrow(dim, reach + by, length) for by in (step, -step))
+        if derive:
+            found.add_(ahead - behind, alpha=weight / total * step / sigma**2)
+        else:
+            found.add_(ahead + behind, alpha=weight / total)
+    return found
+
+
+def _length(derivatives: Tensor) -> Tensor:
+    """The length of the longest gradient of all channels, (N, H, W) of (N, C, 2, H, W)."""
+    return derivatives.square().sum(dim=2).amax(dim=1).sqrt()
+
+
+def _thinned(length: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """The length of gradients, (N, H, W), where it is a maximum along the gradient, in steps of 45 degrees; else 0."""
+    height, width = length.shape[-2:]
+    padded = F.pad(length, (1, 1, 1, 1)).flatten(1)
+    places = torch.arange(padded.shape[1], device=length.device).reshape(height + 2, width + 2)[1:-1, 1:-1]
+    step = across.sign() * (across.abs() > _DIAGONAL_ABOVE * down.abs())
+    step += down.sign() * (down.abs() > _DIAGONAL_ABOVE * across.abs()) * (width + 2)
+    ahead, behind = (padded.gather(1, (places + by * step.long()).flatten(1)).view_as(length) for by in (1, -1))
+    # Of two that are equal, the one ahead.
+    return length.where((length > ahead) & (length >= behind), 0)
+
+
+def _strongest(length: Tensor) -> Tensor:
+    """Where the longest of thinned gradients are, (N, H, W), no more than the wanted part of the pixels."""
+    flat = length.flatten(1)
+    count = max(1, round(STRONGEST * flat.shape[1]))
+    weakest = flat.topk(count).values[:, -1, None, None]
+    # What a step of 1 has at its steepest, smoothed.
+    return (length >= weakest) & (length >= FAINTEST / (_COARSE * math.sqrt(2 * math.pi)))
+
+
+def _largest(image: Tensor, reach: int) -> Tensor:
+    """The largest value in the square of so many pixels to each side, (N, H, W)."""
+    side = 2 * reach + 1
+    rows = F.max_pool2d(image, (1, side), stride=1, padding=(0, reach))
+    return F.max_pool2d(rows, (side, 1), stride=1, padding=(reach, 0))
+
+
+def _area(positive: Tensor, negative: Tensor) -> Tensor:
+    """How likely one of the first is above one of the second, a scalar; by ranks (Mann and Whitney, 1947)."""
+    if not (len(positive) and len(negative)):
+        return positive.new_full((), math.nan)
+    ordered = positive.sort().values
+    below, not_above = (torch.searchsorted(ordered, negative, right=right) for right in (False, True))
+    return 1 - (below + not_above).sum().to(positive) / (2 * len(positive) * len(negative))

@@ -1,0 +1,235 @@
+"""What every score does as a torchmetrics Metric. A new one is checked once it stands in CASES."""
+
+from __future__ import annotations
+
+import copy
+import doctest
+import importlib
+import pickle
+import pkgutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import start_processes
+from torchmetrics import MetricCollection
+
+import nst_lightning.metrics
+from nst_lightning.metrics.base import ImageScore
+from nst_lightning.metrics.leak import Leak
+from nst_lightning.metrics.outline import Outline
+from nst_lightning.metrics.palette import Palette, PaletteDistance
+from nst_lightning.metrics.similarity import SHORTEST, Similarity
+from nst_lightning.metrics.texture import Texture, TextureDistance
+from tests.metrics.test_outline import picture
+
+NUMBER, SIZE = 5, (SHORTEST, SHORTEST + 16)
+
+
+def _in_8_bits(image: Tensor) -> Tensor:
+    return (image * 255).round() / 255
+
+
+def _images() -> dict[str, Tensor]:
+    """Outputs that are a little of their content and of their style, another share in each."""
+    content, style = (_in_8_bits(picture(seed, SIZE, NUMBER)) for seed in (1, 2))
+    share = torch.linspace(0.2, 0.8, NUMBER)[:, None, None, None]
+    return {"output": _in_8_bits(share * content + (1 - share) * style), "content": content, "style": style}
+
+
+IMAGES = _images()
+GREY = torch.full((2, 3, *SIZE), 0.5)
+SMALL = torch.full((2, 3, 32, 32), 0.5)
+
+
+class Case(NamedTuple):
+    """A score, and what its `update` takes: five images that have a number, and two that have none, if that can be."""
+
+    metric: type[ImageScore]
+    given: dict[str, Tensor]
+    undefined: dict[str, Tensor] | None
+
+
+def given(*names: str) -> dict[str, Tensor]:
+    return {name: IMAGES[name] for name in names}
+
+
+CASES = [
+    Case(Outline, given("output", "content"), {"output": IMAGES["output"][:2], "content": GREY}),
+    Case(Leak, given("output", "style"), {"output": IMAGES["output"][:2], "style": GREY}),
+    Case(Similarity, given("output", "content"), {"output": SMALL, "content": SMALL}),
+    Case(PaletteDistance, given("output", "style"), None),
+    Case(Palette, given("output", "style", "content"), {"output": SMALL, "style": GREY, "content": SMALL}),
+    Case(TextureDistance, given("output", "style"), {"output": SMALL, "style": GREY}),
+    Case(Texture, given("output", "style", "content"), {"output": SMALL, "style": GREY, "content": SMALL}),
+]
+
+
+def part(images: dict[str, Tensor], start: int, end: int) -> dict[str, Tensor]:
+    return {name: image[start:end] for name, image in images.items()}
+
+
+def of(case: Case, *batches: dict[str, Tensor]) -> Tensor:
+    """What a new metric finds of some batches."""
+    metric = case.metric()
+    for batch in batches:
+        metric.update(**batch)
+    return metric.compute()
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.metric.__name__)
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
+
+
+def test_it_is_the_mean_over_images_however_they_are_batched(case: Case) -> None:
+    alone = torch.stack([of(case, part(case.given, i, i + 1)) for i in range(NUMBER)])
+    assert len(set(alone.tolist())) == NUMBER  # else much below would be true of any mean
+    assert alone.isfinite().all()
+    for batches in ([case.given], [part(case.given, 0, 1), part(case.given, 1, NUMBER)]):
+        torch.testing.assert_close(of(case, *batches), alone.mean())
+
+
+def test_forward_returns_the_batchs_own(case: Case) -> None:
+    metric = case.metric()
+    first, second = part(case.given, 0, 2), part(case.given, 2, NUMBER)
+    torch.testing.assert_close(metric(**first), of(case, first))
+    torch.testing.assert_close(metric(**second), of(case, second))
+    torch.testing.assert_close(metric.compute(), of(case, case.given))
+
+
+def test_it_can_be_updated_after_it_was_computed(case: Case) -> None:
+    metric = case.metric()
+    metric.update(**part(case.given, 0, 2))
+    before = metric.compute()
+    metric.update(**part(case.given, 2, NUMBER))
+    torch.testing.assert_close(metric.compute(), of(case, case.given))
+    assert metric.compute() != before
+
+
+def test_reset_forgets_all(case: Case) -> None:
+    metric = case.metric()
+    metric.update(**part(case.given, 0, 2))
+    if case.undefined is not None:
+        metric.update(**case.undefined)
+    metric.reset()
+    assert [metric.total.item(), metric.count.item(), metric.undefined.item()] == [0, 0, 0]
+    metric.update(**part(case.given, 2, NUMBER))
+    torch.testing.assert_close(metric.compute(), of(case, part(case.given, 2, NUMBER)))
+
+
+def test_images_without_a_number_are_counted_and_left_out(case: Case) -> None:
+    metric = case.metric()
+    if case.undefined is None:
+        return
+    metric.update(**case.undefined)
+    assert metric.compute().isnan()
+    metric.update(**case.given)
+    assert metric.undefined.item() == 2
+    assert metric.count.item() == NUMBER
+    torch.testing.assert_close(metric.compute(), of(case, case.given))
+
+
+def test_copies_are_apart(case: Case) -> None:
+    metric = case.metric()
+    metric.update(**part(case.given, 0, 2))
+    kept = metric.compute()
+    for copied in (metric.clone(), copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert torch.equal(copied.compute(), kept)
+        copied.update(**part(case.given, 2, NUMBER))
+        torch.testing.assert_close(copied.compute(), of(case, case.given))
+    assert torch.equal(metric.compute(), kept)
+
+
+def test_checkpoints_hold_nothing_of_it(case: Case) -> None:
+    metric = case.metric()
+    metric.update(**part(case.given, 0, 1))
+    assert metric.state_dict() == {}
+    assert not list(metric.parameters())
+
+
+def test_no_graph_is_held(case: Case) -> None:
+    metric = case.metric()
+    metric.update(**{name: image[:1].clone().requires_grad_() for name, image in case.given.items()})
+    assert not any(state.requires_grad for state in (metric.total, metric.count, metric.undefined))
+    assert not metric.compute().requires_grad
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 0.1), (torch.float64, 1e-6)], ids=str
+)
+def test_other_types_are_taken(dtype: torch.dtype, tolerance: float, case: Case) -> None:
+    images = part(case.given, 0, 2)
+    found = of(case, {name: image.to(dtype) for name, image in images.items()})
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(of(case, images).item(), abs=tolerance, rel=tolerance)
+
+
+def test_its_properties_are_set(case: Case) -> None:
+    metric = case.metric()
+    assert metric.higher_is_better in (True, False)
+    assert metric.is_differentiable is False
+    assert metric.full_state_update is False
+    with pytest.raises(RuntimeError, match="Can't change const `higher_is_better`"):
+        metric.higher_is_better = None
+
+
+def test_it_is_plotted(case: Case) -> None:
+    matplotlib = pytest.importorskip("matplotlib", reason="plots need matplotlib, which is no dependency")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    metric = case.metric()
+    values = [metric(**part(case.given, i, i + 1)) for i in range(2)]
+    for shown in (None, values[0], values):
+        figure, _ = metric.plot(shown)
+        assert len(figure.axes) == 1
+        assert figure.axes[0].lines
+        pyplot.close(figure)
+    figure, axes = pyplot.subplots()
+    assert metric.plot(ax=axes)[1] is axes
+    pyplot.close(figure)
+
+
+def test_a_collection_gives_each_its_images() -> None:
+    # One that is told to find out which states are equal takes two that happen to be, as after a first batch where
+    # both are 0, for one.
+    collection = MetricCollection([case.metric() for case in CASES], compute_groups=False)
+    for start, end in ((0, 2), (2, NUMBER)):
+        collection(**part(IMAGES, start, end))
+    found = collection.compute()
+    assert set(found) == {case.metric.__name__ for case in CASES}
+    for case in CASES:
+        torch.testing.assert_close(found[case.metric.__name__], of(case, case.given))
+
+
+def update_on_a_rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {}
+    for case in CASES:
+        metric = case.metric()
+        metric.update(**part(case.given, *((0, 4), (4, NUMBER))[rank]))
+        if rank == 1 and case.undefined is not None:
+            metric.update(**case.undefined)
+        found[case.metric.__name__] = metric.compute()
+    torch.save(found, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) -> None:
+    start_processes(update_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for case in CASES:
+        name = case.metric.__name__
+        assert torch.equal(found[0][name], found[1][name]), name
+        torch.testing.assert_close(found[0][name], of(case, case.given))
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in pkgutil.iter_modules(nst_lightning.metrics.__path__)))
+def test_examples_give_what_they_say(name: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(f"nst_lightning.metrics.{name}"))
+    assert failed == 0
