@@ -160,7 +160,8 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def cached(weights: WeightsEnum) -> Path:
     """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
+    folder: str = torch.hub.get_dir()
+    return Path(folder) / "checkpoints" / os.path.basename(weights.url)
 
 
 def fetch(weights: WeightsEnum) -> Path:

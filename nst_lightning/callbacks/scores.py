@@ -29,9 +29,9 @@ _MOST_SHOWN = 20
 class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
-    The final scores and losses are written to `<root>/scores/<pair>.json`, with the trainer's `default_root_dir` as root; how
-    long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter, image writer or
-    progress bar that stands behind this callback finds in `found` what is new.
+    The final scores and losses are written to `<root>/scores/<pair>.json`, with the trainer's `default_root_dir` as
+    root; how long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter or progress
+    bar that stands behind this callback finds in `found` what is new.
 
     Args:
         choice: `auto`, or names of scores, see `scoring.Scorer`.
