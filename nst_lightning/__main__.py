@@ -14,6 +14,8 @@ COMMANDS = {
     "plan": "tell what painting would take, without doing it: time, memory, devices",
     "reconstruct": "rebuild an image from what single layers hold of it",
     "score": "measure what pictures keep of the content and take of the style",
+    "sweep": "compare settings: a labelled grid, tables and plots out of one file",
+    "report": "show results on disk as one page of HTML",
     "validate": "score what a checkpoint holds",
     "inspect": "show what a network sees in an image: feature maps and Gram matrices",
     "backbones": "list the networks and their layers",
@@ -47,6 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from nst_lightning.scoring import command
 
         return command.main(given[1:])
+    if given[0] == "sweep":  # likewise
+        from nst_lightning.sweep import command as sweep_command
+
+        return sweep_command.main(given[1:])
+    if given[0] == "report":  # likewise
+        from nst_lightning.report import command as report
+
+        return report.main(given[1:])
     if {"-h", "--help"} & set(given[1:]):
         print(HELP[given[0]], flush=True)
         if given[0] != "fit":

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -68,7 +69,10 @@ def plan(given: list[str]) -> None:
     parser = ArgumentParser(prog="nst plan", add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--within")
     chosen, rest = parser.parse_known_args(given)
-    PlanCLI(rest, None if chosen.within is None else planning.duration(chosen.within))
+    within = None if chosen.within is None else planning.duration(chosen.within)
+    planned = PlanCLI(rest)
+    pictures = f"in {planned.folder}" if planned.writer.file is None else str(planned.writer.file)
+    print(planning.text(planned.estimate, planned.trainer, pictures, within))
 
 
 def validate(given: list[str]) -> None:
@@ -398,30 +402,36 @@ class ValidateCLI(NSTCLI):
             InputError: If there is no checkpoint, or it does not fit the run.
         """
         path = kwargs["ckpt_path"]
-        found = saved(Path(path))
-        if not found:
-            msg = f"{path}: holds no picture; the scores of a finished one are in its run's folder scores"
-            raise InputError(msg)
-        self.datamodule.saved = found
-        self.trainer.validate(**{**kwargs, "verbose": False, "weights_only": True})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* will begin anew")  # nothing begins here
+            self.datamodule.saved = saved(Path(path))
+            if not self.datamodule.saved:
+                msg = f"{path}: is damaged or holds no picture; a finished one's scores are in its run's folder scores"
+                raise InputError(msg)
+            self.trainer.validate(**{**kwargs, "verbose": False, "weights_only": True})
         assert self.scores is not None
+        if not self.scores.finals:
+            msg = f"{path}: is of other pairs or stages than these settings; give the configuration of its run"
+            raise InputError(msg)
         print(table.text(self.scores.finals))
 
 
 class PlanCLI(NSTCLI):
-    """Says what a run would take instead of running it, and writes nothing.
+    """Finds out what a run would take instead of running it, and writes nothing.
 
     Args:
         arguments: The options of `fit`, short names allowed.
-        within: The seconds that the run should take at most, None for no such wish.
+
+    Attributes:
+        estimate: What it would take.
     """
 
-    def __init__(self, arguments: list[str], within: float | None) -> None:
-        self.within = within
+    def __init__(self, arguments: list[str]) -> None:
+        self.estimate: planning.Estimate
         super().__init__(arguments, StyleTransfer)
 
     def fit(self, **kwargs: Any) -> None:
-        """Measures a few steps and prints the plan.
+        """Measures a few steps.
 
         Raises:
             InputError: If the run would refuse what it was given.
@@ -432,9 +442,7 @@ class PlanCLI(NSTCLI):
         if self.writer.file is not None:
             images.format_of(self.writer.file)
         settings = self.config_init[self.subcommand]["trainer"]
-        estimate = planning.measure(self.model, self.datamodule, self.trainer, settings)
-        pictures = f"in {self.folder}" if self.writer.file is None else str(self.writer.file)
-        print(planning.text(estimate, self.trainer, pictures, self.within))
+        self.estimate = planning.measure(self.model, self.datamodule, self.trainer, settings)
 
     def _take_up(self, trainer: L.Trainer) -> None:
         """Tells the data module what an earlier run has done; tells no other process, for there is none."""
@@ -472,7 +480,7 @@ def _config_of_checkpoint(arguments: Sequence[str]) -> list[str]:
         raise InputError(msg)
     if given.config is not None:
         return []
-    config = Path(given.ckpt_path).parents[1] / "config.yaml"
+    config = Path(os.path.abspath(given.ckpt_path)).parent.parent / "config.yaml"
     return ["--config", str(config)] if config.is_file() else []
 
 

@@ -38,3 +38,73 @@ def strip(pictures: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL.Ima
         draw.text((left + 2, 2), label, fill="black", font=font)
         left += picture.width + _GAP
     return sheet
+
+
+def grid(
+    rows: Sequence[Sequence[PIL.Image.Image | None]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    title: str,
+    settings: str,
+    width: int = 256,
+) -> PIL.Image.Image:
+    """Returns pictures in a labelled grid on white, below a title and above the settings that they share.
+
+    Args:
+        rows: RGB pictures, as many in every row, brought to one width; None leaves a place empty.
+        row_labels: What stands at the left of each row.
+        column_labels: What stands above each column.
+        title: The heading.
+        settings: What stands below, broken into lines.
+        width: Of every picture, in pixels.
+
+    Raises:
+        InputError: If there is no picture, or the labels do not go with the rows and columns.
+    """
+    if not any(picture is not None for row in rows for picture in row):
+        msg = "a grid needs at least one picture"
+        raise InputError(msg)
+    if len(row_labels) != len(rows) or any(len(row) != len(column_labels) for row in rows):
+        msg = f"{len(rows)} rows, {len(row_labels)} labels of rows and {len(column_labels)} of columns: do not fit"
+        raise InputError(msg)
+    font, large = ImageFont.load_default(size=14), ImageFont.load_default(size=20)
+    scaled = [[None if each is None else _to_width(each, width) for each in row] for row in rows]
+    heights = [max((each.height for each in row if each is not None), default=LABEL_HEIGHT) for row in scaled]
+    labels = [_wrapped(label, _ROW_LABEL_WIDTH, font) for label in row_labels]
+    heads = [_wrapped(label, width, font) for label in column_labels]
+    top = 2 * LABEL_HEIGHT + max(head.count("\n") + 1 for head in heads) * _LINE
+    across = _ROW_LABEL_WIDTH + len(column_labels) * (width + _GAP)
+    footer = _wrapped(settings, across - 2 * _GAP, font)
+    down = top + sum(height + _GAP for height in heights) + (footer.count("\n") + 1) * _LINE + 2 * _GAP
+    sheet = PIL.Image.new("RGB", (across, down), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, _GAP), title, fill="black", font=large)
+    for column, head in enumerate(heads):
+        draw.text((_ROW_LABEL_WIDTH + column * (width + _GAP) + 2, 2 * LABEL_HEIGHT - 6), head, fill="black", font=font)
+    for row, label, height in zip(scaled, labels, heights, strict=True):
+        draw.text((_GAP, top), label, fill="black", font=font)
+        for column, picture in enumerate(row):
+            if picture is not None:
+                sheet.paste(picture, (_ROW_LABEL_WIDTH + column * (width + _GAP), top))
+        top += height + _GAP
+    draw.text((_GAP, top + _GAP), footer, fill="dimgray", font=font)
+    return sheet
+
+
+_ROW_LABEL_WIDTH = 150  # px
+_LINE = 18  # px
+
+
+def _to_width(picture: PIL.Image.Image, width: int) -> PIL.Image.Image:
+    height = max(1, round(picture.height * width / picture.width))
+    return picture.convert("RGB").resize((width, height), PIL.Image.Resampling.LANCZOS)
+
+
+def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Returns a text with line breaks so that it is no wider; what has no space is broken behind underscores."""
+    lines = [""]
+    for word in text.replace("_", "_\u200b").replace(" ", " \u200b").split("\u200b"):
+        if lines[-1] != "" and font.getlength((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.rstrip() for line in lines)

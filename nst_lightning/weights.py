@@ -160,8 +160,8 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def cached(weights: WeightsEnum) -> Path:
     """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
-    folder: str = torch.hub.get_dir()
-    return Path(folder) / "checkpoints" / os.path.basename(weights.url)
+    url: str = weights.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
 
 
 def fetch(weights: WeightsEnum) -> Path:

@@ -47,7 +47,9 @@ def defaults() -> dict[str, Any]:
         for name, parameter in inspect.signature(owner).parameters.items()
     }
     parser = LightningArgumentParser()
-    NSTCLI.add_arguments_to_parser(object.__new__(NSTCLI), parser)
+    cli = object.__new__(NSTCLI)
+    cli.scored = True
+    NSTCLI.add_arguments_to_parser(cli, parser)
     return found | {name: parser.get_default(name) for name in ("output", "save_every", "video", "overwrite")}
 
 

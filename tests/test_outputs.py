@@ -43,5 +43,22 @@ def test_what_may_be_overwritten_keeps_its_name(tmp_path: Path) -> None:
     assert outputs.paths(str(wished), ["a"], overwrite=True) == (tmp_path / "out", wished)
 
 
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], "scores"),
+        (["scores.csv"], "scores-2"),
+        (["scores.json", "scores-2.csv", "scores-4.csv"], "scores-3"),
+        (["scores.txt", "scores"], "scores"),
+        (["scores.csv/x"], "scores-2"),
+    ],
+)
+def test_a_path_is_free_where_none_of_its_suffixes_is_taken(there: list[str], expected: str, tmp_path: Path) -> None:
+    for path in there:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert outputs.free(tmp_path / "scores", (".csv", ".json")) == tmp_path / expected
+
+
 def test_several_pairs_share_a_folder_named_after_the_first() -> None:
     assert outputs.paths(None, ["a", "b", "c"], overwrite=False)[0] == Path("data/output-images/a_and_2_more")

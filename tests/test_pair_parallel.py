@@ -118,6 +118,9 @@ def test_two_processes_of_three_pairs_one_of_six_and_six_runs_give_the_same_file
     assert len(set(expected.values())) == 6
     assert sorted(two.stdout.split()) == [str(place / f"two/p{n}.png") for n in range(6)]
     assert len({bool(line) for line in two.stdout.splitlines()}) == 1
+    scores = [{path.name: path.read_text() for path in (place / run / "scores").iterdir()} for run in ("one", "two")]
+    assert scores[0] == scores[1]
+    assert sorted(scores[0]) == [f"p{n}.json" for n in range(6)]
 
 
 @pytest.fixture(scope="module")

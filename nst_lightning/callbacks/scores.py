@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from tqdm import tqdm
 
 from nst_lightning.batches import Batch, Step
 from nst_lightning.data import is_writer
@@ -64,13 +65,9 @@ class Scores(Callback):
         self._position: tuple[int, int] | None = None
         self._references: list[Reference] = []
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Says what is left out."""
-        if self.scorer.missing is not None and trainer.is_global_zero:
-            print(f"nst: {self.scorer.missing}", file=sys.stderr)
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock, and says what is left out."""
+        self._say_missing(trainer)
         self._began = time.monotonic()
         self.seconds, self._last = 0.0, _GUESS
         self._position = None
@@ -92,7 +89,8 @@ class Scores(Callback):
             return
         share = self.seconds / max(time.monotonic() - self._began, 1e-9)
         shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
-        print(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
+        # Not on the line of a progress bar, which is closed after this.
+        tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
 
     def on_validation_batch_end(
         self,
@@ -104,9 +102,15 @@ class Scores(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Scores the pictures of a checkpoint."""
+        if batch_idx == 0:
+            self._say_missing(trainer)
         self._position = None
         self._score(pl_module, batch)
         self.finals.update(self.found)
+
+    def _say_missing(self, trainer: L.Trainer) -> None:
+        if self.scorer.missing is not None and trainer.is_global_zero:
+            print(f"nst: {self.scorer.missing}", file=sys.stderr)
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)

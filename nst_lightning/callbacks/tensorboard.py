@@ -152,7 +152,10 @@ class TensorBoardWriter(Callback):
             for name, value in _defined(values).items():
                 self._writers[pair].add_scalar(f"score/{name}", value, number)
         for pair, differs in self.scores.maps.items():
-            self._writers[pair].add_image("lpips/map", viridis(differs[0, 0].cpu() / differs.max().cpu()), number)
+            largest = differs.max().item()
+            if math.isfinite(largest):  # else the picture was too small
+                shown = differs[0, 0].cpu() / (largest if largest > 0 else 1)
+                self._writers[pair].add_image("lpips/map", viridis(shown), number)
 
     def _write_settings(self, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):

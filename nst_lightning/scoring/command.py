@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 import sys
 from argparse import ArgumentError, HelpFormatter
@@ -37,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         _run(_parser().parse_args(list(arguments)))
     except (InputError, ArgumentError) as error:
         text = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(str(error).split()))
+        text = re.sub(r"<class '(\w+)'>", r"\1", text)
         print(f"nst: error: {text}", file=sys.stderr)
         return 2
     return 0
@@ -89,8 +89,6 @@ def _run(given: Any) -> None:  # noqa: ANN401 - a namespace
     results = outputs.free(Path(outputs.FOLDER / "scores" if given.results is None else given.results), table.SUFFIXES)
     images.check_writable(results.parent)
     scorer = Scorer(choice)
-    if scorer.missing is not None:
-        print(f"nst: {scorer.missing}", file=sys.stderr)
     rows: list[table.Row] = []
     shown: dict[str, Mapping[str, float]] = {}
     for picture, pair in tqdm(compared, desc="scoring", unit="picture", disable=None if len(compared) > 1 else True):
@@ -98,6 +96,8 @@ def _run(given: Any) -> None:  # noqa: ANN401 - a namespace
         names = {"output": str(picture), "content": str(pair.content), "style": "|".join(map(str, pair.styles))}
         rows.append({**names, **values})
         shown[_shown(picture, shown)] = values
+    if scorer.missing is not None:
+        print(f"nst: {scorer.missing}", file=sys.stderr)
     print(table.text(shown))
     for path in table.write(results, rows):
         print(path)
@@ -133,11 +133,16 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
             f"with pairs, output must be the folder that holds a picture for each, got {' '.join(folders or ['none'])}"
         )
         raise InputError(msg)
-    (found, *more) = pairs.find("output", os.path.join(folders[0], f"{glob.escape(pair.name)}.*"), outputs.FOLDER)
-    if more:
-        msg = f"{folders[0]}: has {1 + len(more)} pictures called {pair.name}, expected one"
+    folder = Path(folders[0])
+    written = folder / f"{pair.name}.png"
+    if written.is_file():  # by nst fit, beside a film of the same name perhaps
+        return written
+    matches = [Path(str(path)) for path in pairs.find("output", folder / f"{glob.escape(pair.name)}.*", outputs.FOLDER)]
+    found = [path for path in matches if path.stem == pair.name]  # not that of pair.b
+    if len(found) != 1:
+        msg = f"{folder}: has {len(found)} pictures called {pair.name}, expected one"
         raise InputError(msg)
-    return Path(str(found))
+    return found[0]
 
 
 def _shown(picture: images.Source, taken: Collection[str]) -> str:

@@ -14,14 +14,14 @@ from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.distributions import closure
 from nst_lightning.metrics.features import FeatureDistance
-from nst_lightning.metrics.lab import SHORT_SIDE, lab, working_size
+from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab, working_size
 from nst_lightning.metrics.leak import leak_score
 from nst_lightning.metrics.outline import Gradients, Outlines, gradients, outline_score, outlines
 from nst_lightning.metrics.overall import overall_score
 from nst_lightning.metrics.palette import PALETTE_FLOOR, palette_distance_score, palette_of
 from nst_lightning.metrics.perceptual import Lpips, is_cached
 from nst_lightning.metrics.similarity import similarity_score
-from nst_lightning.metrics.texture import TEXTURE_FLOOR, texture_levels_score, texture_of
+from nst_lightning.metrics.texture import TEXTURE_FLOOR, WINDOW, texture_levels_score, texture_of
 
 Choice: TypeAlias = 'Sequence[str] | Literal["auto", "off"]'
 AUTO = "auto"
@@ -111,13 +111,13 @@ class _Palette:
 
 class _Texture:
     def reference(self, sources: Sources) -> tuple[list[list[Tensor]], Tensor]:
-        styles = [texture_of(style.lab) for style in sources.styles]
-        content = texture_of(sources.content.lab)
+        styles = [_levels(style) for style in sources.styles]
+        content = _levels(sources.content)
         return styles, _mean_over_styles(content, styles).nanmean(-1)
 
     def values(self, output: Seen, reference: tuple[list[list[Tensor]], Tensor]) -> dict[str, Tensor]:
         styles, baseline = reference
-        strokes = texture_of(output.lab)
+        strokes = _levels(output)
         levels = _mean_over_styles(strokes, styles)
         distance = levels.nanmean(-1)
         return {
@@ -201,6 +201,7 @@ class Scorer:
             styles: One or more (1, 3, h, w), likewise, in the size that the texture is to have in the output.
         """
         size = (content.shape[-2], content.shape[-1])
+        styles = [as_written(style) for style in styles]
         stretched = [images.resize(style, size).clamp(0, 1) for style in styles]
         seen = [Seen(rgb) for rgb in working_size(content, *styles, *stretched, short_side=self.short_side)]
         sources = Sources(seen[0], seen[1 : 1 + len(styles)], seen[1 + len(styles) :])
@@ -272,9 +273,16 @@ def _make(name: str, short_side: int) -> Score:
     return simple[name]()
 
 
+def _levels(image: Seen) -> list[Tensor]:
+    """Returns the texture of an image at every level that it has, none where it is smaller than a window."""
+    return texture_of(image.lab) if min(image.lab.shape[-2:]) >= WINDOW else []
+
+
 def _mean_over_styles(texture: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
     """Returns the texture's distance on every level that all of the style images have, (1, levels)."""
     shared = min(map(len, styles))
+    if shared == 0 or not texture:
+        return torch.full((1, 1), torch.nan)
     return _over(styles, lambda style: texture_levels_score(texture, style[:shared])).mean(0)
 
 

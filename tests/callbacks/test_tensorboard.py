@@ -53,7 +53,7 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
     assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["_run", *names]
     for place, name in enumerate(names):
         found = events(tmp_path / "tensorboard" / name)
-        for tag, key in {"loss/total": "total", "loss/tv": "tv", "score/style/relu2_1": "style/relu2_1"}.items():
+        for tag, key in {"loss/total": "total", "loss/tv": "tv", "term/style/relu2_1": "style/relu2_1"}.items():
             written = {event.step: event.value for event in found.Scalars(tag)}
             expected = {step: losses.curves[place][step - 1][key] for step in (1, 3, 6, 8)}
             assert written == pytest.approx(expected), tag
@@ -61,7 +61,7 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
         assert pictures == {"source/content": [0], "source/style": [0], "picture/output": [5, 8]}
         with Image.open(io.BytesIO(found.Images("picture/output")[-1].encoded_image_string)) as picture:
             assert np.abs(np.asarray(picture) / 255 - losses.images[place]).max() <= 1 / 255
-        assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "score"}
+        assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "term"}
 
 
 def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:

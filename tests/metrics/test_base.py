@@ -5,70 +5,106 @@ from __future__ import annotations
 import copy
 import doctest
 import importlib
+import math
 import pickle
 import pkgutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 import torch
+from matplotlib import pyplot
 from torch import Tensor, distributed
 from torch.multiprocessing.spawn import start_processes
 from torchmetrics import MetricCollection
+from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 import nst_lightning.metrics
+from nst_lightning.metrics import perceptual
 from nst_lightning.metrics.base import ImageScore
+from nst_lightning.metrics.features import FeatureDistance
+from nst_lightning.metrics.frozen import Frozen
 from nst_lightning.metrics.leak import Leak
 from nst_lightning.metrics.outline import Outline
+from nst_lightning.metrics.overall import Overall
 from nst_lightning.metrics.palette import Palette, PaletteDistance
+from nst_lightning.metrics.perceptual import Lpips, Net
 from nst_lightning.metrics.similarity import SHORTEST, Similarity
 from nst_lightning.metrics.texture import Texture, TextureDistance
 from tests.metrics.test_outline import picture
 
-NUMBER, SIZE = 5, (SHORTEST, SHORTEST + 16)
+NUMBER, SIZE = 5, (40, 56)
+LARGER = (SHORTEST, SHORTEST + 16)  # for the score that smaller ones have no number of
 
 
 def _in_8_bits(image: Tensor) -> Tensor:
     return (image * 255).round() / 255
 
 
-def _images() -> dict[str, Tensor]:
-    """Outputs that are a little of their content and of their style, another share in each."""
-    content, style = (_in_8_bits(picture(seed, SIZE, NUMBER)) for seed in (1, 2))
-    share = torch.linspace(0.2, 0.8, NUMBER)[:, None, None, None]
+def _images(size: tuple[int, int]) -> dict[str, Tensor]:
+    """Outputs that are a little of their content and of their fainter style, another share in each."""
+    content, style = (_in_8_bits(picture(seed, size, NUMBER) * contrast) for seed, contrast in ((1, 1), (2, 0.4)))
+    share = torch.linspace(0.4, 0.9, NUMBER)[:, None, None, None]
     return {"output": _in_8_bits(share * content + (1 - share) * style), "content": content, "style": style}
 
 
-IMAGES = _images()
+IMAGES, LARGER_IMAGES = _images(SIZE), _images(LARGER)
 GREY = torch.full((2, 3, *SIZE), 0.5)
 SMALL = torch.full((2, 3, 32, 32), 0.5)
+TINY = torch.full((2, 3, 8, 8), 0.5)
 
 
 class Case(NamedTuple):
     """A score, and what its `update` takes: five images that have a number, and two that have none, if that can be."""
 
-    metric: type[ImageScore]
+    metric: Callable[[], ImageScore]
     given: dict[str, Tensor]
     undefined: dict[str, Tensor] | None
 
+    @property
+    def name(self) -> str:
+        return str(getattr(self.metric, "func", self.metric).__name__)
 
-def given(*names: str) -> dict[str, Tensor]:
-    return {name: IMAGES[name] for name in names}
+
+def given(*names: str, images: dict[str, Tensor] = IMAGES) -> dict[str, Tensor]:
+    return {name: images[name] for name in names}
+
+
+def part(images: dict[str, Tensor], start: int, end: int) -> dict[str, Tensor]:
+    return {name: image[start:end] for name, image in images.items()}
+
+
+def lpips() -> Lpips:
+    """On a network of random weights, the same ones every time."""
+
+    def network(net: Net) -> Frozen:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Frozen(_NoTrainLpips(net=net, pnet_rand=True))
+
+    with patch.object(perceptual, "distance_network", network):
+        return Lpips("squeeze")
 
 
 CASES = [
     Case(Outline, given("output", "content"), {"output": IMAGES["output"][:2], "content": GREY}),
     Case(Leak, given("output", "style"), {"output": IMAGES["output"][:2], "style": GREY}),
-    Case(Similarity, given("output", "content"), {"output": SMALL, "content": SMALL}),
+    Case(Similarity, given("output", "content", images=LARGER_IMAGES), {"output": SMALL, "content": SMALL}),
     Case(PaletteDistance, given("output", "style"), None),
     Case(Palette, given("output", "style", "content"), {"output": SMALL, "style": GREY, "content": SMALL}),
     Case(TextureDistance, given("output", "style"), {"output": SMALL, "style": GREY}),
     Case(Texture, given("output", "style", "content"), {"output": SMALL, "style": GREY, "content": SMALL}),
+    Case(Overall, given("output", "style", "content"), {**part(given("output", "style"), 0, 2), "content": GREY}),
+    Case(
+        partial(FeatureDistance, "vgg16", ("relu2_1", "pool3")),
+        given("output", "style"),
+        {"output": TINY[..., :7], "style": TINY},
+    ),
+    Case(lpips, given("output", "content"), {"output": TINY, "content": TINY}),
 ]
-
-
-def part(images: dict[str, Tensor], start: int, end: int) -> dict[str, Tensor]:
-    return {name: image[start:end] for name, image in images.items()}
 
 
 def of(case: Case, *batches: dict[str, Tensor]) -> Tensor:
@@ -79,7 +115,7 @@ def of(case: Case, *batches: dict[str, Tensor]) -> Tensor:
     return metric.compute()
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.metric.__name__)
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found
@@ -178,10 +214,7 @@ def test_its_properties_are_set(case: Case) -> None:
 
 
 def test_it_is_plotted(case: Case) -> None:
-    matplotlib = pytest.importorskip("matplotlib", reason="plots need matplotlib, which is no dependency")
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot.switch_backend("Agg")
     metric = case.metric()
     values = [metric(**part(case.given, i, i + 1)) for i in range(2)]
     for shown in (None, values[0], values):
@@ -195,15 +228,38 @@ def test_it_is_plotted(case: Case) -> None:
 
 
 def test_a_collection_gives_each_its_images() -> None:
-    # One that is told to find out which states are equal takes two that happen to be, as after a first batch where
-    # both are 0, for one.
-    collection = MetricCollection([case.metric() for case in CASES], compute_groups=False)
+    collection = MetricCollection({case.name: case.metric() for case in CASES})
     for start, end in ((0, 2), (2, NUMBER)):
-        collection(**part(IMAGES, start, end))
+        collection(**part(LARGER_IMAGES, start, end))
     found = collection.compute()
-    assert set(found) == {case.metric.__name__ for case in CASES}
+    assert set(found) == {case.name for case in CASES}
     for case in CASES:
-        torch.testing.assert_close(found[case.metric.__name__], of(case, case.given))
+        torch.testing.assert_close(found[case.name], of(case, given(*case.given, images=LARGER_IMAGES)))
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "expected"),
+    [
+        (("Outline", "Leak", "Overall"), {"output": IMAGES["output"][:2], "content": GREY, "style": GREY}, math.nan),
+        (("Palette", "Texture", "Overall"), {**IMAGES, "output": IMAGES["content"]}, 0.0),
+    ],
+    ids=["undefined", "0"],
+)
+def test_a_collection_keeps_scores_apart_that_begin_alike(
+    names: Sequence[str], first: dict[str, Tensor], expected: float
+) -> None:
+    # Which of its metrics share their states, a collection settles after the first batch, by what is in them.
+    cases = [case for case in CASES if case.name in names]
+    collection = MetricCollection({case.name: case.metric() for case in cases})
+    collection.update(**first)
+    assert [value.item() for value in collection.compute().values()] == pytest.approx([expected] * 3, nan_ok=True)
+    collection.update(**IMAGES)
+    assert len(collection.compute_groups) == 3
+    found = collection.compute()
+    for case in cases:
+        alone = of(case, {name: first[name] for name in case.given}, case.given)
+        torch.testing.assert_close(found[case.name], alone)
+    assert len({value.item() for value in found.values()}) == 3
 
 
 def update_on_a_rank(rank: int, folder: Path) -> None:
@@ -215,7 +271,7 @@ def update_on_a_rank(rank: int, folder: Path) -> None:
         metric.update(**part(case.given, *((0, 4), (4, NUMBER))[rank]))
         if rank == 1 and case.undefined is not None:
             metric.update(**case.undefined)
-        found[case.metric.__name__] = metric.compute()
+        found[case.name] = metric.compute()
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -224,7 +280,7 @@ def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) ->
     start_processes(update_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for case in CASES:
-        name = case.metric.__name__
+        name = case.name
         assert torch.equal(found[0][name], found[1][name]), name
         torch.testing.assert_close(found[0][name], of(case, case.given))
 

@@ -1,8 +1,7 @@
-"""What shows through of the style image: against a slow reference, cases with exact answers, and known pictures."""
+"""What shows through of the style image: against a slow reference, and cases with exact answers."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,6 @@ from nst_lightning.metrics.lab import seen
 from nst_lightning.metrics.leak import leak, leak_score
 from nst_lightning.metrics.outline import gradients, outlines
 from tests.metrics.test_outline import picture, picture_in_lab, reference_scores
-from tests.metrics.variants import PAIRS, read_pair, variants
 
 
 def test_the_score_is_that_of_a_slow_reference() -> None:
@@ -74,38 +72,3 @@ def test_there_are_as_many_styles_as_outputs() -> None:
         leak(picture(1, number=2), picture(1))
     with pytest.raises(InputError, match=r"^images to be scored must be float"):
         leak(picture(1), picture(1)[0])
-
-
-# ---- pictures whose score is known ----
-
-
-@pytest.fixture(scope="module")
-def found() -> list[dict[str, float]]:
-    """The score of each variant, of each pair."""
-    scores = []
-    for names in PAIRS:
-        content, style = read_pair(*names, long_side=256)
-        scores.append({name: leak(each, style).item() for name, each in variants(content, style).items()})
-    return scores
-
-
-def test_only_what_shows_the_style_image_leaks(found: list[dict[str, float]]) -> None:
-    for scores in found:
-        assert scores["style"] > 0.99
-        assert scores["blend"] > 0.65
-        assert max(score for name, score in scores.items() if name not in ("style", "blend")) < 0.25
-
-
-def test_pictures_score_as_measured(found: list[dict[str, float]]) -> None:
-    mean = {name: float(np.mean([scores[name] for scores in found])) for name in found[0]}
-    expected = {
-        "style": 1.0,
-        "blend": 0.807,
-        "recoloured": 0.098,
-        "content": 0.073,
-        "shuffled": 0.068,
-        "blurred": 0.067,
-        "noise": 0.062,
-        "iid": 0.002,
-    }
-    assert mean == pytest.approx(expected, abs=0.02)

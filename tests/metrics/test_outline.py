@@ -1,4 +1,4 @@
-"""Outlines against a slow reference in float64, cases with exact answers, and pictures whose order is known."""
+"""Outlines against a slow reference in float64, and cases with exact answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from nst_lightning.metrics.outline import (
     outline_score,
     outlines,
 )
-from tests.metrics.variants import PAIRS, read_pair, variants
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -228,50 +227,3 @@ def test_autocast_changes_nothing() -> None:
         found = gradients(lab)
     assert torch.equal(found.near, gradients(lab).near)
     assert torch.equal(found.fine, gradients(lab).fine)
-
-
-# ---- pictures whose order is known ----
-
-
-@pytest.fixture(scope="module")
-def found() -> list[dict[str, float]]:
-    """The score of each variant, of each pair."""
-    scores = []
-    for names in PAIRS:
-        pictures = variants(*read_pair(*names, long_side=256))
-        content = pictures["content"]
-        scores.append({name: outline(picture, content).item() for name, picture in pictures.items()})
-    return scores
-
-
-def test_pictures_stand_in_their_order(found: list[dict[str, float]]) -> None:
-    for scores in found:
-        nothing = [scores[name] for name in ("style", "shuffled", "iid", "noise")]
-        assert scores["content"] > 0.99
-        assert scores["content"] - 0.1 > scores["recoloured"]
-        assert scores["recoloured"] > max(scores["blend"], scores["blurred"])
-        assert min(scores["blend"], scores["blurred"]) > max(nothing) + 0.1
-        assert max(nothing) < 0.2
-
-
-def test_pictures_score_as_measured(found: list[dict[str, float]]) -> None:
-    mean = {name: float(np.mean([scores[name] for scores in found])) for name in found[0]}
-    expected = {
-        "content": 1.0,
-        "recoloured": 0.677,
-        "blend": 0.442,
-        "blurred": 0.336,
-        "style": 0.037,
-        "shuffled": 0.030,
-        "iid": 0.012,
-        "noise": 0.000,
-    }
-    assert mean == pytest.approx(expected, abs=0.02)
-
-
-def test_a_blurred_picture_has_its_edges_in_place_but_not_clear() -> None:
-    for names in PAIRS:
-        pictures = variants(*read_pair(*names, long_side=256))
-        content, blurred = seen(pictures["content"], pictures["blurred"])
-        assert edge_auc(gradients(blurred), outlines(content)).item() > 0.9
-        assert clarity(gradients(blurred), outlines(content)).item() < 0.45

@@ -24,7 +24,7 @@ from nst_lightning.metrics.palette import (
     palette_of,
 )
 
-from .variants import PAIRS, read_pair, variants
+from .variants import PAIRS, read_pair
 
 
 def rand(*size: int, seed: int = 0) -> Tensor:
@@ -53,17 +53,6 @@ def reference(output: Tensor, style: Tensor) -> list[float]:
             for axis in half_sphere()
         ]
         found.append(2 * float(np.mean(per_direction)))
-    return found
-
-
-@pytest.fixture(scope="module")
-def table() -> dict[str, list[float]]:
-    """The closure of every variant of the pairs, in the order of `PAIRS`."""
-    found: dict[str, list[float]] = {}
-    for pair in PAIRS:
-        content, style = read_pair(*pair, 256)
-        for name, image in variants(content, style).items():
-            found.setdefault(name, []).append(palette_closure(image, style, content).item())
     return found
 
 
@@ -234,17 +223,3 @@ def test_rejects_unlike_numbers_and_no_images() -> None:
         palette_closure(rand(1, 3, 16, 16), rand(2, 3, 16, 16), rand(1, 3, 16, 16))
     with pytest.raises(InputError, match=r"images to be scored must be float \(N, 3, H, W\)"):
         palette_distance(rand(1, 1, 16, 16), rand(1, 3, 16, 16))
-
-
-def test_what_has_the_styles_colours_has_its_palette(table: dict[str, list[float]]) -> None:
-    for name in ("style", "shuffled", "iid", "recoloured"):
-        assert min(table[name]) > 0.9, name
-
-
-def test_known_order_of_every_pair(table: dict[str, list[float]]) -> None:
-    for i in range(len(PAIRS)):
-        assert table["content"][i] == 0
-        assert min(table[name][i] for name in ("style", "shuffled", "iid", "recoloured")) > table["blend"][i] + 0.3
-        assert 0.2 < table["blend"][i] < 0.6
-        assert abs(table["blurred"][i]) < 0.15
-        assert table["noise"][i] < -0.2

@@ -18,7 +18,6 @@ PAIRS = (
     ("coffee", "harvest_at_la_crau"),
     ("astronaut", "pere_tanguy"),
 )
-_PATCH = 16  # px
 
 
 def read_pair(content: str, style: str, long_side: int) -> tuple[Tensor, Tensor]:
@@ -36,6 +35,7 @@ def variants(content: Tensor, style: Tensor) -> dict[str, Tensor]:
     stretched = images.resize(style, size).clamp(0, 1)
     return {
         "content": content,
+        "repainted": repainted(content, style),
         "recoloured": recoloured(content, style),
         "blurred": gaussian_blur(content, [19, 19], [3.0, 3.0]),
         "style": stretched,
@@ -62,10 +62,17 @@ def recoloured(content: Tensor, style: Tensor) -> Tensor:
     return torch.from_numpy(pixels.T).float().reshape(content.shape).clamp(0, 1)
 
 
-def shuffled(image: Tensor) -> Tensor:
-    """The patches of 16 px of an image in another order; what is left over at the right and the bottom stays."""
-    height, width = (side // _PATCH * _PATCH for side in image.shape[-2:])
-    patches = image[..., :height, :width].unfold(2, _PATCH, _PATCH).unfold(3, _PATCH, _PATCH)
+def repainted(content: Tensor, style: Tensor) -> Tensor:
+    """What meets all three heuristics: the content with the style's colours and, upside down, its fine detail."""
+    turned = images.resize(style, (content.shape[-2], content.shape[-1])).clamp(0, 1).flip(-2, -1)
+    detail = turned - gaussian_blur(turned, [25, 25], [4.0, 4.0])
+    return recoloured((recoloured(content, style) + detail).clamp(0, 1), style)
+
+
+def shuffled(image: Tensor, side: int = 16) -> Tensor:
+    """The square patches of an image in another order; what is left over at the right and the bottom stays."""
+    height, width = (length // side * side for length in image.shape[-2:])
+    patches = image[..., :height, :width].unfold(2, side, side).unfold(3, side, side)
     order = torch.randperm(patches.shape[2] * patches.shape[3], generator=torch.Generator().manual_seed(0))
     mixed = patches.flatten(2, 3)[:, :, order].reshape(patches.shape)
     result = image.clone()
