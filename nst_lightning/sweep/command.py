@@ -19,7 +19,7 @@ from nst_lightning.cli import PlanCLI
 from nst_lightning.errors import InputError
 from nst_lightning.sweep import experiment as experiment_
 from nst_lightning.sweep import plots, results, runner
-from nst_lightning.sweep.experiment import Experiment
+from nst_lightning.sweep.experiment import Cell, Experiment
 from nst_lightning.sweep.results import Found, Mean
 from nst_lightning.sweep.runner import Run
 
@@ -160,19 +160,40 @@ def _claim(folder: Path, experiment: Experiment, overwrite: bool) -> None:
     images.check_writable(folder)
     note = folder / "sweep.json"
     base = {name: str(value) for name, value in experiment.base.items() if name not in runner.PROCESSES}
-    mine = {"command": experiment.command, "base": base}
+    cells = {cell.name: _settings(cell) for cell in experiment.cells()}
     if note.is_file() and not overwrite:
-        theirs = json.loads(note.read_text(encoding="utf-8"))
-        if theirs != mine:
-            differs = sorted(
-                name for name in {*base, *theirs.get("base", {})} if base.get(name) != theirs.get("base", {}).get(name)
-            )
-            msg = f"{folder}: holds a sweep with another {', '.join(differs) or 'command'}; name another --output"
+        try:
+            theirs = json.loads(note.read_text(encoding="utf-8"))
+            their_command, their_base, their_cells = theirs["command"], theirs["base"], theirs["cells"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{note}: is damaged; name another --output") from error
+        differs = ["command"] if their_command != experiment.command else []
+        differs += sorted(name for name in {*base, *their_base} if base.get(name) != their_base.get(name))
+        differs += [name for name in cells if their_cells.get(name, cells[name]) != cells[name]]
+        if differs:
+            msg = f"{folder}: holds a sweep with another {differs[0]}; name another --output, or --overwrite true"
             raise InputError(msg)
-    elif overwrite and (folder / "runs").is_dir():
-        shutil.rmtree(folder / "runs")
+        cells = {**their_cells, **cells}
+    elif note.is_file():
+        for made in ("runs", "plots"):
+            shutil.rmtree(folder / made, ignore_errors=True)
+    elif folder.is_dir() and any(folder.iterdir()):
+        msg = f"{folder}: holds files that are no sweep's; name another --output"
+        raise InputError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(mine, indent=1), encoding="utf-8")
+    text = json.dumps({"command": experiment.command, "base": base, "cells": cells}, indent=1)
+    if not note.is_file() or note.read_text(encoding="utf-8") != text:
+        written = note.with_suffix(".tmp")
+        written.write_text(text, encoding="utf-8")
+        written.replace(note)  # whole or not at all
+
+
+def _settings(cell: Cell) -> dict[str, str]:
+    """Returns what a cell is made of: its images by their files' names, for folders are moved."""
+    images_of = {"content": [cell.pair.content], "style": cell.pair.styles}
+    names = {kind: "|".join(Path(str(image)).name for image in each) for kind, each in images_of.items()}
+    options = {name: str(value) for name, value in {**cell.row, **cell.of_run}.items()}
+    return {**options, **names}
 
 
 def _write(experiment: Experiment, folder: Path, found: Sequence[Found], failed: Mapping[str, str]) -> tuple[Mean, ...]:
@@ -181,8 +202,10 @@ def _write(experiment: Experiment, folder: Path, found: Sequence[Found], failed:
     if experiment.against_time:
         plots.losses(found, experiment, folder / "plots" / "losses.png")
     results.picture(found, experiment).save(folder / "grid.png")
+    along = "".join(f"- {line}\n" for line in results.trends(found, experiment))
+    written = results.as_markdown(table, experiment)
     texts = {
-        "table.md": f"# {experiment.title}\n\n{experiment.about}\n\n{results.as_markdown(table, experiment)}",
+        "table.md": f"# {experiment.title}\n\n{experiment.about}\n\n{written}" + (f"\n{along}" if along else ""),
         "cells.csv": results.as_csv(found),
         "results.json": results.as_json(found, table, experiment, folder, failed),
     }
@@ -198,9 +221,14 @@ def _describe(experiment: Experiment, folder: Path) -> None:
         pretended = runner.runs(experiment, Path(elsewhere))
         for run, alike in zip(runner.runs(experiment, folder), pretended, strict=True):
             share = len(run.missing) / len(run.cells)
-            seconds = 0.0 if share == 0 else share * _seconds(alike)
+            try:
+                seconds = 0.0 if share == 0 else share * _seconds(alike)
+            except (InputError, ArgumentError) as error:
+                seconds, span = math.nan, f"cannot be run: {' '.join(str(error).split())}"
+            else:
+                span = _span(seconds)
             total += seconds
-            print(f"{run.folder.name}: {len(run.missing)} of {len(run.cells)} cells to do, {_span(seconds)}")
+            print(f"{run.folder.name}: {len(run.missing)} of {len(run.cells)} cells to do, {span}")
             for cell in run.cells:
                 print(f"  {cell.name}{'' if cell in run.missing else ' (finished)'}")
     print(f"together {_span(total)} on one process")

@@ -25,6 +25,8 @@ OF_A_PAIR = ("content_weight", "style_weight", "tv_weight", "init", "seed", "siz
 """The options that a pair can have of its own: cells that differ in nothing else are optimised in one run."""
 _KEYS = ("title", "about", "command", "base", "axes", "seeds", "against_time")
 _OF_PAIRS = ("pairs", "content", "style", "pairing")
+_OF_SWEEP = {"seed": "seeds", "output": "--output", "resume": "--output", "overwrite": "--overwrite"}
+"""Options that a sweep sets itself, and what is said instead of them."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Experiment:
                     options,
                     pair,
                     seed,
-                    slug(group).replace(".", "_") if of_run else "all",
+                    folder_name(group) if of_run else "all",
                 )
 
 
@@ -131,35 +133,39 @@ def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
         path: A YAML file with `title`, `about`, `base` (options of the command by their short or long names), `axes`
             (a list of values by an option's name; a value can be a mapping of options with a `label`), and optionally
             `command`, `seeds` and `against_time`. The list of pairs in `base` may be relative to the file.
-        overrides: Options that replace those of the base.
+        overrides: Options that replace those of the base; `seed` replaces `seeds`, other pairs all of the base's.
 
     Raises:
         InputError: If the file cannot be read or is not as above; names the file and the key.
     """
     given = _mapping(path)
-    unknown = sorted(given.keys() - set(_KEYS))
+    unknown = sorted(given.keys() - set(_KEYS), key=str)
     if unknown:
         raise _error(path, f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
     command = given.get("command", "fit")
     if command not in ("fit", "reconstruct"):
         raise _error(path, f"command must be fit or reconstruct, got {command!r}")
-    base = {**_options(path, "base", given.get("base", {})), **overrides}
+    base = _base(path, given.get("base", {}), overrides)
     axes = given.get("axes")
     if not isinstance(axes, dict) or not axes:
         raise _error(path, "axes must name at least one option and its values")
-    seeds = given.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise _error(path, f"seeds must be a list of whole numbers, 0 or above, got {seeds!r}")
-    return Experiment(
-        str(given.get("title", path.stem)),
-        " ".join(str(given.get("about", "")).split()),
+    values = {str(name): _values(path, str(name), values) for name, values in axes.items()}
+    against_time = given.get("against_time", False)
+    _check_options(path, base, values)
+    if command == "reconstruct":
+        _check_reconstruction(path, base, values, against_time)
+    experiment = Experiment(
+        str(given.get("title") or path.stem),
+        " ".join(str(given.get("about") or "").split()),
         command,
         {name: value for name, value in base.items() if name not in _OF_PAIRS},
-        {str(name): _values(path, str(name), values) for name, values in axes.items()},
-        tuple(seeds),
-        bool(given.get("against_time", False)),
+        values,
+        _seeds(path, given.get("seeds", [0]), overrides.get("seed")),
+        bool(against_time),
         _pairs(path, base),
     )
+    _check_names(path, experiment)
+    return experiment
 
 
 def arguments(options: Options) -> list[str]:
@@ -179,11 +185,77 @@ def _mapping(path: Path) -> dict[str, Any]:
     return given
 
 
+def _base(path: Path, given: object, overrides: Mapping[str, str]) -> dict[str, Plain | list[Plain]]:
+    """Returns the options of the base, with the list of pairs where it is."""
+    base = _options(path, "base", given)
+    beside = path.parent / str(base.get("pairs"))
+    if "pairs" in base and beside.is_file():
+        base["pairs"] = str(beside)
+    if "pairs" in overrides:
+        base = {name: value for name, value in base.items() if name not in _OF_PAIRS}
+    elif not {"content", "style"}.isdisjoint(overrides):
+        base.pop("pairs", None)
+    base |= {name: value for name, value in overrides.items() if name != "seed"}
+    for name in base:
+        if name in _OF_SWEEP:
+            raise _error(path, f"base.{name}: a sweep sets it itself; say {_OF_SWEEP[name]}")
+    return base
+
+
+def _seeds(path: Path, given: object, override: str | None) -> tuple[int, ...]:
+    seeds = given if override is None else [int(override) if override.isdecimal() else override]
+    whole = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
+    if not isinstance(seeds, list) or not whole or len(set(seeds)) < len(seeds):
+        raise _error(path, f"seeds must be a list of different whole numbers, 0 or above, got {seeds!r}")
+    return tuple(seeds)
+
+
+def _check_options(path: Path, base: Options, axes: Mapping[str, tuple[Value, ...]]) -> None:
+    """Refuses options that would be taken no notice of, or would be in each other's way."""
+    seen: dict[str, str] = {}
+    for axis, values in axes.items():
+        for name in dict.fromkeys(name for value in values for name in value.options):
+            if name in _OF_PAIRS:
+                raise _error(path, f"axes.{axis}: {name} is no axis; every pair of base is run with every value")
+            if name in _OF_SWEEP:
+                raise _error(path, f"axes.{axis}: a sweep sets {name} itself; say {_OF_SWEEP[name]}")
+            if name in seen:
+                raise _error(path, f"axes.{axis}: {name} is set by axes.{seen[name]} too")
+            seen[name] = axis
+            if name in base and all(name in value.options for value in values):
+                raise _error(path, f"base.{name}: every value of axes.{axis} replaces it; leave it out")
+
+
+def _check_reconstruction(
+    path: Path, base: Options, axes: Mapping[str, tuple[Value, ...]], against_time: object
+) -> None:
+    names = {name for values in axes.values() for value in values for name in value.options}
+    if not all("layers" in value.options for value in axes.get("layers", ())) or not {"layers"} <= names <= _TAKEN_UP:
+        raise _error(path, "axes of command reconstruct are layers and, if wanted, from")
+    if _TAKEN_UP & base.keys():
+        raise _error(path, f"base.{min(_TAKEN_UP & base.keys())}: make it an axis, of one value perhaps")
+    if against_time:
+        raise _error(path, "against_time is for command fit")
+
+
+_TAKEN_UP = {"layers", "from"}
+
+
+def _check_names(path: Path, experiment: Experiment) -> None:
+    taken: set[str] = set()
+    for cell in experiment.cells():
+        if cell.name.casefold() in taken:
+            raise _error(path, f"two cells would be called {cell.name!r}; give pairs and values other names")
+        if len(cell.name.encode()) > pairs.MAX_NAME:
+            raise _error(path, f"the cell's name {cell.name!r} is too long; give pairs and values shorter ones")
+        taken.add(cell.name.casefold())
+
+
 def _values(path: Path, axis: str, given: object) -> tuple[Value, ...]:
     if not isinstance(given, list) or not given:
         raise _error(path, f"axes.{axis} must be a list of values, got {given!r}")
     values = [_value(path, axis, value) for value in given]
-    labels = [slug(value.label).casefold() for value in values]
+    labels = [folder_name(value.label).casefold() for value in values]
     if len(set(labels)) < len(labels):
         raise _error(path, f"axes.{axis} has a value twice; give each a label of its own")
     return tuple(values)
@@ -212,9 +284,14 @@ def _options(path: Path, key: str, given: object) -> dict[str, Plain | list[Plai
 
 def _pairs(path: Path, base: Mapping[str, Any]) -> tuple[Pair, ...]:
     listed = base.get("pairs")
+    several = [name for name in ("content", "style", "pairing") if name in base]
     if listed is not None:
-        beside = path.parent / str(listed)
-        return pairs.read_pairs(beside if beside.is_file() else str(listed), allowed_inits=INITIALIZERS)
+        if several:
+            raise _error(path, f"base.{several[0]}: not beside pairs, a list that names all images")
+        return pairs.read_pairs(str(listed), allowed_inits=INITIALIZERS)
+    for name in ("content", "style"):
+        if name not in base:
+            raise _error(path, f"base.{name} is missing; base must name pairs, or content and style")
     found = [
         pairs.find(argument, base.get(argument), folder)
         for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER))
@@ -224,7 +301,12 @@ def _pairs(path: Path, base: Mapping[str, Any]) -> tuple[Pair, ...]:
 
 def slug(text: str) -> str:
     """What can stand in a file's name on every system."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text)
+    return re.sub(r"[^\w.+-]+", "-", text)
+
+
+def folder_name(text: str) -> str:
+    """The same for a run's folder, which nst fit would take for a picture's file if it had a dot."""
+    return slug(text).replace(".", "_")
 
 
 def _error(path: Path, text: str) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -16,11 +17,12 @@ from typing import Any
 
 import PIL.Image
 import PIL.ImageOps
+from scipy.stats import kendalltau
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import figures, images
 from nst_lightning.findings import interval
-from nst_lightning.sweep.experiment import Cell, Experiment
+from nst_lightning.sweep.experiment import Cell, Experiment, Value
 from nst_lightning.sweep.runner import Run
 
 SCORES = ("overall", "outline", "ms_ssim", "palette", "texture", "leak", "lpips", "psnr")
@@ -73,18 +75,19 @@ def gather(runs: Iterable[Run]) -> tuple[Found, ...]:
         missing = {cell.name for cell in run.missing}
         for cell, picture in zip(run.cells, run.pictures, strict=True):
             if cell.name not in missing:
-                found.append(_found(cell, picture, run.folder / "scores" / f"{cell.name}.json"))
+                scores = None if run.list is None else run.folder / "scores" / f"{cell.name}.json"
+                found.append(_found(cell, picture, scores))
     return tuple(found)
 
 
 def means(found: Sequence[Found], experiment: Experiment) -> tuple[Mean, ...]:
     """Returns the means of every score over pairs, in the order of the axes' values; seeds are averaged first."""
     table = []
-    for values in _combinations(found):
+    for values in _combinations(found, experiment.axes):
         alike = [each for each in found if each.cell.values == values]
         for score in [name for name in SCORES if any(name in each.scores for each in alike)]:
             of_pairs = [
-                _mean_of([each.scores[score] for each in alike if each.cell.pair.name == pair.name])
+                _mean_of([each.scores.get(score, math.nan) for each in alike if each.cell.pair.name == pair.name])
                 for pair in experiment.pairs
             ]
             defined = [value for value in of_pairs if math.isfinite(value)]
@@ -105,6 +108,47 @@ def as_markdown(table: Sequence[Mean], experiment: Experiment) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
+def trends(found: Sequence[Found], experiment: Experiment) -> list[str]:
+    """Returns a line a score on how it moves along the first axis, if that is of numbers and there is no other.
+
+    Says in how many pairs it falls or rises from every value to the next, and Kendall's tau-b, the mean over pairs: 1
+    for a score that always rises, -1 for one that always falls.
+    """
+    (axis, *others) = experiment.axes
+    numbers = {value.label: _number(value.label) for value in experiment.axes[axis]}
+    if others or len(numbers) < 3 or not all(math.isfinite(number) for number in numbers.values()):
+        return []
+    lines = []
+    for score in [name for name in SCORES if any(name in each.scores for each in found)]:
+        along = {pair.name: _along(found, axis, numbers, pair.name, score) for pair in experiment.pairs}
+        complete = [values for values in along.values() if len(values) == len(numbers)]
+        if complete:
+            steps = [[later - earlier for earlier, later in itertools.pairwise(values)] for values in complete]
+            falls, rises = (sum(all(sign * step > 0 for step in each) for each in steps) for sign in (-1, 1))
+            tau = sum(kendalltau(range(len(values)), values).statistic for values in complete) / len(complete)
+            lines.append(
+                f"{score}: falls throughout in {falls} of {len(complete)} pairs, rises in {rises}; tau {tau:.2f}"
+            )
+    return lines
+
+
+def _along(found: Sequence[Found], axis: str, numbers: Mapping[str, float], pair: str, score: str) -> list[float]:
+    """The defined values of a score for one pair in the order of an axis, seeds averaged."""
+    of_pair = [each for each in found if each.cell.pair.name == pair and score in each.scores]
+    values = [
+        _mean_of([each.scores[score] for each in of_pair if each.cell.values[axis] == label])
+        for label in sorted(numbers, key=numbers.__getitem__)
+    ]
+    return [value for value in values if math.isfinite(value)]
+
+
+def _number(label: str) -> float:
+    try:
+        return float(label)
+    except ValueError:
+        return math.nan
+
+
 def as_csv(found: Sequence[Found]) -> str:
     """Returns a line a cell: its values, pair and seed, its losses and scores; undefined is empty."""
     rows = [
@@ -112,7 +156,7 @@ def as_csv(found: Sequence[Found]) -> str:
             **each.cell.values,
             "pair": each.cell.pair.name,
             "seed": each.cell.seed,
-            **{f"loss_{name}": value for name, value in each.losses.items()},
+            **{f"loss_{name}": value if math.isfinite(value) else "" for name, value in each.losses.items()},
             **{name: value if math.isfinite(value) else "" for name, value in each.scores.items()},
         }
         for each in found
@@ -145,7 +189,7 @@ def as_json(
                 "style": "|".join(map(str, each.cell.pair.styles)),
                 "seed": each.cell.seed,
                 "picture": each.picture.relative_to(folder).as_posix(),
-                "losses": each.losses,
+                "losses": {name: _plain(value) for name, value in each.losses.items()},
                 "scores": {name: _plain(value) for name, value in each.scores.items()},
             }
             for each in found
@@ -171,7 +215,7 @@ def picture(found: Sequence[Found], experiment: Experiment) -> PIL.Image.Image:
     """Returns the figure: content and style, then a column a value of the first axis; a row a pair and other value."""
     first, *others = experiment.axes
     rows, labels = [], []
-    combinations = [values for values in _combinations(found) if values[first] == _first_label(found, first)]
+    combinations = _combinations(found, {axis: experiment.axes[axis] for axis in others})
     seeds = experiment.seeds
     for pair in experiment.pairs:
         content = _opened(pair.content)
@@ -181,9 +225,7 @@ def picture(found: Sequence[Found], experiment: Experiment) -> PIL.Image.Image:
             for seed in seeds:
                 own = [values[axis] for axis in others] + ([f"seed {seed}"] if len(seeds) > 1 else [])
                 labels.append(" ".join([pair.name, *own]))
-                rows.append(
-                    [*sources, *_row(found, experiment, pair.name, {axis: values[axis] for axis in others}, seed)]
-                )
+                rows.append([*sources, *_row(found, experiment, pair.name, values, seed)])
     heads = ["content", "style", *(f"{first} {value.label}" for value in experiment.axes[first])]
     settings = ", ".join(f"{name} {value}" for name, value in experiment.base.items())
     return figures.grid(rows, labels, heads, experiment.title, f"nst {experiment.command}: {settings}")
@@ -208,17 +250,19 @@ def _opened(source: images.Source) -> PIL.Image.Image:
     return images.to_pil(images.read(source).rgb)
 
 
-def _first_label(found: Sequence[Found], axis: str) -> str:
-    return found[0].cell.values[axis]
+def _combinations(found: Sequence[Found], axes: Mapping[str, Sequence[Value]]) -> list[Mapping[str, str]]:
+    """Returns the labels of some axes that occur together, in the order of the axes' values."""
+    every = itertools.product(*([value.label for value in values] for values in axes.values()))
+    there = {tuple(each.cell.values[axis] for axis in axes) for each in found}
+    return [dict(zip(axes, labels, strict=True)) for labels in every if labels in there]
 
 
-def _combinations(found: Sequence[Found]) -> list[Mapping[str, str]]:
-    return list({tuple(each.cell.values.items()): each.cell.values for each in found}.values())
-
-
-def _found(cell: Cell, picture: Path, scores: Path) -> Found:
-    if not scores.is_file():
+def _found(cell: Cell, picture: Path, scores: Path | None) -> Found:
+    """Returns a cell with what a fit scored, and with nothing where that was off; None is for a reconstruction."""
+    if scores is None:
         return Found(cell, picture, _psnr(cell, picture), {})
+    if not scores.is_file():
+        return Found(cell, picture, {}, {})
     values: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))
     numbers = {name: math.nan if value is None else value for name, value in values.items() if name != "pair"}
     losses = {name.removeprefix("loss/"): value for name, value in numbers.items() if name.startswith("loss/")}

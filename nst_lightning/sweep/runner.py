@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import subprocess
 import sys
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nst_lightning.sweep.experiment import Cell, Experiment, Options, arguments
+from nst_lightning.sweep.experiment import Cell, Experiment, Options, arguments, folder_name
 
 _COLUMNS = ("name", "content", "style", "content_weight", "style_weight", "tv_weight", "size", "steps", "init", "seed")
 PROCESSES = ("devices", "strategy", "trainer.accelerator")
@@ -80,6 +81,8 @@ def execute(runs: Iterable[Run]) -> dict[str, str]:
         print(f"run {number}/{len(todo)}, {run.folder.name}: {len(run.missing)} pictures", file=sys.stderr)
         prepare(run)
         reason = _call(_command(run))
+        if reason is None and run.missing:
+            reason = f"it ended without {len(run.missing)} of its pictures"
         if reason is not None:
             failed[run.folder.name] = reason
     return failed
@@ -110,7 +113,7 @@ def _source(cell: Cell) -> str:
 
 
 def _image(cell: Cell) -> str:
-    return f"{cell.pair.name}__from-{_source(cell)}__seed-{cell.seed}"
+    return folder_name(f"{cell.pair.name}__from-{_source(cell)}__seed-{cell.seed}")
 
 
 def prepare(run: Run) -> None:
@@ -133,15 +136,24 @@ def _command(run: Run) -> list[str]:
 def _call(command: Sequence[str]) -> str | None:
     """Runs a command, and returns the last line of what it says where it fails."""
     last: deque[str] = deque(maxlen=1)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
+    # newline="": the progress bar's returns to the line's beginning stay what they are.
+    lines = io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace", newline="")
     try:
-        for line in process.stderr:
-            sys.stderr.write(line)
+        for line in lines:
+            _pass_on(line)
             last.extend([line.strip()] if line.strip() else [])
     except KeyboardInterrupt:
-        process.wait()  # it was interrupted too, and saves what it has
+        for line in lines:  # it was interrupted too, and saves what it has
+            _pass_on(line)
+        process.wait()
         raise
     if process.wait() == 0:
         return None
-    return last[0].removeprefix("nst: error: ") if last else f"exit code {process.returncode}"
+    return last[0].rpartition("nst: error: ")[2] if last else f"exit code {process.returncode}"
+
+
+def _pass_on(line: str) -> None:
+    sys.stderr.write(line)
+    sys.stderr.flush()
