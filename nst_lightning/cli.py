@@ -49,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
     except (InputError, MisconfigurationException, ArgumentError) as error:
         _say(f"nst: error: {_one_line(error)}")
         return 2
-    except (UnpicklingError, EOFError):  # the latter for an empty file
+    except (UnpicklingError, EOFError, RuntimeError) as error:  # EOFError for an empty file
+        if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):  # a file that was cut off
+            raise
         _say("nst: error: the checkpoint is damaged or not one of this program's; it is not loaded")
         return 2
     return 0
@@ -378,7 +380,9 @@ class ValidateCLI(NSTCLI):
     save_config = None
 
     def __init__(self, arguments: list[str]) -> None:
-        super().__init__([*_config_of_checkpoint(arguments), *arguments], StyleTransfer)
+        # One process, whatever the run had: a checkpoint is of one process's pairs.
+        alone = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
+        super().__init__([*_config_of_checkpoint(arguments), *arguments, *alone], StyleTransfer)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -69,8 +69,11 @@ def grid(
         raise InputError(msg)
     font, large = ImageFont.load_default(size=14), ImageFont.load_default(size=20)
     scaled = [[None if each is None else _to_width(each, width) for each in row] for row in rows]
-    heights = [max((each.height for each in row if each is not None), default=LABEL_HEIGHT) for row in scaled]
-    labels = [_wrapped(label, _ROW_LABEL_WIDTH, font) for label in row_labels]
+    labels = [_wrapped(label, _ROW_LABEL_WIDTH - 2 * _GAP, font) for label in row_labels]
+    heights = [
+        max((label.count("\n") + 1) * _LINE, *(each.height for each in row if each is not None), 0)
+        for row, label in zip(scaled, labels, strict=True)
+    ]
     heads = [_wrapped(label, width, font) for label in column_labels]
     top = 2 * LABEL_HEIGHT + max(head.count("\n") + 1 for head in heads) * _LINE
     across = _ROW_LABEL_WIDTH + len(column_labels) * (width + _GAP)
@@ -101,10 +104,11 @@ def _to_width(picture: PIL.Image.Image, width: int) -> PIL.Image.Image:
 
 
 def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Returns a text with line breaks so that it is no wider; what has no space is broken behind underscores."""
+    """Returns a text with line breaks so that it is no wider: at spaces, behind underscores, else anywhere."""
     lines = [""]
     for word in text.replace("_", "_\u200b").replace(" ", " \u200b").split("\u200b"):
-        if lines[-1] != "" and font.getlength((lines[-1] + word).rstrip()) > width:
-            lines.append("")
-        lines[-1] += word
+        for part in [word] if font.getlength(word.rstrip()) <= width else word:
+            if lines[-1] != "" and font.getlength((lines[-1] + part).rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from datetime import timedelta
@@ -87,7 +88,8 @@ class ProgressBar(callbacks.ProgressBar):
         if step.is_first:
             self._score = ""
         found = {} if self.scores is None else self.scores.found
-        values = [scores[self.shown] for scores in found.values() if self.shown is not None and self.shown in scores]
+        shown = [scores[self.shown] for scores in found.values() if self.shown is not None and self.shown in scores]
+        values = [value for value in shown if math.isfinite(value)]
         if values:
             self._score = f", {self.shown} {sum(values) / len(values):.2f}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
+
+_NUMBERS = itertools.count()
 
 
 class ImageScore(Metric):
@@ -41,7 +44,7 @@ class ImageScore(Metric):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
         # A MetricCollection takes metrics for one whose states have the same names and, after the first batch, values:
         # two scores that are both 0 or undefined there. A state of its own name keeps each by itself.
-        self.add_state(f"_is_{type(self).__name__}", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state(f"_metric_{next(_NUMBERS)}", torch.tensor(0.0), dist_reduce_fx="sum")
 
     @abstractmethod
     def update(self, *args: Any, **kwargs: Any) -> None:

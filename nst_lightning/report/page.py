@@ -136,7 +136,8 @@ class Section:
         title: Its heading.
         about: What it is about, in a sentence or two.
         results: Its pictures, in the order of the grid.
-        columns: The columns of the grid in their order.
+        axis: What differs along the lines of the grid; empty where nothing does.
+        columns: The columns of the grid in their order, values of that axis.
         tables: Its tables.
         plots: Its plots.
         facts: Its configuration, versions and so on.
@@ -146,6 +147,7 @@ class Section:
     title: str
     about: str = ""
     results: tuple[Result, ...] = ()
+    axis: str = ""
     columns: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     plots: tuple[Shot, ...] = ()
@@ -209,15 +211,17 @@ def number(value: float, digits: int | None = None) -> str:
     """
     if not math.isfinite(value):
         return UNDEFINED
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\N{THIN SPACE}") if abs(value) >= 10_000 else str(value)
-    if digits is None:
-        size = abs(value)
-        if size != 0 and not 1e-3 <= size < 1e5:
-            mantissa, exponent = f"{value:.3e}".split("e")
-            return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-        return f"{value:.4g}" if size < 1e3 else f"{value:.0f}"
-    return f"{value:.{digits}f}"
+    size = abs(value)
+    if isinstance(value, int) or (digits is None and value.is_integer() and size < 1e7):
+        text = f"{int(value):,}".replace(",", "\N{THIN SPACE}" if size >= 10_000 else "")
+    elif digits is not None:
+        text = f"{value:.{digits}f}"
+    elif size < 1e-3 or size >= 1e5:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        text = f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    else:
+        text = f"{value:.4g}" if size < 1e3 else f"{value:.0f}"
+    return text.replace("-", "−")
 
 
 def words(value: Value) -> str:
@@ -225,6 +229,11 @@ def words(value: Value) -> str:
     if value is None:
         return UNDEFINED
     return value if isinstance(value, str) else number(value)
+
+
+def _breakable(text: str) -> str:
+    """Returns a text that a line may end in behind each comma: lists of layers are long words."""
+    return text.replace(",", ",\u200b")
 
 
 # ---- pictures ----
@@ -302,7 +311,10 @@ def _section(section: Section, number: int, album: _Album) -> dict[str, Any]:
             {"picture": picture, "item": album.item(f"{group}-plots", plot.alt, picture)} for plot, picture in plots
         ],
         "tables": [_table(table, {name: each["item"] for name, each in shown.items()}) for table in section.tables],
-        "facts": [(facts, [(name, words(value)) for name, value in facts.values.items()]) for facts in section.facts],
+        "facts": [
+            (facts, [(name, _breakable(words(value))) for name, value in facts.values.items()])
+            for facts in section.facts
+        ],
     }
 
 
@@ -310,7 +322,7 @@ def _result(result: Result, group: str, album: _Album) -> dict[str, Any]:
     picture = None if result.shot is None else album.add(result.shot)
     shown: dict[str, Any] = {"result": result, "picture": picture, "item": None}
     if picture is not None:
-        facts = [(name, words(value)) for name, value in result.facts.items()]
+        facts = [(name, _breakable(words(value))) for name, value in result.facts.items()]
         shown["item"] = album.item(group, result.title, picture, facts=facts, against=_against(result, album))
     return shown
 
@@ -346,7 +358,9 @@ def _block(
         for label, line in _by_line(results)
     ]
     ratio = f"{ratios[0]['width']} / {ratios[0]['height']}" if ratios else "1"
-    return {"title": pair, "sources": sources, "lines": lines, "ratio": ratio}
+    most = max(len(line["tiles"]) for line in lines)
+    tiles = max(3, most + len(sources) if len(lines) == 1 else most)  # fewer would be too large
+    return {"title": pair, "sources": sources, "lines": lines, "ratio": ratio, "tiles": tiles}
 
 
 def _by_line(results: Sequence[Result]) -> Iterator[tuple[str, list[Result]]]:
@@ -358,7 +372,9 @@ def _tiles(line: Sequence[Result], columns: Sequence[str]) -> Iterator[Result | 
     """Yields a line's results in the order of the columns, None where a column has none."""
     for column in columns:
         found = [result for result in line if result.column == column]
-        yield from found or [None]
+        yield from found
+        if not found:
+            yield None
     yield from (result for result in line if result.column not in columns)
 
 

@@ -91,6 +91,7 @@ def sweep(folder: Path) -> Section:
         title=root.child("title", str, "").text() or _title(folder),
         about=root.child("about", str, "").text(),
         results=results,
+        axis="" if first is None else spoken(first),
         columns=() if first is None else values[first],
         tables=tuple(each for each in (_means(root, list(values)), _numbers(cells, list(values))) if each.rows),
         plots=tuple(Shot(path, spoken(path.stem)) for path in plots),
@@ -179,40 +180,33 @@ def _seeds_vary(cells: Sequence[_Cell]) -> bool:
 
 def _means(root: _Node, axes: Sequence[str]) -> Table:
     """Returns the means over the pairs: a line for each combination of values, a column for each score."""
-    lines: dict[tuple[str, ...], dict[str, Entry]] = {}
+    lines: dict[tuple[str, ...], dict[str, tuple[int | float | None, Entry]]] = {}
     given: dict[tuple[str, ...], Mapping[str, Value]] = {}
-    counts: dict[tuple[str, ...], set[int]] = {}
     for node in root.child("table", list, []).items():
         values = node.child("values", dict, {}).values()
         key = tuple(words(values.get(axis)) for axis in axes)
         mean, low, high = (node.child(name, float, None).number() for name in ("mean", "low", "high"))
         count = node.child("n", int, None).number()
-        note = "" if count is None else f"n {count}"
-        lines.setdefault(key, {})[node.child("score", str).text()] = Entry(mean, low, high, note)
         given.setdefault(key, values)
-        counts.setdefault(key, set()).update(() if count is None else (int(count),))
+        lines.setdefault(key, {})[node.child("score", str).text()] = count, Entry(mean, low, high)
     names = _ordered({name: None for line in lines.values() for name in line})
-    same = all(len(each) == 1 for each in counts.values())  # else each number says of how many it is
-    rows = [
-        (
-            *(Entry(given[key].get(axis)) for axis in axes),
-            *([Entry(next(iter(counts[key])))] if same else []),
-            *(
-                replace(entry, note="" if same else entry.note)
-                for name in names
-                for entry in [line.get(name, Entry(None))]
-            ),
-        )
-        for key, line in lines.items()
-    ]
-    columns = (*map(spoken, axes), *(["n"] if same else []), *names)
-    note = "Means over the pairs; below each the interval that holds it with 95 % confidence."
-    return Table("Means", columns, tuple(rows), note, "intervals")
+    rows = []
+    for key, line in lines.items():
+        most = max((count for count, _ in line.values() if count is not None), default=None)
+        # A score that is undefined for some of the pairs says of how many it is.
+        means = [
+            replace(entry, note="" if count in (most, None) else f"n {count}")
+            for count, entry in (line.get(name, (None, Entry(None))) for name in names)
+        ]
+        rows.append((*(Entry(given[key].get(axis)) for axis in axes), Entry(most), *means))
+    note = "Means over the pairs; below each its 95 % interval."
+    return Table("Means", (*map(spoken, axes), "n", *names), tuple(rows), note, "intervals")
 
 
 def _numbers(cells: Sequence[_Cell], axes: Sequence[str]) -> Table:
-    """Returns the scores and losses of every picture."""
+    """Returns the headline scores and the losses of every picture; its other scores stand beside it."""
     scored = _ordered({name: None for cell in cells for name in cell.scores})
+    scored = [name for name in scored if name in (*scores.HEADLINES, "psnr")] or scored
     losses = list(dict.fromkeys(name for cell in cells for name in cell.losses))
     seeds = "seed" not in axes and any(cell.seed is not None for cell in cells)
     rows = [
@@ -325,14 +319,13 @@ def run(folder: Path) -> Section:
     if not cells:
         msg = f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes it when a pair is finished"
         raise InputError(msg)
-    shown = [replace(cell, scores={n: v for n, v in cell.scores.items() if n in scores.HEADLINES}) for cell in cells]
     seeds = sorted({words(cell.seed) for cell in cells if cell.seed is not None})
     missing = any(cell.content is None or not cell.styles for cell in cells)
     return Section(
         title=_title(folder) if len(cells) > 1 else _pair_title(cells[0]),
         about="Some photographs or paintings are no longer where config.yaml has them." if missing else "",
         results=tuple(_result(cell, [], False) for cell in cells),
-        tables=(_numbers(shown, []),),
+        tables=(_numbers(cells, []),),
         facts=(*_settings(cells), Facts(f"Configuration, {RUN}", text=text)),
         summary=(_counted(len(cells), "picture"), *([f"seed {', '.join(seeds)}"] if seeds else [])),
     )
@@ -442,7 +435,7 @@ class _Node:
         """Returns an error about a key below this one."""
         return InputError(f"{self.file}: {self._below(name)} {text}")
 
-    def child(self, name: str, kind: type | None, *default: Any) -> _Node:  # noqa: ANN401 - of that kind
+    def child(self, name: str, kind: type | None, *default: Any) -> _Node:
         """Returns what stands under a key; the default where the key is missing or null, if there is one."""
         value = self.value.get(name) if isinstance(self.value, dict) else None
         if value is None:
@@ -485,7 +478,14 @@ class _Node:
         return f"{self.key}.{name}" if self.key else name
 
 
-_KINDS = {str: "a text", dict: "an object", list: "a list", float: "a number", int: "a whole number", None: "a value"}
+_KINDS: dict[type | None, str] = {
+    None: "a value",
+    dict: "an object",
+    float: "a number",
+    int: "a whole number",
+    list: "a list",
+    str: "a text",
+}
 
 
 def _shown(value: object) -> str:

@@ -113,12 +113,12 @@ class _Texture:
     def reference(self, sources: Sources) -> tuple[list[list[Tensor]], Tensor]:
         styles = [_levels(style) for style in sources.styles]
         content = _levels(sources.content)
-        return styles, _mean_over_styles(content, styles).nanmean(-1)
+        return styles, _mean_over_styles(content, styles, sources.content.rgb.device).nanmean(-1)
 
     def values(self, output: Seen, reference: tuple[list[list[Tensor]], Tensor]) -> dict[str, Tensor]:
         styles, baseline = reference
         strokes = _levels(output)
-        levels = _mean_over_styles(strokes, styles)
+        levels = _mean_over_styles(strokes, styles, output.rgb.device)
         distance = levels.nanmean(-1)
         return {
             "texture": closure(distance, baseline, TEXTURE_FLOOR),
@@ -278,11 +278,11 @@ def _levels(image: Seen) -> list[Tensor]:
     return texture_of(image.lab) if min(image.lab.shape[-2:]) >= WINDOW else []
 
 
-def _mean_over_styles(texture: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Returns the texture's distance on every level that all of the style images have, (1, levels)."""
+def _mean_over_styles(texture: Sequence[Tensor], styles: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:
+    """Returns the texture's distance on every level that all of the style images have, (1, levels); NaN if none."""
     shared = min(map(len, styles))
     if shared == 0 or not texture:
-        return torch.full((1, 1), torch.nan)
+        return torch.full((1, 1), torch.nan, device=device)
     return _over(styles, lambda style: texture_levels_score(texture, style[:shared])).mean(0)
 
 

@@ -164,8 +164,8 @@ def _claim(folder: Path, experiment: Experiment, overwrite: bool) -> None:
     if note.is_file() and not overwrite:
         try:
             theirs = json.loads(note.read_text(encoding="utf-8"))
-            their_command, their_base, their_cells = theirs["command"], theirs["base"], theirs["cells"]
-        except (ValueError, KeyError, TypeError) as error:
+            their_command, their_base, their_cells = theirs["command"], theirs["base"], theirs.get("cells", {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{note}: is damaged; name another --output") from error
         differs = ["command"] if their_command != experiment.command else []
         differs += sorted(name for name in {*base, *their_base} if base.get(name) != their_base.get(name))

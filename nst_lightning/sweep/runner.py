@@ -139,16 +139,16 @@ def _call(command: Sequence[str]) -> str | None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     # newline="": the progress bar's returns to the line's beginning stay what they are.
-    lines = io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace", newline="")
-    try:
-        for line in lines:
-            _pass_on(line)
-            last.extend([line.strip()] if line.strip() else [])
-    except KeyboardInterrupt:
-        for line in lines:  # it was interrupted too, and saves what it has
-            _pass_on(line)
-        process.wait()
-        raise
+    with io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace", newline="") as lines:
+        try:
+            for line in lines:
+                _pass_on(line)
+                last.extend([line.strip()] if line.strip() else [])
+        except KeyboardInterrupt:
+            for line in lines:  # it was interrupted too, and saves what it has
+                _pass_on(line)
+            process.wait()
+            raise
     if process.wait() == 0:
         return None
     return last[0].rpartition("nst: error: ")[2] if last else f"exit code {process.returncode}"

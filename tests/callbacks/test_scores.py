@@ -143,7 +143,7 @@ def test_pairs_of_one_batch_have_each_their_own(run: Run, tmp_path: Path) -> Non
     run(together, batch_size=2)
     of_batch = written(tmp_path)
     run(alone)
-    assert list(of_batch) == list(written(tmp_path)) == sorted(NAMES) or set(of_batch) == set(NAMES)
+    assert set(of_batch) == set(NAMES)
     assert of_batch[NAMES[0]]["outline"] != of_batch[NAMES[1]]["outline"]
     for name in NAMES:
         for key, value in alone.finals[name].items():
@@ -162,7 +162,7 @@ def test_the_progress_bar_shows_the_score(run: Run, capfd: pytest.CaptureFixture
     assert [found[step] for step in range(2, 17, 2)] == [f"{value:.2f}" for value in values]
     assert found[3] == found[2]  # until there is another
     # The table has lines of its own.
-    assert re.search(r"\n *palette\+ *\nimage_image_1 +-?\d\.\d{3}\nimage_image_2 ", told)
+    assert re.search(r"[\r\n] *palette\+ *\nimage_image_1 +-?\d\.\d{3}\nimage_image_2 ", told)
 
 
 def test_the_progress_bar_shows_no_score_where_none_is_wanted(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -200,17 +200,12 @@ def test_a_resumed_run_has_the_same_final_scores(run: Run, tmp_path: Path) -> No
     expected = written(tmp_path)
     for path in (tmp_path / "scores").iterdir():
         path.unlink()
-    seen = Seen(rest)
     with pytest.warns(UserWarning, match="dirpath has changed"):
-        run(rest, seen, checkpoint(tmp_path / "again"), ckpt_path=tmp_path / "kept" / "step=5.ckpt")
-    assert seen.values[0].keys() == {NAMES[0]}
-    assert rest.finals == pytest.approx(whole.finals) or written(tmp_path) == expected
+        run(rest, checkpoint(tmp_path / "again"), ckpt_path=tmp_path / "kept" / "step=5.ckpt")
     assert written(tmp_path) == expected
 
 
-def test_what_is_undefined_is_left_out_of_tensorboard_and_null_in_the_file(
-    run: Run, tmp_path: Path, hub: Path
-) -> None:
+def test_what_is_undefined_is_left_out_of_tensorboard_and_null_in_the_file(run: Run, tmp_path: Path, hub: Path) -> None:
     """A grey photograph has no outlines, and 16 x 12 and 32 x 24 px are too few for LPIPS, its map too."""
     trunk.put(hub)
     scores = Scores(every=2)
@@ -252,7 +247,7 @@ def test_refuses_an_interval_below_1(every: int) -> None:
 
 
 def test_refuses_an_unknown_score() -> None:
-    with pytest.raises(InputError, match="^unknown score 'nonsense'; known are "):
+    with pytest.raises(InputError, match=r"^unknown score 'nonsense'; known are "):
         Scores(("nonsense",))
 
 

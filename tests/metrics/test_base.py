@@ -46,8 +46,8 @@ def _in_8_bits(image: Tensor) -> Tensor:
 
 def _images(size: tuple[int, int]) -> dict[str, Tensor]:
     """Outputs that are a little of their content and of their fainter style, another share in each."""
-    content, style = (_in_8_bits(picture(seed, size, NUMBER) * contrast) for seed, contrast in ((1, 1), (2, 0.4)))
-    share = torch.linspace(0.4, 0.9, NUMBER)[:, None, None, None]
+    content, style = (_in_8_bits(picture(seed, size, NUMBER) * contrast) for seed, contrast in ((1, 1), (2, 0.6)))
+    share = torch.linspace(0.1, 0.5, NUMBER)[:, None, None, None]
     return {"output": _in_8_bits(share * content + (1 - share) * style), "content": content, "style": style}
 
 
@@ -230,11 +230,13 @@ def test_it_is_plotted(case: Case) -> None:
 def test_a_collection_gives_each_its_images() -> None:
     collection = MetricCollection({case.name: case.metric() for case in CASES})
     for start, end in ((0, 2), (2, NUMBER)):
-        collection(**part(LARGER_IMAGES, start, end))
+        collection(**part(IMAGES, start, end))
     found = collection.compute()
     assert set(found) == {case.name for case in CASES}
     for case in CASES:
-        torch.testing.assert_close(found[case.name], of(case, given(*case.given, images=LARGER_IMAGES)))
+        expected = of(case, given(*case.given))
+        assert expected.isfinite() or case.name == "Similarity"  # the images are too small for it
+        torch.testing.assert_close(found[case.name], expected, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -289,3 +291,17 @@ def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) ->
 def test_examples_give_what_they_say(name: str) -> None:
     failed, _ = doctest.testmod(importlib.import_module(f"nst_lightning.metrics.{name}"))
     assert failed == 0
+
+
+def test_the_readmes_example_gives_what_it_says() -> None:
+    readme = Path(nst_lightning.metrics.__path__[0]) / "README.md"
+    failed, tried = doctest.testfile(str(readme), module_relative=False, encoding="utf-8")
+    assert failed == 0
+    assert tried > 5
+
+
+def test_a_collection_keeps_metrics_of_one_class_apart() -> None:
+    levels = MetricCollection({str(level): TextureDistance(level) for level in range(3)})
+    levels.update(output=IMAGES["style"], style=IMAGES["style"])
+    levels.update(output=IMAGES["output"], style=IMAGES["style"])
+    assert len({value.item() for value in levels.compute().values()}) == 3

@@ -27,7 +27,7 @@ OF_CONTENT = ("content", "repainted", "recoloured", "blurred", "blend")
 """The variants that show the content's outlines, if less clearly."""
 OF_NOTHING = ("style", "shuffled", "iid", "noise")
 OF_STYLES_COLOURS = ("style", "shuffled", "iid", "recoloured", "repainted")
-README = Path(nst_lightning.metrics.__file__).with_name("README.md")
+README = Path(nst_lightning.metrics.__path__[0]) / "README.md"
 
 Scores = Mapping[str, Mapping[str, float]]
 """By variant and column."""
@@ -37,7 +37,7 @@ def known_answers() -> list[Scores]:
     """The scores of every variant, for each of `PAIRS`."""
     # Nothing is reduced: that would mix the colours of pixels drawn one by one.
     scorer = Scorer(("outline", "palette", "texture", "leak"), short_side=LONG_SIDE)
-    found = []
+    found: list[Scores] = []
     for names in PAIRS:
         content, style = read_pair(*names, LONG_SIDE)
         reference = scorer.reference(content, [style])

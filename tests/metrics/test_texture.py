@@ -10,6 +10,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.lab import lab, seen
 from nst_lightning.metrics.texture import (
@@ -25,7 +26,7 @@ from nst_lightning.metrics.texture import (
     texture_of,
 )
 
-from .variants import PAIRS, read_pair, shuffled, variants
+from .variants import PAIRS, read_pair, recoloured, shuffled
 
 Array = npt.NDArray[np.float64]
 
@@ -83,10 +84,16 @@ def distances() -> list[dict[str, Tensor]]:
     for pair in PAIRS:
         content, style = read_pair(*pair, 256)
         of_style = texture_of(*seen(style))
-        pictures = variants(content, style)
-        pictures["larger patches"] = shuffled(pictures["style"], 32)
-        wanted = ("style", "larger patches", "shuffled", "recoloured", "blend", "content")
-        found.append({name: texture_levels_score(texture_of(*seen(pictures[name])), of_style)[0] for name in wanted})
+        stretched = images.resize(style, (content.shape[-2], content.shape[-1])).clamp(0, 1)
+        pictures = {
+            "style": stretched,
+            "larger patches": shuffled(stretched, 32),
+            "shuffled": shuffled(stretched),
+            "recoloured": recoloured(content, style),
+            "blend": (content + stretched) / 2,
+            "content": content,
+        }
+        found.append({n: texture_levels_score(texture_of(*seen(each)), of_style)[0] for n, each in pictures.items()})
     return found
 
 

@@ -218,8 +218,13 @@ def test_images_may_be_tensors_and_one_picture_may_have_several_styles() -> None
 # ---- what cannot be ----
 
 
-def pairs_csv(rows: str) -> Callable[[], object]:
-    return lambda: Path("p.csv").write_text(f"content,style,name\n{rows}")
+def pairs_csv(rows: str, *pictures: str) -> Callable[[], object]:
+    def prepare() -> None:
+        Path("p.csv").write_text(f"content,style,name\n{rows}")
+        for picture in pictures:
+            mixed(picture, 0.1)
+
+    return prepare
 
 
 def wide() -> None:
@@ -255,7 +260,11 @@ BAD: dict[str, tuple[Callable[[], object], list[str], str]] = {
         r"out/b\.png: is not an image",
     ),
     "style scale": (list, [*GIVEN, "--style_scale", "0"], r"style_scale must be a finite number above 0, got 0"),
-    "infinite style scale": (list, [*GIVEN, "--style_scale", "inf"], r"--style_scale: Expected a float\. Got value: inf"),
+    "infinite style scale": (
+        list,
+        [*GIVEN, "--style_scale", "inf"],
+        r"--style_scale: Expected a float\. Got value: inf",
+    ),
     "style scale not a number": (list, [*GIVEN, "--style_scale", "big"], r"--style_scale: .*big"),
     "unknown option": (list, [*GIVEN, "--sise", "3"], r"[Uu]nrecognized arguments: --sise 3"),
     "no write permission": (list, [*GIVEN, "--results", "/proc/nowhere/x"], r"/proc/nowhere: cannot create files"),
@@ -272,12 +281,12 @@ BAD: dict[str, tuple[Callable[[], object], list[str], str]] = {
         r"output pattern 'out/c\.\*' matches no file",
     ),
     "a pair of two pictures": (
-        lambda: (pairs_csv(f"{ROW}c\n")(), mixed("out/c.jpg", 0.1), mixed("out/c.bmp", 0.1)),
+        pairs_csv(f"{ROW}c\n", "out/c.jpg", "out/c.bmp"),
         ["--pairs", "p.csv", "--output", "out"],
         r"out: has 2 pictures called c, expected one",
     ),
     "a pair of another's picture": (
-        lambda: (pairs_csv(f"{ROW}c\n")(), mixed("out/c.d.png", 0.1)),
+        pairs_csv(f"{ROW}c\n", "out/c.d.png"),
         ["--pairs", "p.csv", "--output", "out"],
         r"out: has 0 pictures called c, expected one",
     ),
