@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"images", "weights", "backbones", "metrics", "errors"},
     "pairs": {"images", "errors"},
     "scoring": {"images", "weights", "initializers", "metrics", "outputs", "pairs", "scoring", "errors"},
-    "report": {"images", "initializers", "outputs", "pairs", "scoring", "report", "errors"},
+    "report": {"findings", "images", "initializers", "outputs", "pairs", "scoring", "report", "errors"},
     "batches": {"images", "pairs", "schedule"},
     "data": {"memory", "pairs", "batches", "initializers", "schedule", "errors"},
     "strategies": {"errors"},

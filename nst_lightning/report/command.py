@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from nst_lightning import images, outputs
+from nst_lightning import findings, images, outputs
 from nst_lightning.errors import InputError
 from nst_lightning.report import page, sources
 
@@ -31,12 +31,39 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         given = _parser().parse_args(list(arguments))
+        if given.predictions is not None:
+            for path in check(given.predictions, given.folder, given.overwrite):
+                print(path)
         print(write(given.folder, given.output, given.width, given.overwrite))
     except (InputError, ArgumentError) as error:
         text = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(str(error).split()))
         print(f"nst: error: {text}", file=sys.stderr)
         return 2
     return 0
+
+
+def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) -> tuple[Path, Path]:
+    """Checks predictions about the sweeps in a folder, and returns where the findings are: a table and what a page has.
+
+    Args:
+        predictions: A file of predictions, see `findings.read_predictions`.
+        folder: The folder that holds the sweeps; findings.md and findings.json are written there.
+        overwrite: Whether findings of other predictions, or of other results, may be replaced.
+
+    Raises:
+        InputError: If a file cannot be read, or findings that differ are there already.
+    """
+    found = findings.check(findings.read_predictions(Path(predictions)), folder)
+    texts = {"findings.md": findings.as_markdown(found), sources.FINDINGS: findings.as_json(found)}
+    images.check_writable(folder)
+    for name, text in texts.items():
+        path = Path(folder) / name
+        if path.is_file() and not overwrite and path.read_text(encoding="utf-8") != text:
+            msg = f"{path}: holds other findings; say --overwrite true to replace them"
+            raise InputError(msg)
+        path.write_text(text, encoding="utf-8")
+    table, plain = (Path(folder) / name for name in texts)
+    return table, plain
 
 
 def write(
@@ -91,6 +118,7 @@ def _parser() -> Any:  # noqa: ANN401 - jsonargparse has no types
     )
     parser.add_argument("folder", type=str, metavar="FOLDER", help="where the results are")
     for name, kind, default, metavar, text in (
+        ("predictions", str | None, None, "FILE", "check these on the sweeps, e.g. configs/figures/predictions.yaml"),
         ("output", str | None, None, "FILE", "the page; an earlier one is kept [FOLDER/report.html]"),
         ("width", int, page.SMALL, "PIXELS", f"long side of a picture before it is enlarged [{page.SMALL}]"),
         ("overwrite", bool, False, "true|false", "whether an earlier page of that name may be replaced [false]"),

@@ -233,6 +233,7 @@ def _sweep_facts(root: _Node, values: Mapping[str, Sequence[str]]) -> Iterator[F
         ("What varies", {spoken(axis): ", ".join(each) for axis, each in values.items()}),
         ("What is the same", root.child("base", dict, {}).values()),
         ("Versions", root.child("versions", dict, {}).values()),
+        ("What failed", root.child("failed", dict, {}).values()),
     ):
         if facts:
             yield Facts(title, facts)
@@ -291,11 +292,12 @@ def _findings(folder: Path) -> tuple[Table, ...]:
                 Entry(node.child("n", int, None).number()),
                 Entry(node.child("effect", float, None).number(), low, high),
                 Entry(node.child("p", float, None).number()),
+                Entry(node.child("corrected", float, None).number()),
                 Entry(verdict),
                 Entry(node.child("why", str, "").text()),
             )
         )
-    columns = ("claim", "figure", "prediction", "n", "effect", "p", "verdict", "why")
+    columns = ("claim", "figure", "prediction", "n", "effect", "p", "corrected", "verdict", "why")
     return (Table("Findings", columns, tuple(rows), kind="findings"),) if rows else ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,36 @@ def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(option in text for option in ("FOLDER", "--output", "--width", "--overwrite"))
+
+
+PREDICTION = """- id: best
+  claim: Content is best.
+  figure: start
+  score: overall
+  test: highest
+  axis: init
+  value: content
+"""
+
+
+def test_predictions_are_checked_on_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [
+        {"name": f"{pair}{init}", "pair": pair, "seed": 0, "values": {"init": init}, "scores": {"overall": score}}
+        for pair in ("one", "two", "three")
+        for init, score in (("content", 0.5), ("style", 0.1 if pair == "one" else 0.2))
+    ]
+    (tmp_path / "study" / "start").mkdir(parents=True)
+    results = {"title": "Start", "axes": {"init": ["content", "style"]}, "cells": cells}
+    (tmp_path / "study" / "start" / "results.json").write_text(json.dumps(results))
+    (tmp_path / "predictions.yaml").write_text(PREDICTION)
+    command = [str(tmp_path / "study"), "--predictions", str(tmp_path / "predictions.yaml")]
+    assert main(["report", *command]) == 0
+    table, plain, html = (Path(line) for line in capsys.readouterr().out.splitlines())
+    assert "**agrees**" in table.read_text()
+    assert json.loads(plain.read_text())["findings"][0]["n"] == 3
+    assert "Content is best." in html.read_text()
+    plain.write_text("{}")
+    assert main(["report", *command]) == 2
+    assert "findings.json: holds other findings; say --overwrite true" in capsys.readouterr().err
+    assert plain.read_text() == "{}"
+    assert main(["report", *command, "--overwrite", "true"]) == 0

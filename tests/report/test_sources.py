@@ -67,10 +67,10 @@ def test_a_study_is_its_sweeps_by_name_and_its_findings(study: Path) -> None:
     page = read(study)
     assert [section.title for section in page.sections] == ["Title of 1-first", "Title of 2-second"]
     (findings,) = page.tables
-    assert findings.columns == ("claim", "figure", "prediction", "n", "effect", "p", "verdict", "why")
+    assert findings.columns == ("claim", "figure", "prediction", "n", "effect", "p", "corrected", "verdict", "why")
     effect = findings.rows[0][4]
     assert (effect.value, effect.low, effect.high) == (-0.25, -0.5, -0.125)
-    assert [row[6].value for row in findings.rows] == ["agrees", "not run here"]
+    assert [row[7].value for row in findings.rows] == ["agrees", "not run here"]
     (study / "findings.json").unlink()
     assert read(study).tables == ()
 
