@@ -132,6 +132,11 @@ def trends(found: Sequence[Found], experiment: Experiment) -> list[str]:
     return lines
 
 
+def _tau(values: Sequence[float]) -> float:
+    """Kendall's tau-b of values with their order; 0 where all are equal."""
+    return 0.0 if len(set(values)) == 1 else float(kendalltau(range(len(values)), values).statistic)
+
+
 def _along(found: Sequence[Found], axis: str, numbers: Mapping[str, float], pair: str, score: str) -> list[float]:
     """The defined values of a score for one pair in the order of an axis, seeds averaged."""
     of_pair = [each for each in found if each.cell.pair.name == pair and score in each.scores]

@@ -128,8 +128,10 @@ def prepare(run: Run) -> None:
 
 
 def _command(run: Run) -> list[str]:
-    begun = run.list is not None and (run.folder / "config.yaml").is_file()
-    chosen = ("fit", "--resume", str(run.folder), *run.processes) if begun else run.command
+    chosen = run.command
+    if run.list is not None and (run.folder / "config.yaml").is_file():
+        # The list again, for the folder may have been moved.
+        chosen = ("fit", "--resume", str(run.folder), "--pairs", str(run.list), *run.processes)
     return [sys.executable, "-m", "nst_lightning", *chosen]
 
 

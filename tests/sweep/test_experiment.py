@@ -312,5 +312,5 @@ def test_other_images_replace_the_list_of_pairs_and_the_other_way_round(written:
 
 
 def test_arguments_are_typed_with_lists_as_json() -> None:
-    options = {"size": 64, "style_layers": ["relu1_1", "relu2_1"], "weights": "a b.pth"}
+    options: experiment.Options = {"size": 64, "style_layers": ["relu1_1", "relu2_1"], "weights": "a b.pth"}
     assert experiment.arguments(options) == ["--size=64", '--style_layers=["relu1_1", "relu2_1"]', "--weights=a b.pth"]
