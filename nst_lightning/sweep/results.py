@@ -125,10 +125,10 @@ def trends(found: Sequence[Found], experiment: Experiment) -> list[str]:
         if complete:
             steps = [[later - earlier for earlier, later in itertools.pairwise(values)] for values in complete]
             falls, rises = (sum(all(sign * step > 0 for step in each) for each in steps) for sign in (-1, 1))
-            tau = sum(kendalltau(range(len(values)), values).statistic for values in complete) / len(complete)
-            lines.append(
-                f"{score}: falls throughout in {falls} of {len(complete)} pairs, rises in {rises}; tau {tau:.2f}"
-            )
+            lower, higher = (sum(sign * (each[-1] - each[0]) > 0 for each in complete) for sign in (-1, 1))
+            tau = sum(map(_tau, complete)) / len(complete)
+            throughout = f"falls throughout in {falls} of {len(complete)} pairs, rises throughout in {rises}"
+            lines.append(f"{score}: {throughout}; lower at the end in {lower}, higher in {higher}; mean tau {tau:.2f}")
     return lines
 
 
