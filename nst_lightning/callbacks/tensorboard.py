@@ -22,6 +22,9 @@ from nst_lightning.inspection import feature_tiles, gram_heat_map, viridis
 from nst_lightning.modules import ImageOptimization
 
 
+_FIRST = ("overall", "outline", "palette", "texture", "leak")
+
+
 class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to `<root>/tensorboard/<pair>`.
 
@@ -162,7 +165,8 @@ class TensorBoardWriter(Callback):
             # The table shows the last value of each curve. add_hparams would open a run directory of its own.
             scores = {} if self.scores is None else _defined(self.scores.finals.get(pair.name, {}))
             # The first columns of the table are those that say most.
-            results = {f"score/{name}": value for name, value in scores.items()}
+            ordered = sorted(scores, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+            results = {f"score/{name}": scores[name] for name in ordered}
             results |= dict(sorted(_values(module.losses, index).items()))
             settings = {**module.settings_of(step, pair), "pair": pair.name}
             summaries = hparams(settings, results)  # type: ignore[no-untyped-call]
