@@ -21,7 +21,6 @@ from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map, viridis
 from nst_lightning.modules import ImageOptimization
 
-
 _FIRST = ("overall", "outline", "palette", "texture", "leak")
 
 
