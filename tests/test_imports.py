@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": {"weights", "errors"},
     "anatomy": {"backbones", "errors"},
     "figures": {"errors"},
-    "findings": {"errors"},
+    "findings": {"findings", "errors"},
     "losses": {"errors"},
     "tiling": {"backbones", "anatomy", "losses", "errors"},
     "initializers": {"images", "errors"},
@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"images", "optim", "backbones", "callbacks", "data", "modules", "errors"},
     "cli": {
         *("api", "backbones", "batches", "callbacks", "data", "figures", "images", "modules", "options", "outputs"),
-        *("pairs", "planning", "schedule", "scoring", "strategies", "errors"),
+        *("cli", "pairs", "planning", "schedule", "scoring", "strategies", "errors"),
     },
     "sweep": {
         *("api", "cli", "figures", "findings", "images", "initializers", "outputs", "pairs", "planning", "sweep"),
@@ -88,7 +88,7 @@ def test_a_module_imports_only_what_is_below_it(path: Path) -> None:
 def test_the_table_has_no_upward_import_and_no_stale_row() -> None:
     rows = list(ALLOWED)
     for index, name in enumerate(rows):
-        folders = {"callbacks", "metrics", "modules", "planning", "report", "scoring", "sweep"}
+        folders = {"callbacks", "cli", "findings", "metrics", "modules", "planning", "report", "scoring", "sweep"}
         assert ALLOWED[name] <= {*rows[:index], *({name} & folders)}
     assert {row(path) for path in MODULES} == set(rows)
 

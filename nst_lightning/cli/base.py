@@ -1,155 +1,27 @@
-"""The command line: LightningCLI with short names, an output folder and one-line errors."""
+"""What the commands share: LightningCLI with short names, a run's folder and its callbacks, and going on."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-import warnings
-from argparse import ArgumentError, ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import lightning as L
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from nst_lightning import data, figures, images, options, outputs, pairs, planning
-from nst_lightning.api import RECONSTRUCTION_STAGES, quiet, representations
-from nst_lightning.backbones import spec_of
+from nst_lightning import data, options, outputs, pairs
 from nst_lightning.batches import Saved
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
 from nst_lightning.callbacks.checkpoints import finished, saved
 from nst_lightning.errors import InputError
-from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer, check_trainer
+from nst_lightning.modules import ImageOptimization, StyleTransfer, check_trainer
 from nst_lightning.schedule import Stage
-from nst_lightning.scoring import AUTO, OFF, table
+from nst_lightning.scoring import AUTO, OFF
 from nst_lightning.strategies import RankError, agreed, telling
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: The command, a key of `COMMANDS`, and its options.
-
-    Returns:
-        The exit code: 0, or 2 after one line on what cannot be used.
-    """
-    command, *given = arguments
-    try:
-        with quiet():
-            COMMANDS[command](given)
-    except (InputError, MisconfigurationException, ArgumentError) as error:
-        _say(f"nst: error: {_one_line(error)}")
-        return 2
-    except (UnpicklingError, EOFError, RuntimeError) as error:  # EOFError for an empty file
-        if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):  # a file that was cut off
-            raise
-        _say("nst: error: the checkpoint is damaged or not one of this program's; it is not loaded")
-        return 2
-    return 0
-
-
-def fit(given: list[str]) -> None:
-    """Paints photographs: `nst fit`."""
-    NSTCLI(given, StyleTransfer)
-
-
-def plan(given: list[str]) -> None:
-    """Says what `nst fit` of the same options would take: `nst plan`.
-
-    Raises:
-        InputError: If an option cannot be used.
-    """
-    parser = ArgumentParser(prog="nst plan", add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--within")
-    chosen, rest = parser.parse_known_args(given)
-    within = None if chosen.within is None else planning.duration(chosen.within)
-    planned = PlanCLI(rest)
-    pictures = f"in {planned.folder}" if planned.writer.file is None else str(planned.writer.file)
-    print(planning.text(planned.estimate, planned.trainer, pictures, within))
-
-
-def validate(given: list[str]) -> None:
-    """Scores what a checkpoint holds: `nst validate`."""
-    ValidateCLI(given)
-
-
-def reconstruct(given: list[str]) -> None:
-    """Rebuilds an image from single layers, one run each, and puts the pictures in a row: `nst reconstruct`.
-
-    Raises:
-        InputError: If an option cannot be used.
-    """
-    parser = ArgumentParser(prog="nst reconstruct", add_help=False, exit_on_error=False, allow_abbrev=False)
-    for name in ("--image", "--layers", "--output", "--backbone"):
-        parser.add_argument(name)
-    parser.add_argument("--from", dest="source", choices=["content", "style"], default="content")
-    parser.add_argument("--overwrite", choices=["true", "false"], default="false")
-    chosen, rest = parser.parse_known_args(given)
-    (image,) = pairs.find("image", chosen.image, pairs.CONTENT_FOLDER)
-    backbone = "vgg16" if chosen.backbone is None else chosen.backbone
-    layers = spec_of(backbone).style_layers if chosen.layers is None else _names(chosen.layers)
-    overwrite = chosen.overwrite == "true"
-    folder, _ = outputs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
-    pictures = []
-    for name, seen in representations(layers, chosen.source).items():
-        of_image = ["--content", str(image), "--style", str(image), *_schedule(chosen.source)]
-        of_layer = ["--model.source", chosen.source, "--model.layers", ",".join(seen), "--backbone", backbone]
-        run = NSTCLI(
-            [*of_image, *of_layer, *rest, "--output", str(folder / f"{name}.png"), "--overwrite", chosen.overwrite],
-            Reconstruction,
-        )
-        pictures.append((name, images.read(run.writer.written[0]).rgb))
-    original = images.resize(images.read(image).rgb, (pictures[0][1].shape[-2], pictures[0][1].shape[-1])).clamp(0, 1)
-    labels = [_label(name, rgb, original, chosen.source) for name, rgb in pictures]
-    row = figures.strip(
-        [images.to_pil(rgb) for rgb in (original, *(rgb for _, rgb in pictures))], ["original", *labels]
-    )
-    print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
-
-
-def _schedule(source: str) -> list[str]:
-    return ["--size", "256", "--steps", "200", "--stages", str(RECONSTRUCTION_STAGES[source])]
-
-
-def _label(layer: str, rgb: Tensor, original: Tensor, source: str) -> str:
-    """Returns what stands over a picture, and prints how near it comes to the original where it is to."""
-    if source == "style":
-        return layer  # the style keeps no places: what is alike need not be near
-    ratio = peak_signal_noise_ratio(rgb, original, data_range=1.0).item()
-    print(f"{layer}: PSNR {ratio:.2f} dB")
-    return f"{layer}  {ratio:.1f} dB"
-
-
-COMMANDS: Mapping[str, Callable[[list[str]], None]] = {
-    "fit": fit,
-    "plan": plan,
-    "reconstruct": reconstruct,
-    "validate": validate,
-}
-
-
-def _say(line: str) -> None:
-    """Writes a line to stderr in one piece, for several processes may share it."""
-    sys.stderr.write(f"{line}\n")
-
-
-def _one_line(error: Exception) -> str:
-    """Returns an error's text without line breaks, in short names and words rather than in classes."""
-    text = " ".join(str(error).split())
-    for option in options.OPTIONS:
-        text = text.replace(f'Parser key "{option.target}":', f"--{option.name}:")
-    text = re.sub(r"""Parser key ["']([^"']+)["']:""", r"\1:", text)
-    text = re.sub(r"a typing\.Literal(\[[^]]*\])", r"one of \1", text)
-    return re.sub(r"<class '([^']+)'>", r"\1", text)
 
 
 class Parser(LightningArgumentParser):
@@ -288,7 +160,7 @@ class NSTCLI(LightningCLI):
             done = finished(self.folder / "checkpoints")
             left = [name for rank in error.codes for name in self.datamodule.dealt[rank] if name not in done]
             go_on = f"not finished: {', '.join(left) or 'none'}; to go on: nst fit --resume {self.folder}"
-            _say(f"nst: error: {error}; {go_on}")
+            say(f"nst: error: {error}; {go_on}")
             raise SystemExit(1) from error
         for path in [*self.writer.written, *(film for video in self.videos for film in video.written)]:
             print(path)
@@ -298,7 +170,7 @@ class NSTCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes the trainer with the run's folder and callbacks."""
         config = self.config_init[self.subcommand]
-        scores = self._scores()
+        scores = self.make_scores()
         names = [pair.name for pair in self.datamodule.pairs]
 
         def choose() -> str:
@@ -319,7 +191,7 @@ class NSTCLI(LightningCLI):
             *([] if scores is None else [scores]),
             TensorBoardWriter(
                 config["trainer"]["log_every_n_steps"],
-                representations=_names(config["representations"]),
+                representations=names_of(config["representations"]),
                 scores=scores,
             ),
             ProgressBar(scores=scores, shown=config["show_score"]),
@@ -327,17 +199,18 @@ class NSTCLI(LightningCLI):
         ]
         trainer = super().instantiate_trainer(default_root_dir=str(self.folder), callbacks=callbacks, **kwargs)
         check_trainer(trainer)
-        self._take_up(trainer)
+        self.take_up(trainer)
         return trainer
 
-    def _scores(self) -> Scores | None:
+    def make_scores(self) -> Scores | None:
+        """Returns the scores that were chosen, or None if they are off."""
         config = self.config_init[self.subcommand]
-        choice = _names(config["scores"])
+        choice = names_of(config["scores"])
         if choice == (OFF,):
             return None
         return Scores(AUTO if choice == (AUTO,) else choice, config["score_every"])
 
-    def _take_up(self, trainer: L.Trainer) -> None:
+    def take_up(self, trainer: L.Trainer) -> None:
         """Tells the data module what an earlier run has done: in every process what the first one found."""
         folder = self.folder / "checkpoints"
         here = _progress_file(self.folder)
@@ -353,104 +226,29 @@ class NSTCLI(LightningCLI):
             return str(here)
 
         if trainer.world_size == 1:
-            self._take_up_here()
+            self.take_up_here()
             return
         found = json.loads(Path(agreed("progress", write)).read_text(encoding="utf-8"))
         self.datamodule.finished = frozenset(found["finished"])
         self.datamodule.saved = tuple(_from_json(each) for each in found["saved"])
 
-    def _take_up_here(self) -> None:
+    def take_up_here(self) -> None:
         """Tells the data module what this process finds of an earlier run."""
         if self.resumed is not None:
             folder = self.folder / "checkpoints"
             self.datamodule.finished, self.datamodule.saved = finished(folder), saved(folder)
 
 
-class ValidateCLI(NSTCLI):
-    """Scores what a checkpoint holds instead of optimising it, and writes nothing.
-
-    Args:
-        arguments: The options of `validate`; without a configuration, that of the checkpoint's run is taken.
-
-    Raises:
-        InputError: If there is no checkpoint, or it does not fit the run.
-    """
-
-    command = "validate"
-    save_config = None
-
-    def __init__(self, arguments: list[str]) -> None:
-        # One process, whatever the run had: a checkpoint is of one process's pairs.
-        alone = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
-        super().__init__([*_config_of_checkpoint(arguments), *arguments, *alone], StyleTransfer)
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Returns the command and what of the trainer's method it does not show."""
-        return {"validate": {"model", "dataloaders", "datamodule"}}
-
-    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Makes a trainer that scores and leaves the run's folder alone."""
-        self.scores = self._scores()
-        if self.scores is None:
-            msg = "scores is off: there is nothing to validate"
-            raise InputError(msg)
-        trainer = LightningCLI.instantiate_trainer(self, callbacks=[self.scores], enable_progress_bar=False, **kwargs)
-        check_trainer(trainer)
-        return trainer
-
-    def validate(self, **kwargs: Any) -> None:
-        """Scores the pictures of the checkpoint and prints the table.
-
-        Raises:
-            InputError: If there is no checkpoint, or it does not fit the run.
-        """
-        path = kwargs["ckpt_path"]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* will begin anew")  # nothing begins here
-            self.datamodule.saved = saved(Path(path))
-            if not self.datamodule.saved:
-                msg = f"{path}: is damaged or holds no picture; a finished one's scores are in its run's folder scores"
-                raise InputError(msg)
-            self.trainer.validate(**{**kwargs, "verbose": False, "weights_only": True})
-        assert self.scores is not None
-        if not self.scores.finals:
-            msg = f"{path}: is of other pairs or stages than these settings; give the configuration of its run"
-            raise InputError(msg)
-        print(table.text(self.scores.finals))
+def say(line: str) -> None:
+    """Writes a line to stderr in one piece, for several processes may share it."""
+    sys.stderr.write(f"{line}\n")
 
 
-class PlanCLI(NSTCLI):
-    """Finds out what a run would take instead of running it, and writes nothing.
-
-    Args:
-        arguments: The options of `fit`, short names allowed.
-
-    Attributes:
-        estimate: What it would take.
-    """
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.estimate: planning.Estimate
-        super().__init__(arguments, StyleTransfer)
-
-    def fit(self, **kwargs: Any) -> None:
-        """Measures a few steps.
-
-        Raises:
-            InputError: If the run would refuse what it was given.
-        """
-        if kwargs.get("ckpt_path") is not None:
-            msg = "ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER"
-            raise InputError(msg)
-        if self.writer.file is not None:
-            images.format_of(self.writer.file)
-        settings = self.config_init[self.subcommand]["trainer"]
-        self.estimate = planning.measure(self.model, self.datamodule, self.trainer, settings)
-
-    def _take_up(self, trainer: L.Trainer) -> None:
-        """Tells the data module what an earlier run has done; tells no other process, for there is none."""
-        self._take_up_here()
+def names_of(given: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Returns the names in a list or between commas."""
+    if given is None:
+        return ()
+    return tuple(given.replace(" ", "").split(",")) if isinstance(given, str) else tuple(given)
 
 
 def _progress_file(folder: Path) -> Path:
@@ -464,28 +262,6 @@ def _as_json(saved: Saved) -> dict[str, Any]:
 def _from_json(of: Mapping[str, Any]) -> Saved:
     stages = tuple(Stage(**stage) for stage in of["stages"])
     return Saved(Path(of["path"]), tuple(of["names"]), stages, of["stage_index"], of["taken"])
-
-
-def _names(given: Sequence[str] | str | None) -> tuple[str, ...]:
-    """Returns the names in a list or between commas."""
-    if given is None:
-        return ()
-    return tuple(given.replace(" ", "").split(",")) if isinstance(given, str) else tuple(given)
-
-
-def _config_of_checkpoint(arguments: Sequence[str]) -> list[str]:
-    """Returns the option for the configuration of the run that a checkpoint is of, where none is given."""
-    parser = ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    for name in ("--config", "--ckpt_path"):
-        parser.add_argument(name)
-    given, _ = parser.parse_known_args(arguments)
-    if given.ckpt_path is None:
-        msg = "no checkpoint was given; name one with --ckpt_path, those of a run are in its folder checkpoints"
-        raise InputError(msg)
-    if given.config is not None:
-        return []
-    config = Path(os.path.abspath(given.ckpt_path)).parent.parent / "config.yaml"
-    return ["--config", str(config)] if config.is_file() else []
 
 
 def _resumed(arguments: list[str]) -> tuple[Path | None, list[str]]:
