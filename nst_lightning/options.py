@@ -67,6 +67,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("precision", "trainer.precision", "NAME", "32-true, bf16-mixed or 16-mixed [32-true]"),
     Option("save_every", "save_every", "N", "also write the picture every N steps [never]"),
+    Option("scores", "scores", "NAMES", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
+    Option("score_every", "score_every", "N", "steps between two scorings on the way [a twelfth of them]"),
     Option("video", "video", "true|mp4|webp|gif", "also write a film of the optimisation [false]"),
     Option("overwrite", "overwrite", "true|false", "replace an earlier output instead of numbering [false]"),
 )

@@ -24,6 +24,7 @@ from nst_lightning.options import OPTIMIZERS, OPTIONS, Option, expand, table
 IN_WORDS = {
     "output": "data/output-images/<pair>",
     "save_every": "never",
+    "score_every": "a twelfth of them",
     "model.optimizer": "lbfgs",
     "model.content_weight": "1e5 with a VGG",
     "model.style_weight": "100 with oxford weights, else 3e4",
@@ -50,7 +51,8 @@ def defaults() -> dict[str, Any]:
     cli = object.__new__(NSTCLI)
     cli.scored = True
     NSTCLI.add_arguments_to_parser(cli, parser)
-    return found | {name: parser.get_default(name) for name in ("output", "save_every", "video", "overwrite")}
+    of_run = ("output", "save_every", "scores", "score_every", "video", "overwrite")
+    return found | {name: parser.get_default(name) for name in of_run}
 
 
 @pytest.mark.parametrize("option", [each for each in OPTIONS if each.name not in TRAINERS], ids=lambda each: each.name)
