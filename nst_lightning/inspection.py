@@ -6,8 +6,6 @@ import contextlib
 import functools
 import json
 import math
-import re
-import sys
 from argparse import ArgumentError, HelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from nst_lightning import images, outputs, pairs
 from nst_lightning.backbones import SPECS, Backbone, spec_of
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, refused
 from nst_lightning.losses import Gram
 
 MAX_PICTURE = 2048  # px; no side of a picture is longer
@@ -178,10 +176,7 @@ def main(arguments: Sequence[str]) -> int:
         for path in _write(arguments):
             print(path)
     except (InputError, ArgumentError) as error:
-        text = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(str(error).split()))
-        text = re.sub(r"<class '(\w+)'>", r"\1", text)
-        print(f"nst: error: {text}", file=sys.stderr)
-        return 2
+        return refused(error)
     return 0
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
+from nst_lightning.metrics.lab import SHORT_SIDE
+
 _NUMBERS = itertools.count()
 
 
@@ -23,6 +25,7 @@ class ImageScore(Metric):
     can be undefined, NaN; such images are left out of the mean and counted.
 
     Args:
+        short_side: What the output is reduced to before it is scored, in pixels; None for never.
         kwargs: Further ones of `torchmetrics.Metric`.
 
     Attributes:
@@ -38,8 +41,9 @@ class ImageScore(Metric):
     count: Tensor
     undefined: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.short_side = short_side
         for name in ("total", "count", "undefined"):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
         # A MetricCollection takes metrics for one whose states have the same names and, after the first batch, values:

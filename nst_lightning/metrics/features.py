@@ -70,8 +70,7 @@ class FeatureDistance(ImageScore):
         short_side: int | None = SHORT_SIDE,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
+        super().__init__(short_side, **kwargs)
         self.network = FeatureNetwork(backbone, layers, weights)
 
     def update(self, output: Tensor, style: Tensor) -> None:

@@ -6,8 +6,6 @@ not moving; this is what tells.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from nst_lightning import images
@@ -67,10 +65,6 @@ class Leak(ImageScore):
     higher_is_better = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
-
-    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
 
     def update(self, output: Tensor, style: Tensor) -> None:
         """Scores outputs (N, 3, H, W) against styles (N, 3, h, w), sRGB in [0, 1]; raises as `leak` does."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,10 +164,6 @@ class Outline(ImageScore):
     higher_is_better = True
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
-
-    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
 
     def update(self, output: Tensor, content: Tensor) -> None:
         """Scores outputs (N, 3, H, W) against contents (N, 3, H, W), sRGB in [0, 1]; raises as `outline` does."""

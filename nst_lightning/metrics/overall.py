@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from nst_lightning.metrics.base import ImageScore
-from nst_lightning.metrics.lab import SHORT_SIDE
 from nst_lightning.metrics.leak import leak
 from nst_lightning.metrics.outline import outline
 from nst_lightning.metrics.palette import palette_closure
@@ -51,10 +48,6 @@ class Overall(ImageScore):
     higher_is_better = True
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
-
-    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
 
     def update(self, output: Tensor, content: Tensor, style: Tensor) -> None:
         """Scores a batch of images.

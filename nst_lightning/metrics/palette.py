@@ -8,7 +8,6 @@ arXiv 2407.10181) judge colour differences of photographs by it, on patches at s
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,10 +132,6 @@ class PaletteDistance(ImageScore):
     higher_is_better = False
     plot_lower_bound = 0.0
 
-    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
-
     def update(self, output: Tensor, style: Tensor) -> None:
         """Scores outputs (N, 3, H, W) against styles (N, 3, h, w), sRGB in [0, 1]; raises as `palette_distance`."""
         self.add(palette_distance(output, style, self.short_side))
@@ -161,10 +156,6 @@ class Palette(ImageScore):
 
     higher_is_better = True
     plot_upper_bound = 1.0
-
-    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
 
     def update(self, output: Tensor, style: Tensor, content: Tensor) -> None:
         """Scores a batch of images, see `palette_closure`, which raises.

@@ -83,9 +83,8 @@ class Lpips(ImageScore):
     plot_lower_bound = 0.0
 
     def __init__(self, net: Net = "alex", short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(short_side, **kwargs)
         self.net = net
-        self.short_side = short_side
         self.network = distance_network(net)
         self.map_network: Frozen | None = None  # made when the first map is asked for
 

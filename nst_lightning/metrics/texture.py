@@ -184,9 +184,8 @@ class TextureDistance(ImageScore):
         if level is not None and level not in range(len(STRIDES)):
             msg = f"there is no level {level} of texture: must be 0 to {len(STRIDES) - 1}"
             raise InputError(msg)
-        super().__init__(**kwargs)
+        super().__init__(short_side, **kwargs)
         self.level = level
-        self.short_side = short_side
 
     def update(self, output: Tensor, style: Tensor) -> None:
         """Scores outputs (N, 3, H, W) against styles (N, 3, h, w), sRGB in [0, 1]; raises as `texture_distance`."""
@@ -219,10 +218,6 @@ class Texture(ImageScore):
 
     higher_is_better = True
     plot_upper_bound = 1.0
-
-    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.short_side = short_side
 
     def update(self, output: Tensor, style: Tensor, content: Tensor) -> None:
         """Scores a batch of images, see `texture_closure`, which raises.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
-import sys
 from argparse import ArgumentError, HelpFormatter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from nst_lightning import findings, images, outputs
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, refused
 from nst_lightning.report import page, sources
 
 SUFFIXES = (".html", ".htm")
@@ -36,9 +34,7 @@ def main(arguments: Sequence[str]) -> int:
                 print(path)
         print(write(given.folder, given.output, given.width, given.overwrite))
     except (InputError, ArgumentError) as error:
-        text = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(str(error).split()))
-        print(f"nst: error: {text}", file=sys.stderr)
-        return 2
+        return refused(error)
     return 0
 
 

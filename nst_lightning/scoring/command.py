@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 import sys
 from argparse import ArgumentError, HelpFormatter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from nst_lightning import images, outputs, pairs
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, refused
 from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
 from nst_lightning.scoring import table
@@ -35,10 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _run(_parser().parse_args(list(arguments)))
     except (InputError, ArgumentError) as error:
-        text = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(str(error).split()))
-        text = re.sub(r"<class '(\w+)'>", r"\1", text)
-        print(f"nst: error: {text}", file=sys.stderr)
-        return 2
+        return refused(error)
     return 0
 
 

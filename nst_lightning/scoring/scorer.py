@@ -12,16 +12,15 @@ from torch import Tensor
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.distributions import closure
 from nst_lightning.metrics.features import FeatureDistance
 from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab, working_size
 from nst_lightning.metrics.leak import leak_score
 from nst_lightning.metrics.outline import Gradients, Outlines, gradients, outline_score, outlines
 from nst_lightning.metrics.overall import overall_score
-from nst_lightning.metrics.palette import PALETTE_FLOOR, palette_distance_score, palette_of
+from nst_lightning.metrics.palette import palette_closure_score, palette_distance_score, palette_of
 from nst_lightning.metrics.perceptual import Lpips, is_cached
 from nst_lightning.metrics.similarity import similarity_score
-from nst_lightning.metrics.texture import TEXTURE_FLOOR, WINDOW, texture_levels_score, texture_of
+from nst_lightning.metrics.texture import WINDOW, texture_closure_score, texture_levels_score, texture_of
 
 Choice: TypeAlias = 'Sequence[str] | Literal["auto", "off"]'
 AUTO = "auto"
@@ -106,7 +105,7 @@ class _Palette:
         styles, baseline = reference
         colours = palette_of(output.lab)
         distance = _over(styles, lambda style: palette_distance_score(colours, style)).mean(0)
-        return {"palette": closure(distance, baseline, PALETTE_FLOOR), "palette_distance": distance}
+        return {"palette": palette_closure_score(distance, baseline), "palette_distance": distance}
 
 
 class _Texture:
@@ -121,7 +120,7 @@ class _Texture:
         levels = _mean_over_styles(strokes, styles, output.rgb.device)
         distance = levels.nanmean(-1)
         return {
-            "texture": closure(distance, baseline, TEXTURE_FLOOR),
+            "texture": texture_closure_score(distance, baseline),
             "texture_distance": distance,
             **{f"texture_distance_{number}": level for number, level in enumerate(levels.unbind(-1), start=1)},
         }

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from nst_lightning import images, outputs, planning
 from nst_lightning.api import quiet
 from nst_lightning.cli import PlanCLI
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, refused
 from nst_lightning.sweep import experiment as experiment_
 from nst_lightning.sweep import plots, results, runner
 from nst_lightning.sweep.experiment import Cell, Experiment
@@ -71,8 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(arguments)
     except (InputError, ArgumentError) as error:
-        print(f"nst: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return refused(error)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
         return 1
