@@ -150,8 +150,9 @@ def _begin(state: dict[str, Any], loss: Tensor, gradient: Tensor, history_size: 
         direction=torch.zeros_like(gradient),
         length=gradient.new_zeros(images),
         scale=gradient.new_ones(images),
-        # Counts are floating point because Optimizer.load_state_dict casts every tensor to the parameter's type.
-        pairs=gradient.new_zeros(images),
+        # One slot for each of the last steps, the same for all images: no image has to ask where its pairs are. Where
+        # an image has none, because the step was taken back or bent the wrong way, the curvature is 0.
+        taken=0,
         steps=gradient.new_zeros(history_size, images, size),
         changes=gradient.new_zeros(history_size, images, size),
         curvature=gradient.new_zeros(history_size, images),
@@ -166,13 +167,12 @@ def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor) -> None
     # Departs from torch.optim.LBFGS, whose bound is 1e-10 whatever the loss is measured in: small losses stall.
     bound = torch.finfo(gradient.dtype).eps * step.norm(dim=1) * change.norm(dim=1)
     good = accepted & (curvature > bound)
-    rows = torch.arange(len(good), device=good.device)[good]
-    slots = state["pairs"].long()[good] % len(state["steps"])
-    state["steps"][slots, rows] = step[good]
-    state["changes"][slots, rows] = change[good]
-    state["curvature"][slots, rows] = curvature[good]
+    slot = state["taken"] % len(state["steps"])
+    state["steps"][slot] = torch.where(_column(good), step, 0)
+    state["changes"][slot] = torch.where(_column(good), change, 0)
+    state["curvature"][slot] = torch.where(good, curvature, 0)
     state["scale"] = torch.where(good, curvature / _dot(change, change), state["scale"])
-    state["pairs"] = state["pairs"] + good
+    state["taken"] += 1
 
 
 def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
@@ -184,12 +184,12 @@ def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
 def _aim(state: dict[str, Any], accepted: Tensor, lr: float) -> None:
     """Gives the images that moved, or whose memory misleads them, their next direction and first trial length."""
     gradient = state["gradient"]
-    misled = ~accepted & (state["length"] < _SHORTEST * lr) & (state["pairs"] > 0)
-    state["pairs"] = torch.where(misled, 0, state["pairs"])
+    misled = ~accepted & (state["length"] < _SHORTEST * lr) & _remembers(state)
+    _forget(state, misled)
     direction = _two_loops(state, gradient)
     descends = _dot(gradient, direction) < 0  # rounding can turn it upwards; so can a gradient of 0
-    state["pairs"] = torch.where(accepted & ~descends, 0, state["pairs"])
-    fresh = state["pairs"] == 0
+    _forget(state, accepted & ~descends)
+    fresh = ~_remembers(state)
     direction = torch.where(_column(fresh), -gradient, direction)
     length = torch.where(fresh, (1 / gradient.abs().sum(dim=1)).clamp(max=1.0) * lr, lr)
     renewed = accepted | misled
@@ -197,25 +197,32 @@ def _aim(state: dict[str, Any], accepted: Tensor, lr: float) -> None:
     state["length"] = torch.where(renewed, length, state["length"])
 
 
+def _remembers(state: dict[str, Any]) -> Tensor:
+    """Returns which images have a curvature pair, (N,)."""
+    curvature: Tensor = state["curvature"]
+    return (curvature > 0).any(dim=0)
+
+
+def _forget(state: dict[str, Any], which: Tensor) -> None:
+    state["curvature"] = torch.where(which, 0, state["curvature"])
+
+
 def _two_loops(state: dict[str, Any], gradient: Tensor) -> Tensor:
     """Returns -H g for each image, (N, D): Nocedal and Wright (2006), algorithm 7.4."""
     size = len(state["steps"])
-    rows = torch.arange(len(gradient), device=gradient.device)
-    pairs = state["pairs"].long()
     direction = -gradient
     recall = []
-    for age in range(size):
-        slot = (pairs - 1 - age) % size
-        curvature = state["curvature"][slot, rows]
-        there = (age < pairs) & (curvature > 0)
-        inverse = torch.where(there, 1 / curvature, 0)
-        step, change = state["steps"][slot, rows], state["changes"][slot, rows]
+    for age in range(min(state["taken"], size)):
+        slot = (state["taken"] - 1 - age) % size
+        curvature = state["curvature"][slot]
+        inverse = torch.where(curvature > 0, 1 / curvature, 0)
+        step, change = state["steps"][slot], state["changes"][slot]
         alpha = _dot(step, direction) * inverse
-        direction = direction - _column(alpha) * change
+        direction.addcmul_(_column(alpha), change, value=-1)
         recall.append((step, change, inverse, alpha))
-    direction = direction * _column(state["scale"])
+    direction.mul_(_column(state["scale"]))
     for step, change, inverse, alpha in reversed(recall):
-        direction = direction + step * _column(alpha - _dot(change, direction) * inverse)
+        direction.addcmul_(_column(alpha - _dot(change, direction) * inverse), step)
     return direction
 
 

@@ -13,6 +13,7 @@ from nst_lightning.backbones import Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
 from nst_lightning.optim import LBFGS, Adam, carried_state
+from tests.questions import NoQuestions
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -137,6 +138,20 @@ def test_a_trial_that_is_not_finite_is_taken_back() -> None:
     image = nn.Parameter(torch.tensor([[4.0], [0.01]], dtype=torch.float64))
     minimise(LBFGS([image], lr=2.0), image, pole, 60)
     torch.testing.assert_close(image, torch.full_like(image, 1.5**0.5), rtol=0, atol=1e-6)
+
+
+def test_a_step_asks_no_tensor_for_its_value() -> None:
+    image = nn.Parameter(torch.randn(3, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    optimizer = LBFGS([image], history_size=3)
+    closure = closure_of(optimizer, image, rosenbrock)
+    rejected = 0
+    for _ in range(30):
+        with NoQuestions():  # type: ignore[no-untyped-call]
+            optimizer.step(closure)
+        rejected += int((~optimizer.accepted).sum())
+    assert rejected > 0
+    with pytest.raises(AssertionError, match="asks a tensor for its values"), NoQuestions():  # type: ignore[no-untyped-call]
+        bool(image.sum() > 0)
 
 
 def test_a_stationary_image_stays_where_it_is() -> None:
