@@ -148,6 +148,39 @@ def test_the_gram_matrixs_own_backward_equals_autograds() -> None:
 
 
 @pytest.mark.parametrize("loss", [Content(), Gram()])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("count", "channels", "height", "width"), [(1, 64, 24, 20), (3, 7, 5, 9), (2, 3, 1, 1)])
+def test_float32_statistics_and_gradients_equal_autograds_in_float64(
+    loss: Content | Gram, memory_format: torch.memory_format, count: int, channels: int, height: int, width: int
+) -> None:
+    feature, other = (100 * random_features(count, channels, height, width, seed=seed).relu() for seed in (1, 2))
+    target = loss.target(other)
+    weight = random_features(*loss.statistic(feature, target).total.shape, seed=3)
+    given = feature.to(memory_format=memory_format).requires_grad_()
+    total = loss.statistic(given, target.to(memory_format=memory_format) if loss.spatial else target).total
+    (gradient,) = torch.autograd.grad((weight * total).sum(), given)
+    exact = feature.double().requires_grad_()
+    if isinstance(loss, Gram):
+        expected = torch.einsum("nchw,ndhw->ncd", exact, exact)
+    else:
+        expected = (exact - other.double()).square().sum(dim=(2, 3))
+    (of_exact,) = torch.autograd.grad((weight * expected).sum(), exact)
+    for found, reference in ((total, expected), (gradient, of_exact)):
+        torch.testing.assert_close(
+            found.double(), reference, rtol=1e-5, atol=1e-6 * float(reference.detach().abs().max())
+        )
+
+
+@pytest.mark.parametrize("loss", [Content(), Gram()])
+def test_the_gradient_is_in_the_layout_of_the_features(loss: Content | Gram) -> None:
+    # Added to that of the next convolution in another layout, it took longer than the Gram matrix itself.
+    feature = random_features(2, 8, 6, 5, seed=1).to(memory_format=torch.channels_last).requires_grad_()
+    total = loss.statistic(feature, loss.target(feature)).total
+    (gradient,) = torch.autograd.grad(total.sum(), feature)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("loss", [Content(), Gram()])
 def test_statistics_of_two_halves_add_up_to_that_of_the_whole(loss: Content | Gram) -> None:
     feature, other = random_features(2, 5, 6, 8, seed=1), random_features(2, 5, 6, 8, seed=2)
     target = loss.target(other)
