@@ -214,6 +214,48 @@ def test_a_relu_works_in_place_only_where_nothing_else_reads_its_input() -> None
     assert [modules[f"features.{place}"].inplace for place in (1, 3, 6)] == [False, True, True]
 
 
+@pytest.mark.parametrize("layers", [("relu1_1", "relu3_1"), ("relu1_2", "pool1"), ("pool1", "conv2_2", "pool2")])
+def test_a_relu_behind_the_pooling_changes_no_bit_of_features_and_gradient(
+    layers: tuple[str, ...], image: Tensor
+) -> None:
+    found = Backbone("vgg16", layers)
+    positions = [index for index, module in enumerate(modules_in_order(found)) if isinstance(module, nn.MaxPool2d)]
+    order = modules_in_order(found)
+    moved = [isinstance(order[index - 1], nn.Conv2d) for index in positions]
+    assert moved == ["relu1_2" not in layers] + [True] * (len(positions) - 1)
+    features = torchvisions_features("vgg16").to_empty(device="cpu").to(memory_format=torch.channels_last)
+    state = {key.removeprefix("features."): value.float() for key, value in load_file(OXFORD_FILE).items()}
+    features.load_state_dict(state)
+    names = names_in_the_field(features)
+    for module in features:
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    results = []
+    for network in (found.network, None):
+        pixels = (255 * image).contiguous(memory_format=torch.channels_last).requires_grad_()
+        if network is None:
+            outputs, x = {}, pixels
+            for name, module in zip(names, features, strict=True):
+                outputs[name] = x = module(x)
+        else:
+            outputs = network(pixels)
+        of_all = sum((outputs[layer] * outputs[layer].detach().cos()).sum() for layer in layers)
+        assert isinstance(of_all, Tensor)
+        (gradient,) = torch.autograd.grad(of_all, pixels)
+        results.append([*(outputs[layer] for layer in layers), gradient])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def modules_in_order(backbone: Backbone) -> list[nn.Module]:
+    """The modules of a backbone's network as they are called."""
+    return [
+        backbone.network.get_submodule(str(node.target))
+        for node in backbone.network.graph.nodes
+        if node.op == "call_module"
+    ]
+
+
 def halved(features: Tensor, pooling: str) -> Tensor:
     """Means or maxima of 2 x 2 pixels; an odd last row or column falls away."""
     count, channels, height, width = features.shape
