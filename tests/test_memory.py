@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +91,33 @@ def test_a_device_that_cannot_be_asked_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.delattr(os, "sysconf", raising=False)
     with pytest.raises(InputError, match="on cpu cannot be told"):
         memory.available(CPU, tmp_path)
+
+
+def resident() -> int:
+    return 1024 * int(re.findall(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep what is freed")
+def test_what_is_freed_is_kept_for_the_next_until_it_is_asked_for() -> None:
+    size = 200 * MIB
+
+    def used_and_freed() -> int:
+        torch.ones(size, dtype=torch.uint8)
+        return resident()
+
+    memory.give_back()
+    start = resident()
+    assert used_and_freed() < start + size / 2
+    memory.reuse_freed()
+    try:
+        assert used_and_freed() > start + size / 2
+        memory.available(CPU)
+        assert resident() < start + size / 2
+        used_and_freed()
+    finally:
+        memory.give_back()
+    assert resident() < start + size / 2
+    assert used_and_freed() < start + size / 2
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux's numbers")
