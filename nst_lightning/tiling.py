@@ -62,11 +62,14 @@ class Whole:
     Args:
         backbone: The frozen network.
         objective: The weighted losses, on layers of the backbone and on the image.
+        compiled: Whether torch.compile makes the scores and their gradient, anew for every size; on a GPU as
+            CUDA graphs.
     """
 
-    def __init__(self, backbone: Backbone, objective: Objective) -> None:
+    def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
         self._backbone = backbone
         self._objective = objective
+        self._compiled = torch.compile(self._scores, dynamic=False, mode="reduce-overhead") if compiled else None
 
     @torch.no_grad()
     def targets(self, source: Source, image: Tensor) -> dict[str, Tensor]:
@@ -74,7 +77,22 @@ class Whole:
         return self._objective.targets(source, self._features(image))
 
     def scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns every term's score, see `Evaluator.scores`."""
+        """Returns every term's score, see `Evaluator.scores`.
+
+        Raises:
+            InputError: If torch.compile cannot work here, as without a C++ compiler.
+        """
+        if self._compiled is None:
+            return self._scores(image, targets)
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
+        try:
+            # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
+            return {name: score.clone() for name, score in self._compiled(image, targets).items()}
+        except torch._dynamo.exc.TorchDynamoException as error:
+            msg = f"torch.compile failed ({' '.join(str(error).split())[:200]}): leave out compile"
+            raise InputError(msg) from error
+
+    def _scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._objective.scores(self._objective.statistics(self._features(image), targets), targets)
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,12 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
 from nst_lightning.losses import Source
-from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation
+from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
+from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Whole
+from tests.questions import NoQuestions
 
 STAGES = [Stage(20, 4), Stage(32, 5)]
 SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
@@ -100,6 +103,106 @@ def test_resumes_bitwise_after_every_step_across_stages_and_batches(
         for place, image in resumed.images.items():
             assert torch.equal(image, whole.images[place]), (done, place)
         assert set(resumed.images) == ({0, 1} if done < 9 else {1})
+
+
+class Evaluations(Callback):
+    """Counts the images that were evaluated at each step, and looks at what rests."""
+
+    def __init__(self, module: ImageOptimization) -> None:
+        self.counts: list[int] = []
+        self.images: list[Tensor] = []
+        self.losses: list[Tensor] = []
+        scores = module.evaluation.scores
+
+        def counted(image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            self.counts.append(len(image))
+            return scores(image, targets)
+
+        module.evaluation.scores = counted  # type: ignore[method-assign]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ImageOptimization)
+        self.images.append(pl_module.image.detach().clone())
+        self.losses.append(pl_module.losses["total"].clone())
+
+
+@pytest.mark.parametrize("optimizer", [LBFGS, Adam])
+def test_an_image_whose_loss_no_longer_falls_rests_until_the_stage_ends(optimizer: Callable[..., Any]) -> None:
+    # No step makes the loss fall to a tenth, so all images are done after twenty of them and one look.
+    module = StyleTransfer(**SHALLOW, tolerance=0.9, optimizer=optimizer)
+    seen = Evaluations(module)
+    results = fit(module, data(2, batch_size=2, stages=[Stage(20, 50), Stage(32, 35)]), (seen,))
+    assert len(results.steps) == 85
+    first = seen.counts.count(2)
+    assert seen.counts == [2] * first
+    assert 2 * 21 <= first < 2 * 35
+    assert all(torch.equal(image, seen.images[49]) for image in seen.images[40:50])
+    assert torch.equal(seen.losses[49], seen.losses[40])
+    assert not torch.equal(seen.images[50][..., :20, :20], seen.images[49][..., :20, :20])
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("optimizer", [LBFGS, Adam])
+def test_an_image_that_rests_leaves_its_companions_results_alone(optimizer: Callable[..., Any]) -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=optimizer, tolerance=0.02)
+    options: dict[str, Any] = {"stages": [Stage(32, 60)]}
+    module = make()
+    seen = Evaluations(module)
+    together = fit(module, data(3, batch_size=3, **options), (seen,)).images[0]
+    assert len(set(seen.counts)) > 1, seen.counts  # else the test has not seen one rest beside another
+    alone = fit(make(), data(3, **options)).images
+    assert torch.equal(together, torch.cat([alone[place] for place in range(3)]))
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_resumes_bitwise_while_images_rest(tmp_path: Path) -> None:
+    make = partial(StyleTransfer, **SHALLOW, tolerance=0.02)
+    options: dict[str, Any] = {"batch_size": 3, "stages": [Stage(20, 60), Stage(32, 5)]}
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=7, save_top_k=-1)
+    whole = fit(make(), data(3, **options), (keep,))
+    for checkpoint in tmp_path.glob("*.ckpt"):
+        resumed = fit(make(), data(3, **options), ckpt_path=checkpoint)
+        assert torch.equal(resumed.images[0], whole.images[0]), checkpoint
+
+
+def test_nobody_rests_unless_asked_to() -> None:
+    module = StyleTransfer(**SHALLOW)
+    seen = Evaluations(module)
+    fit(module, data(stages=[Stage(20, 60)]), (seen,))
+    assert seen.counts == [1] * 60
+
+
+def test_a_step_asks_no_tensor_for_its_value() -> None:
+    guarded = []
+
+    class Guarded(StyleTransfer):
+        def optimizer_step(self, epoch: int, batch_idx: int, *arguments: Any, **options: Any) -> None:
+            if batch_idx == 0 or batch_idx == 11:  # the first is looked at, and the last
+                super().optimizer_step(epoch, batch_idx, *arguments, **options)
+                return
+            guarded.append(batch_idx)
+            with NoQuestions():  # type: ignore[no-untyped-call]
+                super().optimizer_step(epoch, batch_idx, *arguments, **options)
+
+    fit(Guarded(**SHALLOW), data(2, batch_size=2, stages=[Stage(20, 12)]))
+    assert guarded == [*range(1, 11)]
+
+
+def test_a_compiled_step_gives_the_same_picture() -> None:
+    results = []
+    for compiled in (False, True):
+        module = StyleTransfer(**SHALLOW, compile=compiled)
+        fit(module, data(stages=[Stage(32, 6)]))
+        results.append(module.result)
+    torch.testing.assert_close(*results, rtol=0, atol=1e-3)
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"torch\.compile failed \(.+\): leave out compile"):
+        fit(StyleTransfer(**SHALLOW, compile=True), data(stages=[Stage(28, 2)]))
 
 
 def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> None:
@@ -274,6 +377,18 @@ def test_a_checkpoint_of_other_stages_is_refused(tmp_path: Path) -> None:
 
 
 @WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+    fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 4)]), (keep,))
+    (path,) = tmp_path.glob("*.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["convergence"]
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=r"the checkpoint is of an earlier version.+: begin the run anew"):
+        fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 4)]), ckpt_path=path)
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
 def test_a_run_of_one_stage_can_be_given_more_steps_on_resume(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3)
     fit(StyleTransfer(**SHALLOW), data(stages=[Stage(32, 4)]), (keep,))
@@ -337,6 +452,49 @@ def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: py
     fit(StyleTransfer(**SHALLOW), PairDataModule(contents, cast(Any, picture(9)), stages=STAGES, batch_size=2))
     assert sorted(shape for source, shape in asked if source == "style") == [(1, 3, 15, 20), (1, 3, 24, 32)]
     assert len([source for source, _ in asked if source == "content"]) == 6
+
+
+# ---- GPUs, as far as a CPU can tell ----
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "within"),
+    [
+        ("cuda", "bf16-mixed", "high"),
+        ("cuda", "16-mixed", "high"),
+        ("cuda", "32-true", "highest"),
+        ("cpu", "bf16-mixed", "highest"),
+    ],
+)
+def test_a_gpu_multiplies_half_precision_in_tf32_and_nothing_else(device: str, precision: str, within: str) -> None:
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(KeyError), tensor_core_products(torch.device(device), precision):
+        assert torch.get_float32_matmul_precision() == within
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_step_is_taken_with_those_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    @contextmanager
+    def noted(device: torch.device, precision: str) -> Iterator[None]:
+        asked.append((device.type, precision))
+        yield
+
+    monkeypatch.setattr(optimization, "tensor_core_products", noted)
+    fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 3)]), options={"precision": "bf16-mixed"})
+    assert asked == [("cpu", "bf16-mixed")] * 3
+
+
+def test_tf32_holds_features_of_half_precision_exactly() -> None:
+    # TF32 keeps 10 bits behind the first: masking the other 13 of a float32 changes no number of either type.
+    for dtype in (torch.bfloat16, torch.float16):
+        bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+        numbers = bits.view(dtype).float()
+        normal = numbers[numbers.isfinite()]
+        kept = (normal.view(torch.int32) & ~0x1FFF).view(torch.float32)
+        assert torch.equal(kept, normal)
 
 
 # ---- tiles and memory ----

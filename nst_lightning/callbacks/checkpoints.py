@@ -119,11 +119,14 @@ def saved(folder: Path) -> tuple[Saved, ...]:
     found = []
     for path in newest:
         try:
-            batch = torch.load(path, map_location="meta", weights_only=True).get("batch")
+            checkpoint = torch.load(path, map_location="meta", weights_only=True)
         except (OSError, EOFError, RuntimeError, UnpicklingError):  # what torch makes of damaged files
             rank_zero_warn(f"{path}: is damaged; the pairs it was of will begin anew")
             continue
-        if batch is not None:
+        batch = checkpoint.get("batch")
+        if batch is not None and "convergence" not in checkpoint:
+            rank_zero_warn(f"{path}: is of an earlier version; the pairs it was of will begin anew")
+        elif batch is not None:
             stages = tuple(Stage(*stage) for stage in batch["stages"])
             found.append(Saved(path, tuple(batch["names"]), stages, batch["stage_index"], batch["taken"]))
     return tuple(found)

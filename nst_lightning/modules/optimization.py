@@ -19,7 +19,8 @@ from nst_lightning.batches import Saved, Step
 from nst_lightning.data import data_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Objective
-from nst_lightning.modules.evaluation import Evaluation, Tile
+from nst_lightning.modules.convergence import Convergence
+from nst_lightning.modules.evaluation import Evaluation, Tile, tensor_core_products
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import described
 from nst_lightning.strategies import PairParallel, check_world
@@ -42,6 +43,9 @@ class ImageOptimization(L.LightningModule):
         init: What the first stage starts from: `content`, `style`, `gaussian` or `uniform`.
         seed: The seed of the noise.
         tile: Side of the tiles that the network sees one at a time, in pixels, `auto` or `off`, see `tiling`.
+        tolerance: An image whose loss fell by less than this part in twenty steps rests until the stage ends, see
+            `Convergence`; 0 lets nobody rest.
+        compile: Whether torch.compile makes the evaluation of whole images, anew for every size.
 
     Attributes:
         losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
@@ -58,6 +62,8 @@ class ImageOptimization(L.LightningModule):
         init: str = "content",
         seed: int = 0,
         tile: Tile = "off",
+        tolerance: float = 0.0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if init not in initializers.INITIALIZERS:
@@ -77,9 +83,11 @@ class ImageOptimization(L.LightningModule):
         self._position: tuple[int, int] | None = None
         self.targets: dict[str, Tensor] = {}
         self._targets_position: tuple[int, int] | None = None
-        self.evaluation = Evaluation(backbone, objective, optimizer, tile)
+        self.evaluation = Evaluation(backbone, objective, optimizer, tile, compile)
+        self._convergence = Convergence(tolerance)
         self._step: Step | None = None
         self._factors: dict[str, Tensor] = {}
+        self._compared: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})  # of the images that do not rest
 
     @property
     def result(self) -> Tensor:
@@ -119,12 +127,18 @@ class ImageOptimization(L.LightningModule):
         """
         check_trainer(self.trainer)
         self.evaluation.check(self.trainer)
+        if self.device.type == "cpu":
+            memory.reuse_freed()
         weights = self.objective.weights
         for pair in data_of(self.trainer).pairs:
             missing = [group for group, weight in pair.weights.items() if weight > 0 and group not in weights]
             if missing:
                 msg = f"pair {pair.name} has a {missing[0]}_weight of its own, but the run leaves {missing[0]} out"
                 raise InputError(msg)
+
+    def on_fit_end(self) -> None:
+        """Leaves the process's memory as it was."""
+        memory.give_back()
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Moves on to the next batch or stage where the step belongs to one."""
@@ -135,15 +149,37 @@ class ImageOptimization(L.LightningModule):
             self._check_size(batch)
             self.targets = self.evaluation.begin(self.trainer, batch)
             self._factors = self._factors_of(batch)
+            self._compare()
             self._targets_position = batch.position
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
-        """Returns the losses of the images, (N,)."""
-        scores = self.evaluation.scores(self.image, self.targets)
-        total = self.objective.total(scores, self._factors)
+        """Returns the losses of the images, (N,); those of images that rest are as they were."""
+        awake = self._awake
+        if awake is not None and len(awake) == 0:
+            return self.losses["total"]
+        targets, factors = (self.targets, self._factors) if awake is None else self._compared
+        scores = self.evaluation.scores(self.image if awake is None else self.image[awake], targets)
+        total = self.objective.total(scores, factors)
         found = {name: score.detach() for name, score in scores.items()}
-        self.losses = {**found, **self.objective.contributions(found, self._factors)}
-        return total
+        losses = {**found, **self.objective.contributions(found, factors)}
+        if awake is None:
+            self.losses = losses
+            return total
+        before = self.losses
+        self.losses = {name: before[name].index_copy(0, awake, value) for name, value in losses.items()}
+        return before["total"].index_copy(0, awake, total)
+
+    @property
+    def _awake(self) -> Tensor | None:
+        """The places of the images that are evaluated, (n,), None for all: also where no losses are known yet."""
+        return self._convergence.awake if self.losses else None
+
+    def _compare(self) -> None:
+        """Picks out the targets and factors of the images that do not rest."""
+        awake = self._convergence.awake
+        if awake is not None:
+            targets = {name: target[awake] for name, target in self.targets.items()}
+            self._compared = targets, {group: factor[awake] for group, factor in self._factors.items()}
 
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Checks that the image is the one of a step, for the callbacks to look at.
@@ -155,7 +191,8 @@ class ImageOptimization(L.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Calls backward on the sum over images, so that each one's gradient is that of its own loss."""
-        torch.autograd.backward(loss.sum())
+        if loss.requires_grad:  # not where all images rest
+            torch.autograd.backward(loss.sum())
 
     def settings_of(self, step: Step, pair: Pair) -> dict[str, str | int | float]:
         """Returns what was asked for one pair of the run: the data's settings, the module's, and the pair's own."""
@@ -179,9 +216,15 @@ class ImageOptimization(L.LightningModule):
             InputError: If a stage begins with a loss that is not finite, which no optimiser could lower, or the images
                 are not finite any more.
         """
-        before = self.losses
+        if self._awake is not None and len(self._awake) == 0:
+            assert optimizer_closure is not None
+            optimizer_closure()  # Lightning asks for its result
+            return
+        before, awake = self.losses, self._convergence.awake
+        resting = None if awake is None else self.image.detach().clone()
         try:
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            with tensor_core_products(self.device, str(self.trainer.precision)):
+                super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out_of_memory(error):
                 raise
@@ -190,6 +233,8 @@ class ImageOptimization(L.LightningModule):
             self.losses = before
             self.optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             return
+        if awake is not None and resting is not None:
+            self.image.data.copy_(resting.index_copy(0, awake, self.image.detach()[awake]))
         self._check_image()
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not before:
@@ -198,10 +243,13 @@ class ImageOptimization(L.LightningModule):
             self.losses = {
                 name: torch.where(inner.accepted, value, before[name]) for name, value in self.losses.items()
             }
+        if self._convergence.look(self.losses["total"]):
+            self._compare()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves which batch and stage the image belongs to, by place for Lightning, by name for `batches.Saved`."""
         checkpoint["position"] = self._position
+        checkpoint["convergence"] = self._convergence.state_dict()
         step = data_of(self.trainer).last_step()
         if step is not None and self._position is not None and step.batch_index == self._position[0]:
             checkpoint["batch"] = {
@@ -215,14 +263,19 @@ class ImageOptimization(L.LightningModule):
         """Gives the parameter its shape before its values and its optimiser's state are loaded.
 
         Raises:
-            InputError: If several processes have pairs of their own, which one checkpoint cannot hold.
+            InputError: If several processes have pairs of their own, which one checkpoint cannot hold, or it is of an
+                earlier version.
         """
         if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
             msg = "a checkpoint is of one process's pairs: resume with --resume and the run's folder"
             raise InputError(msg)
+        if "convergence" not in checkpoint:
+            msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
+            raise InputError(msg)
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
         position = checkpoint["position"]
         self._position = None if position is None else tuple(position)
+        self._convergence.load_state_dict(checkpoint["convergence"])
 
     def _check_image(self) -> None:
         """Looks at the pixels once in a while, for a GPU has to wait for it, and before they are written."""
@@ -290,6 +343,7 @@ class ImageOptimization(L.LightningModule):
         """Takes image and optimiser from a checkpoint, which may be of the end of the stage before."""
         checkpoint = torch.load(saved.path, map_location=self.device, weights_only=True)
         self._place(checkpoint["state_dict"]["image"], (step.batch_index, saved.stage_index))
+        self._convergence.load_state_dict(checkpoint["convergence"])
         self.trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         plugin = self.trainer.precision_plugin
         plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
@@ -297,6 +351,7 @@ class ImageOptimization(L.LightningModule):
     def _place(self, image: Tensor, position: tuple[int, int]) -> None:
         self.image = nn.Parameter(image)
         self.losses = {}
+        self._convergence.begin()
         self._position = position
         self.trainer.strategy.setup_optimizers(self.trainer)
 

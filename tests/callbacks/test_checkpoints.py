@@ -176,11 +176,19 @@ def test_checkpoints_are_found_newest_first(tmp_path: Path) -> None:
     contents: dict[str, Any] = {"b": batch("b"), "a": batch("a", "c"), "between": None, "d": batch("d")}
     for age, (name, of) in enumerate(contents.items()):
         path = tmp_path / f"{name}.ckpt"
-        torch.save({"state_dict": {"image": torch.zeros(1)}} | ({} if of is None else {"batch": of}), path)
+        found: dict[str, Any] = {"state_dict": {"image": torch.zeros(1)}, "convergence": {}}
+        torch.save(found | ({} if of is None else {"batch": of}), path)
         os.utime(path, (1e9 - age, 1e9 - age))
     assert saved(tmp_path) == tuple(
         Saved(tmp_path / f"{names[0]}.ckpt", names, STAGES, 1, 5) for names in (("b",), ("a", "c"), ("d",))
     )
+
+
+def test_a_checkpoint_of_an_earlier_version_is_left_alone_and_named(tmp_path: Path) -> None:
+    of = {"names": ["a"], "stages": [[16, 4]], "stage_index": 0, "taken": 2}
+    torch.save({"state_dict": {"image": torch.zeros(1)}, "batch": of}, tmp_path / "a.ckpt")
+    with pytest.warns(UserWarning, match=r"a\.ckpt: is of an earlier version; the pairs it was of will begin anew"):
+        assert saved(tmp_path) == ()
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
