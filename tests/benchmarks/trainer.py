@@ -1,0 +1,33 @@
+"""A run through Lightning's Trainer that writes nothing."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+
+from nst_lightning.api import quiet
+from nst_lightning.data import PairDataModule
+from nst_lightning.modules import ImageOptimization
+from tests.benchmarks.machine import CPU
+
+
+def fit(
+    module: ImageOptimization,
+    data: PairDataModule,
+    *callbacks: L.Callback,
+    device: torch.device = CPU,
+    precision: str = "32-true",
+) -> None:
+    """Optimises the images of a data module."""
+    with quiet():
+        L.Trainer(
+            accelerator="cpu" if device.type == "cpu" else "gpu",
+            devices=1,
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            callbacks=list(callbacks),
+        ).fit(module, datamodule=data)
