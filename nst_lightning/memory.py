@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nst_lightning import cgroups
 from nst_lightning.errors import InputError
 
 
@@ -87,43 +88,32 @@ def _numbers(file: Path) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class _Controller:
-    """The file names of one version of cgroups' memory controller."""
+class _Files:
+    """The file names of one version of control groups' memory, and what gives way in them."""
 
-    mount: str
     limit: str
     usage: str
     reclaimable: str
 
 
-_V1 = _Controller("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_V2 = _Controller("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+_FILES = {
+    1: _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: _Files("memory.max", "memory.current", "inactive_file"),
+}
 
 
 def _left_in_cgroups(root: Path) -> Iterator[int]:
-    """Yields the bytes left below each limit of the process's cgroup and of those around it."""
-    if not (root / "proc/self/cgroup").exists():
-        return
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+    """Yields the bytes left below each limit of the process's control group and of those around it."""
+    for version, group in cgroups.around("memory", root):
+        of = _FILES[version]
+        try:
+            limit = (group / of.limit).read_text().strip()
+            usage = int((group / of.usage).read_text())
+        except FileNotFoundError:
             continue
-        of = _V1 if controllers else _V2
-        path = PurePosixPath(name.lstrip("/"))
-        # A container may see its own group as the mount itself, under a name that is the host's.
-        for group in dict.fromkeys([path, *path.parents]):
-            yield from _left(root / of.mount / group, of)
-
-
-def _left(group: Path, of: _Controller) -> Iterator[int]:
-    try:
-        limit = (group / of.limit).read_text().strip()
-        usage = int((group / of.usage).read_text())
-    except FileNotFoundError:
-        return
-    if limit != "max":
-        # The page cache counts as used, but its cold part gives way.
-        yield int(limit) - usage + _numbers(group / "memory.stat").get(of.reclaimable, 0)
+        if limit != "max":
+            # The page cache counts as used, but its cold part gives way.
+            yield int(limit) - usage + _numbers(group / "memory.stat").get(of.reclaimable, 0)
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's is not annotated

@@ -27,6 +27,7 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
+from nst_lightning.cgroups import cores
 from nst_lightning.errors import InputError
 
 _TOLD = "NST_LIGHTNING_AGREED"
@@ -69,7 +70,7 @@ class _Launcher(_SubprocessScriptLauncher):
         if self.num_processes > 1:
             self._start()
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
+            torch.set_num_threads(max(1, min(torch.get_num_threads(), cores()) // self.num_processes))
         try:
             result: object = function(*args, **kwargs)
         except KeyboardInterrupt:

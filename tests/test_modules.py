@@ -454,6 +454,24 @@ def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: py
     assert len([source for source, _ in asked if source == "content"]) == 6
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, 2), ("3", 4)])
+def test_no_more_threads_are_used_than_the_container_has_cores_for(
+    given: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(optimization, "cores", lambda: 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 1)]))
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
 # ---- GPUs, as far as a CPU can tell ----
 
 

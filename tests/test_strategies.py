@@ -312,9 +312,10 @@ def test_ctrl_c_lets_the_others_save_and_ends_those_that_do_not_stop(
     assert [process.returncode for process in two.procs] == [0, -signal.SIGKILL]
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, [4]), ("3", [])])
+@pytest.mark.parametrize(("given", "allowed", "expected"), [(None, 8, [4]), (None, 6, [3]), ("3", 8, [])])
 def test_processes_share_the_cores_unless_told_otherwise(
     given: str | None,
+    allowed: int,
     expected: Sequence[int],
     launcher: Callable[..., strategies._Launcher],
     monkeypatch: pytest.MonkeyPatch,
@@ -323,6 +324,7 @@ def test_processes_share_the_cores_unless_told_otherwise(
         monkeypatch.delenv("OMP_NUM_THREADS")
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(strategies, "cores", lambda: allowed)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     launcher("").launch(lambda: None)
     assert chosen == expected

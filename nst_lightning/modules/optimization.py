@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from nst_lightning import images, initializers, memory, optim
 from nst_lightning.backbones import Backbone
 from nst_lightning.batches import Saved, Step
+from nst_lightning.cgroups import cores
 from nst_lightning.data import data_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Objective
@@ -129,6 +131,8 @@ class ImageOptimization(L.LightningModule):
         self.evaluation.check(self.trainer)
         if self.device.type == "cpu":
             memory.reuse_freed()
+            if "OMP_NUM_THREADS" not in os.environ:  # a thread more than the container has cores for stops them all
+                torch.set_num_threads(min(torch.get_num_threads(), cores()))
         weights = self.objective.weights
         for pair in data_of(self.trainer).pairs:
             missing = [group for group, weight in pair.weights.items() if weight > 0 and group not in weights]

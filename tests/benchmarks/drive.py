@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -74,7 +75,8 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
 
     Args:
         arguments: Those of PairDataModule and StyleTransfer together, but that `stages` may be sizes and steps; of
-            `init`, also `mean colour` or a picture's file; and `objective`, `crowsonkb` for that of the package.
+            `init`, also `mean colour` or a picture's file; `history_size` of the L-BFGS; and `objective`, `crowsonkb`
+            for that of the package.
         precision: The trainer's.
         device: cpu or cuda.
         output: The picture's file.
@@ -95,6 +97,7 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
     of_data = inspect.signature(PairDataModule).parameters
     data = PairDataModule(**{name: value for name, value in arguments.items() if name in of_data})
     rest = {name: value for name, value in arguments.items() if name not in of_data}
+    rest["optimizer"] = partial(optim.LBFGS, history_size=rest.pop("history_size", 10))
     module = _of_crowsonkb(**rest) if rest.pop("objective", None) == "crowsonkb" else StyleTransfer(**rest)
     fit(module, data, Printer(), device=torch.device(device), precision=precision)
     if output is not None:
@@ -107,7 +110,7 @@ def _of_crowsonkb(**options: Any) -> ImageOptimization:
     first = backbone.network.get_submodule("features.0")
     assert isinstance(first, nn.Conv2d)
     first.padding_mode = "replicate"
-    return ImageOptimization(backbone, objective, optim.LBFGS, **options)
+    return ImageOptimization(backbone, objective, **options)
 
 
 DRIVERS: Mapping[str, Any] = {"crowsonkb": crowsonkb, "ours": ours}

@@ -1,10 +1,12 @@
-"""How many pairs a minute: a job of 100 small pairs by batch size, with one process and with two.
+"""How many images an hour: a job of 100 small pairs by batch size, with one process and with two.
 
     python -m tests.benchmarks.pairs [--size 64] [--steps 8] [--threads 1] [--folder FOLDER]
+        [--neural-style-pt CHECKOUT]
 
 Ten contents and ten styles, square pieces of the samples, are painted all with all through the command line, each time
 in a new process, whose start the rates include; `start` is what the same command takes for a single pair and step.
-`--threads` sets OMP_NUM_THREADS for the jobs; left out, one process takes all cores and two share them.
+`--threads` sets OMP_NUM_THREADS for the jobs; left out, one process takes all cores and two share them. The peer paints
+one image of that size with as many evaluations, a process an image as it has to, with all cores.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.benchmarks.contenders import neural_style_pt
 from tests.benchmarks.machine import machine
 
 DATA = Path(__file__).parents[2] / "data"
@@ -62,10 +65,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="for each pair, in two stages")
     parser.add_argument("--threads", type=int, default=None, help="of each process")
     parser.add_argument("--folder", type=Path, default=None, help="where to leave the jobs' folders")
+    parser.add_argument("--neural-style-pt", type=lambda path: Path(path).resolve(), metavar="CHECKOUT")
     options = parser.parse_args()
     threads = "OMP_NUM_THREADS " + ("not set" if options.threads is None else str(options.threads))
     print(f"{machine()}; {threads}; {COUNT**2} pairs, {options.size} px, {options.steps} steps, VGG16")
-    print(f"{'processes':>9}{'batch':>7}{'start':>9}{'job':>9}{'pairs/min':>11}{'ratio':>7}", flush=True)
+    print(f"{'processes':>9}{'batch':>7}{'start':>9}{'job':>9}{'images/h':>11}{'ratio':>7}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) if options.folder is None else options.folder
         contents = pieces(DATA / "content-images", root / "contents")
@@ -81,9 +85,18 @@ def main() -> None:
                 took = seconds(contents, styles, root / f"job-{processes}-{batch}", job, options.threads)
                 made = len(list((root / f"job-{processes}-{batch}").glob("*.png")))
                 assert made == COUNT**2, f"{made} pictures"
-                rate = 60 * COUNT**2 / took
+                rate = 3600 * COUNT**2 / took
                 first = rate if first is None else first
-                print(f"{processes:9}{batch:7}{start:7.1f} s{took:7.1f} s{rate:11.1f}{rate / first:7.2f}", flush=True)
+                print(f"{processes:9}{batch:7}{start:7.1f} s{took:7.1f} s{rate:11.0f}{rate / first:7.2f}", flush=True)
+        if options.neural_style_pt is not None and first is not None:
+            rival = neural_style_pt(options.neural_style_pt, root, options.size, "cpu", options.steps)
+            times = []
+            for _ in range(3):
+                began = time.perf_counter()
+                rival.contender.run()
+                times.append(time.perf_counter() - began)
+            rate = 3600 / min(times)
+            print(f"{'neural-style-pt':>16}{'':9}{min(times):7.1f} s{rate:11.0f}{rate / first:7.2f}")
 
 
 if __name__ == "__main__":
