@@ -10,8 +10,15 @@ from nst_lightning.modules.convergence import Convergence
 
 
 def looked(convergence: Convergence, losses: list[list[float]]) -> list[int]:
-    """The steps, from 1, after which images went to rest."""
-    return [step for step, each in enumerate(losses, start=1) if convergence.look(torch.tensor(each))]
+    """The steps, from 1, after which more images rest than before."""
+    steps, awake = [], len(losses[0])
+    for step, each in enumerate(losses, start=1):
+        convergence.look(torch.tensor(each))
+        now = len(each) if convergence.awake is None else len(convergence.awake)
+        if now < awake:
+            steps.append(step)
+        awake = now
+    return steps
 
 
 def test_an_image_rests_at_the_first_look_after_twenty_steps_without_a_fall() -> None:

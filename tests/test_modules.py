@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -190,6 +192,7 @@ def test_a_step_asks_no_tensor_for_its_value() -> None:
     assert guarded == [*range(1, 11)]
 
 
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_gives_the_same_picture() -> None:
     results = []
     for compiled in (False, True):

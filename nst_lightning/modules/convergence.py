@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,23 +45,20 @@ class Convergence:
         self.awake = self._best = self._since = None
         self._steps = 0
 
-    def look(self, losses: Tensor) -> bool:
-        """Takes the losses of a step, (N,), and returns whether images went to rest after it."""
+    def look(self, losses: Tensor) -> None:
+        """Takes the losses of a step, (N,), and once in a while lets images rest after it."""
         if self.tolerance == 0:
-            return False
+            return
         self._steps += 1
         if self._best is None or self._since is None:
             self._best, self._since = losses, torch.zeros_like(losses)
-            return False
+            return
         fell = losses < self._best * (1 - self.tolerance)
         self._best = torch.where(fell, losses, self._best)
         self._since = torch.where(fell, 0, self._since + 1)
-        if self._steps % _LOOK_EVERY:
-            return False
-        before = len(losses) if self.awake is None else len(self.awake)
-        awake = (self._since < _PATIENCE).nonzero().flatten()
-        self.awake = None if len(awake) == len(losses) else awake
-        return len(awake) < before
+        if self._steps % _LOOK_EVERY == 0:
+            awake = (self._since < _PATIENCE).nonzero().flatten()
+            self.awake = None if len(awake) == len(losses) else awake
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what is remembered of the losses so far."""
@@ -70,3 +68,8 @@ class Convergence:
         """Takes what `state_dict` returned."""
         self.awake, self._best = state["awake"], state["best"]
         self._since, self._steps = state["since"], state["steps"]
+
+
+def at(places: Tensor | None, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what tensors (N, ...) hold of the images at some places, (n,), or of all."""
+    return {name: tensor if places is None else tensor[places] for name, tensor in tensors.items()}

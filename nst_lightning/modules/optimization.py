@@ -21,13 +21,13 @@ from nst_lightning.cgroups import cores
 from nst_lightning.data import data_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Objective
-from nst_lightning.modules.convergence import Convergence
+from nst_lightning.modules.checks import check_trainer
+from nst_lightning.modules.convergence import Convergence, at
 from nst_lightning.modules.evaluation import Evaluation, Tile, tensor_core_products
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import described
-from nst_lightning.strategies import PairParallel, check_world
+from nst_lightning.strategies import PairParallel
 
-_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 _LOOK_EVERY = 50
 
 
@@ -89,7 +89,6 @@ class ImageOptimization(L.LightningModule):
         self._convergence = Convergence(tolerance)
         self._step: Step | None = None
         self._factors: dict[str, Tensor] = {}
-        self._compared: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})  # of the images that do not rest
 
     @property
     def result(self) -> Tensor:
@@ -153,37 +152,27 @@ class ImageOptimization(L.LightningModule):
             self._check_size(batch)
             self.targets = self.evaluation.begin(self.trainer, batch)
             self._factors = self._factors_of(batch)
-            self._compare()
             self._targets_position = batch.position
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,); those of images that rest are as they were."""
-        awake = self._awake
+        awake, before = self._awake, self.losses
         if awake is not None and len(awake) == 0:
-            return self.losses["total"]
-        targets, factors = (self.targets, self._factors) if awake is None else self._compared
-        scores = self.evaluation.scores(self.image if awake is None else self.image[awake], targets)
+            return before["total"]
+        factors = at(awake, self._factors)
+        scores = self.evaluation.scores(self.image if awake is None else self.image[awake], at(awake, self.targets))
         total = self.objective.total(scores, factors)
         found = {name: score.detach() for name, score in scores.items()}
-        losses = {**found, **self.objective.contributions(found, factors)}
+        self.losses = {**found, **self.objective.contributions(found, factors)}
         if awake is None:
-            self.losses = losses
             return total
-        before = self.losses
-        self.losses = {name: before[name].index_copy(0, awake, value) for name, value in losses.items()}
+        self.losses = {name: before[name].index_copy(0, awake, value) for name, value in self.losses.items()}
         return before["total"].index_copy(0, awake, total)
 
     @property
     def _awake(self) -> Tensor | None:
         """The places of the images that are evaluated, (n,), None for all: also where no losses are known yet."""
         return self._convergence.awake if self.losses else None
-
-    def _compare(self) -> None:
-        """Picks out the targets and factors of the images that do not rest."""
-        awake = self._convergence.awake
-        if awake is not None:
-            targets = {name: target[awake] for name, target in self.targets.items()}
-            self._compared = targets, {group: factor[awake] for group, factor in self._factors.items()}
 
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Checks that the image is the one of a step, for the callbacks to look at.
@@ -247,8 +236,7 @@ class ImageOptimization(L.LightningModule):
             self.losses = {
                 name: torch.where(inner.accepted, value, before[name]) for name, value in self.losses.items()
             }
-        if self._convergence.look(self.losses["total"]):
-            self._compare()
+        self._convergence.look(self.losses["total"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves which batch and stage the image belongs to, by place for Lightning, by name for `batches.Saved`."""
@@ -383,24 +371,3 @@ class ImageOptimization(L.LightningModule):
             for group, weight in self.objective.weights.items()
             if group in own
         }
-
-
-def check_trainer(trainer: L.Trainer) -> None:
-    """Refuses settings under which a step would not be one evaluation of one image.
-
-    Raises:
-        InputError: If the trainer accumulates gradients, has another number of epochs than 1, a precision in which
-            the image or the losses would be less than float32, or processes that would get in each other's way,
-            see `strategies.check_world`.
-    """
-    for name, value in (
-        ("accumulate_grad_batches", trainer.accumulate_grad_batches),
-        ("max_epochs", trainer.max_epochs),
-    ):
-        if value != 1:
-            msg = f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)"
-            raise InputError(msg)
-    if trainer.precision not in _PRECISIONS:
-        msg = f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {trainer.precision}"
-        raise InputError(msg)
-    check_world(trainer)
