@@ -143,8 +143,10 @@ class TensorBoardWriter(Callback):
                 writer.add_image(f"gram/{layer}", gram_heat_map(feature, layer)[0], step.index + 1)
 
     def _write_losses(self, module: ImageOptimization, step: Step, number: int) -> None:
+        # One copy for each curve and not for each of its points: a GPU has to wait for every one.
+        losses = {name: value.cpu() for name, value in module.losses.items()}
         for index, pair in enumerate(step.batch.pairs):
-            for tag, value in _values(module.losses, index).items():
+            for tag, value in _values(losses, index).items():
                 self._writers[pair.name].add_scalar(tag, value, number)
 
     def _write_scores(self, number: int) -> None:
