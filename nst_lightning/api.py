@@ -146,6 +146,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"\s*(By default only one Jsonarg|``instantiate_classes``)")
         warnings.filterwarnings("ignore", message=r"Total length of .* across ranks is zero")  # nothing left for a rank
         warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)  # Lightning 2.6, torch 2.14
+        # torch.compile looks at everything that a tensor has.
+        warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
         try:
             yield
         finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -45,7 +47,13 @@ class LBFGS(torch.optim.Optimizer):
     not finite goes back, and its next trial is a shorter step along the same direction: the minimum of the
     parabola through both losses and the slope, held between a tenth and a half of the step (Nocedal and Wright,
     equation 3.58). Where that does not help, the image forgets its history and goes down its gradient. An accepted
-    image never gets worse.
+    image never gets worse. Where an image has no history, as where the loss is concave at the start, each step that is
+    accepted is followed by one of four times the length: `torch.optim.LBFGS` goes on by the gradient's own length.
+
+    Images are preconditioned: what the recursion starts from, the inverse Hessian before any curvature is known, is
+    not a multiple of the identity but multiplies every spatial frequency f by (f^2 + f_0^2)^(-e/2), f_0 = 1/50 of a
+    cycle a pixel. Coarse forms, which photographs and paintings are mostly made of, then need fewer steps. It is what
+    the decorrelated parameters of Olah et al., *Feature Visualization* (Distill, 2017), are for gradient descent.
 
     Args:
         params: One parameter (N, ...), floating point.
@@ -53,6 +61,8 @@ class LBFGS(torch.optim.Optimizer):
         history_size: The number of curvature pairs that an image remembers, >= 1; each costs two images of
             memory.
         safeguard: Whether a step that raises an image's loss is taken back.
+        smoothness: The exponent e of the preconditioner, >= 0; 0 is the identity, as for parameters of another shape
+            than (N, C, H, W).
 
     Attributes:
         accepted: Which images moved, or kept their place as the first step asks, in the last step, (N,).
@@ -63,14 +73,25 @@ class LBFGS(torch.optim.Optimizer):
 
     accepted: Tensor
 
-    def __init__(self, params: Iterable[Any], lr: float = 1.0, history_size: int = 10, safeguard: bool = True) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1.0,
+        history_size: int = 20,
+        safeguard: bool = True,
+        smoothness: float = 1.0,
+    ) -> None:
         if not lr > 0:
             msg = f"lr must be above 0, got {lr}"
             raise InputError(msg)
         if history_size < 1:
             msg = f"history_size must be at least 1, got {history_size}"
             raise InputError(msg)
-        super().__init__(params, {"lr": lr, "history_size": history_size, "safeguard": safeguard})
+        if not 0 <= smoothness < math.inf:
+            msg = f"smoothness must be a finite number, 0 or above, got {smoothness}"
+            raise InputError(msg)
+        defaults = {"lr": lr, "history_size": history_size, "safeguard": safeguard, "smoothness": smoothness}
+        super().__init__(params, defaults)
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             msg = "LBFGS optimises one parameter, whose first dimension counts the images"
             raise InputError(msg)
@@ -93,6 +114,7 @@ class LBFGS(torch.optim.Optimizer):
         (parameter,) = group["params"]
         state = self.state[parameter]
         start = parameter.detach().clone()
+        smooth = partial(_smooth, shape=parameter.shape, exponent=group["smoothness"])
         if "direction" in state:
             parameter.add_((_column(state["length"]) * state["direction"]).view_as(parameter))
         try:
@@ -103,16 +125,18 @@ class LBFGS(torch.optim.Optimizer):
         if "direction" not in state:
             _begin(state, loss, gradient, group["history_size"])
             accepted = torch.ones_like(loss, dtype=torch.bool)
+            straight = torch.zeros_like(accepted)
         else:
             finite = loss.isfinite() & gradient.isfinite().all(dim=1)
             accepted = finite & (loss <= state["loss"]) if group["safeguard"] else torch.ones_like(finite)
-            _remember(state, gradient, accepted)
+            straight = ~_remembers(state) & accepted
+            _remember(state, gradient, accepted, smooth)
             _shorten(state, loss, ~accepted)
             back = ~accepted.view(-1, *[1] * (parameter.dim() - 1))
             parameter.copy_(torch.where(back, start, parameter))
             state["loss"] = torch.where(accepted, loss, state["loss"])
             state["gradient"] = torch.where(accepted[:, None], gradient, state["gradient"])
-        _aim(state, accepted, group["lr"])
+        _aim(state, accepted, straight, group["lr"], smooth)
         self.accepted = accepted
         return loss
 
@@ -132,6 +156,37 @@ class LBFGS(torch.optim.Optimizer):
 
 _SHORTEST = 1e-3
 """A step cut below this part of the learning rate says that the remembered curvature is of no use any more."""
+
+
+_GROWTH = 4.0
+"""By what a step without history is longer than the one before it, which was accepted."""
+
+_COARSEST = 0.02
+"""The frequency f_0 below which the preconditioner no longer grows, in cycles a pixel."""
+
+Smooth = Callable[[Tensor], Tensor]
+
+
+def _smooth(values: Tensor, shape: torch.Size, exponent: float) -> Tensor:
+    """Returns images (N, D) of a shape (N, C, H, W) with the preconditioner applied; others as they are."""
+    if len(shape) != 4 or exponent == 0:
+        return values
+    height, width = shape[2:]
+    factors = _spectrum(height, width, exponent, values.device, values.dtype)
+    # One by one, for a library of Fourier transforms may round otherwise where it transforms several together.
+    smoothed = [
+        torch.fft.irfft2(torch.fft.rfft2(image) * factors, s=(height, width)) for image in values.view(shape).unbind()
+    ]
+    return torch.stack(smoothed).flatten(1)
+
+
+@lru_cache(maxsize=4)
+def _spectrum(height: int, width: int, exponent: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns what the frequencies of `torch.fft.rfft2` are multiplied by, (H, W // 2 + 1), 1 in the mean."""
+    down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
+    across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
+    factors: Tensor = (down.square() + across.square() + _COARSEST**2) ** (-exponent / 2)
+    return factors / factors.mean()
 
 
 def _column(values: Tensor) -> Tensor:
@@ -159,7 +214,7 @@ def _begin(state: dict[str, Any], loss: Tensor, gradient: Tensor, history_size: 
     )
 
 
-def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor) -> None:
+def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor, smooth: Smooth) -> None:
     """Writes the pair (step, change of gradient) into the history of the images with positive curvature."""
     step = _column(state["length"]) * state["direction"]
     change = gradient - state["gradient"]
@@ -171,7 +226,7 @@ def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor) -> None
     state["steps"][slot] = torch.where(_column(good), step, 0)
     state["changes"][slot] = torch.where(_column(good), change, 0)
     state["curvature"][slot] = torch.where(good, curvature, 0)
-    state["scale"] = torch.where(good, curvature / _dot(change, change), state["scale"])
+    state["scale"] = torch.where(good, curvature / _dot(change, smooth(change)), state["scale"])
     state["taken"] += 1
 
 
@@ -181,17 +236,27 @@ def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
     state["length"] = torch.where(rejected, factor * state["length"], state["length"])
 
 
-def _aim(state: dict[str, Any], accepted: Tensor, lr: float) -> None:
-    """Gives the images that moved, or whose memory misleads them, their next direction and first trial length."""
+def _aim(state: dict[str, Any], accepted: Tensor, straight: Tensor, lr: float, smooth: Smooth) -> None:
+    """Gives the images that moved, or whose memory misleads them, their next direction and first trial length.
+
+    Args:
+        state: The optimiser's.
+        accepted: Which images moved, (N,).
+        straight: Which of them did without a history, (N,).
+        lr: The first trial's length along a direction of L-BFGS.
+        smooth: The preconditioner.
+    """
     gradient = state["gradient"]
     misled = ~accepted & (state["length"] < _SHORTEST * lr) & _remembers(state)
     _forget(state, misled)
-    direction = _two_loops(state, gradient)
+    state["scale"] = torch.where(_remembers(state), state["scale"], 1)
+    direction = _two_loops(state, gradient, smooth)
     descends = _dot(gradient, direction) < 0  # rounding can turn it upwards; so can a gradient of 0
     _forget(state, accepted & ~descends)
-    fresh = ~_remembers(state)
-    direction = torch.where(_column(fresh), -gradient, direction)
-    length = torch.where(fresh, (1 / gradient.abs().sum(dim=1)).clamp(max=1.0) * lr, lr)
+    direction = torch.where(_column(descends), direction, -gradient)
+    first = (1 / direction.abs().sum(dim=1)).clamp(max=1.0) * lr
+    longer = torch.where(straight, _GROWTH * state["length"], 0)
+    length = torch.where(_remembers(state), lr, torch.maximum(first, longer))
     renewed = accepted | misled
     state["direction"] = torch.where(_column(renewed), direction, state["direction"])
     state["length"] = torch.where(renewed, length, state["length"])
@@ -207,7 +272,7 @@ def _forget(state: dict[str, Any], which: Tensor) -> None:
     state["curvature"] = torch.where(which, 0, state["curvature"])
 
 
-def _two_loops(state: dict[str, Any], gradient: Tensor) -> Tensor:
+def _two_loops(state: dict[str, Any], gradient: Tensor, smooth: Smooth) -> Tensor:
     """Returns -H g for each image, (N, D): Nocedal and Wright (2006), algorithm 7.4."""
     size = len(state["steps"])
     direction = -gradient
@@ -220,7 +285,7 @@ def _two_loops(state: dict[str, Any], gradient: Tensor) -> Tensor:
         alpha = _dot(step, direction) * inverse
         direction.addcmul_(_column(alpha), change, value=-1)
         recall.append((step, change, inverse, alpha))
-    direction.mul_(_column(state["scale"]))
+    direction = smooth(direction) * _column(state["scale"])
     for step, change, inverse, alpha in reversed(recall):
         direction.addcmul_(_column(alpha - _dot(change, direction) * inverse), step)
     return direction

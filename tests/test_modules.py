@@ -146,9 +146,11 @@ def test_an_image_whose_loss_no_longer_falls_rests_until_the_stage_ends(optimize
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("optimizer", [LBFGS, Adam])
-def test_an_image_that_rests_leaves_its_companions_results_alone(optimizer: Callable[..., Any]) -> None:
-    make = partial(StyleTransfer, **SHALLOW, optimizer=optimizer, tolerance=0.02)
+@pytest.mark.parametrize(("optimizer", "tolerance"), [(LBFGS, 0.1), (Adam, 0.3)])
+def test_an_image_that_rests_leaves_its_companions_results_alone(
+    optimizer: Callable[..., Any], tolerance: float
+) -> None:
+    make = partial(StyleTransfer, **SHALLOW, optimizer=optimizer, tolerance=tolerance)
     options: dict[str, Any] = {"stages": [Stage(32, 60)]}
     module = make()
     seen = Evaluations(module)
@@ -160,10 +162,13 @@ def test_an_image_that_rests_leaves_its_companions_results_alone(optimizer: Call
 
 @WITHOUT_ITS_CHECKPOINT_CALLBACK
 def test_resumes_bitwise_while_images_rest(tmp_path: Path) -> None:
-    make = partial(StyleTransfer, **SHALLOW, tolerance=0.02)
+    make = partial(StyleTransfer, **SHALLOW, tolerance=0.1)
     options: dict[str, Any] = {"batch_size": 3, "stages": [Stage(20, 60), Stage(32, 5)]}
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=7, save_top_k=-1)
-    whole = fit(make(), data(3, **options), (keep,))
+    module = make()
+    seen = Evaluations(module)
+    whole = fit(module, data(3, **options), (keep, seen))
+    assert set(seen.counts) == {1, 2, 3}, seen.counts  # else the test has not seen one rest beside another
     for checkpoint in tmp_path.glob("*.ckpt"):
         resumed = fit(make(), data(3, **options), ckpt_path=checkpoint)
         assert torch.equal(resumed.images[0], whole.images[0]), checkpoint

@@ -75,8 +75,8 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
 
     Args:
         arguments: Those of PairDataModule and StyleTransfer together, but that `stages` may be sizes and steps; of
-            `init`, also `mean colour` or a picture's file; `history_size` of the L-BFGS; and `objective`, `crowsonkb`
-            for that of the package.
+            `init`, also `mean colour` or a picture's file; `history_size` and `smoothness` of the L-BFGS; and
+            `objective`, `crowsonkb` for that of the package.
         precision: The trainer's.
         device: cpu or cuda.
         output: The picture's file.
@@ -90,14 +90,15 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
         return images.resize(images.read(arguments["init"]).rgb, (content.shape[-2], content.shape[-1]))
 
     init = arguments.get("init", "content")
-    known: dict[str, Any] = {"mean colour": mean_colour, init: from_file, **initializers.INITIALIZERS}
+    known: dict[str, Any] = {init: from_file, **initializers.INITIALIZERS, "mean colour": mean_colour}
     initializers.INITIALIZERS = known
     if isinstance(arguments.get("stages"), list):
         arguments["stages"] = [Stage(*stage) for stage in arguments["stages"]]
     of_data = inspect.signature(PairDataModule).parameters
     data = PairDataModule(**{name: value for name, value in arguments.items() if name in of_data})
     rest = {name: value for name, value in arguments.items() if name not in of_data}
-    rest["optimizer"] = partial(optim.LBFGS, history_size=rest.pop("history_size", 10))
+    chosen = {name: rest.pop(name) for name in ("history_size", "smoothness") if name in rest}
+    rest["optimizer"] = partial(optim.LBFGS, **chosen)
     module = _of_crowsonkb(**rest) if rest.pop("objective", None) == "crowsonkb" else StyleTransfer(**rest)
     fit(module, data, Printer(), device=torch.device(device), precision=precision)
     if output is not None:
