@@ -41,6 +41,11 @@ class Curve:
     points: list[Point]
     picture: Path | None
 
+    def near(self, target: float) -> str:
+        """Returns in words when the curve came near a value."""
+        times = {share: self.seconds_to(share * target) for share in (1.2, 1.1, 1.05, 1.02)}
+        return ", ".join(f"{share:g} {'never' if at is None else f'{at:.0f} s'}" for share, at in times.items())
+
     def seconds_to(self, loss: float) -> float | None:
         """Returns when the loss was first no higher, None where it never was."""
         return next((point.seconds for point in self.points if point.loss <= loss), None)
@@ -100,6 +105,7 @@ def report(name: str, curves: Sequence[Curve], values: Mapping[str, float], riva
         last = curve.points[-1]
         text = f"  {curve.name:28}{when}; in the end {last.loss / target:.3f} of it after {last.seconds:.1f} s"
         print(text + (f", as written {values[curve.name] / target:.3f}" if curve.name in values else ""))
+        print(f"{'':30}first within a factor of {curve.near(target)}")
     arguments = rival.arguments
     pair = Pair(arguments["content"], (arguments["style"],), name)
     scorer, style_scale = Scorer(), arguments.get("style_scale", 1.0)
@@ -114,6 +120,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="long side in pixels")
     parser.add_argument("--iterations", type=int, default=1000, help="of neural-style-pt; the others' are fixed")
     parser.add_argument("--stages", type=json.loads, default=[[256, 150], [512, 150]], help="ours: sizes and steps")
+    parser.add_argument("--ours", nargs="+", choices=tuple(PRECISIONS), default=list(PRECISIONS), help="who races")
     add_checkouts(parser)
     options = parser.parse_args()
     size, device, record = options.size, options.device, options.record
@@ -136,7 +143,7 @@ def main() -> None:
         for name, rival in rivals.items():
             arguments = {**rival.arguments, "stages": options.stages, "init": rival.start}
             groups[name] = [run(name, rival.contender, record)]
-            for label, precision in PRECISIONS.items():
+            for label, precision in ((label, PRECISIONS[label]) for label in options.ours):
                 contender = ours(arguments, precision, device, folder, folder / "ours.png")
                 groups[name].append(run(f"{label} {name}", contender, record))
             pictures = {curve.name: curve.picture for curve in groups[name] if curve.picture is not None}
