@@ -61,7 +61,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", "model.seed", "N", "seed of a noise start [0]"),
     Option("batch_size", "data.batch_size", "N", "pairs of equal size to optimise together, or auto [1]"),
     Option("tile", "model.tile", "PIXELS", "compute in tiles, for images too large otherwise; also auto [off]"),
-    Option("tolerance", "model.tolerance", "X", "end a stage early when the loss falls by less in 20 steps [0: never]"),
+    Option("tolerance", "model.tolerance", "X", "end a stage if the loss falls by less in 20 steps; 0 never does [0]"),
     Option("compile", "model.compile", "true|false", "let torch.compile make the step: for GPUs and long runs [false]"),
     Option("devices", "trainer.devices", "N", "how many GPUs or processes, with --strategy [1]"),
     Option(

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
+from torch._inductor import config as inductor_config
 
 from nst_lightning import data as data_module
 from nst_lightning.api import quiet
@@ -168,7 +169,7 @@ def test_resumes_bitwise_while_images_rest(tmp_path: Path) -> None:
     module = make()
     seen = Evaluations(module)
     whole = fit(module, data(3, **options), (keep, seen))
-    assert set(seen.counts) == {1, 2, 3}, seen.counts  # else the test has not seen one rest beside another
+    assert len(set(seen.counts)) > 1, seen.counts  # else the test has not seen one rest beside another
     for checkpoint in tmp_path.glob("*.ckpt"):
         resumed = fit(make(), data(3, **options), ckpt_path=checkpoint)
         assert torch.equal(resumed.images[0], whole.images[0]), checkpoint
@@ -198,7 +199,8 @@ def test_a_step_asks_no_tensor_for_its_value() -> None:
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_step_gives_the_same_picture() -> None:
+def test_a_compiled_step_gives_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     results = []
     for compiled in (False, True):
         module = StyleTransfer(**SHALLOW, compile=compiled)
@@ -207,9 +209,13 @@ def test_a_compiled_step_gives_the_same_picture() -> None:
     torch.testing.assert_close(*results, rtol=0, atol=1e-3)
 
 
-def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"torch\.compile failed \(.+\): leave out compile"):
+def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what an earlier run has compiled is not taken
+    # Not CXX in the environment, which is read once a process.
+    with (
+        inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(InputError, match=r"torch\.compile failed \(.+\): leave out compile"),
+    ):
         fit(StyleTransfer(**SHALLOW, compile=True), data(stages=[Stage(28, 2)]))
 
 
