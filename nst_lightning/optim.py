@@ -50,10 +50,11 @@ class LBFGS(torch.optim.Optimizer):
     image never gets worse. Where an image has no history, as where the loss is concave at the start, each step that is
     accepted is followed by one of four times the length: `torch.optim.LBFGS` goes on by the gradient's own length.
 
-    Images are preconditioned: what the recursion starts from, the inverse Hessian before any curvature is known, is
-    not a multiple of the identity but multiplies every spatial frequency f by (f^2 + f_0^2)^(-e/2), f_0 = 1/50 of a
-    cycle a pixel. Coarse forms, which photographs and paintings are mostly made of, then need fewer steps. It is what
-    the decorrelated parameters of Olah et al., *Feature Visualization* (Distill, 2017), are for gradient descent.
+    Images can be preconditioned: what the recursion starts from, the inverse Hessian before any curvature is known, is
+    then not a multiple of the identity but multiplies every spatial frequency f by (f^2 + f_0^2)^(-e/2), f_0 = 1/50 of
+    a cycle a pixel. Coarse forms, which photographs and paintings are mostly made of, need fewer steps so, and the loss
+    falls sooner; fine brushwork comes later. It is what the decorrelated parameters of Olah et al., *Feature
+    Visualization* (Distill, 2017), are for gradient descent.
 
     Args:
         params: One parameter (N, ...), floating point.
@@ -61,8 +62,8 @@ class LBFGS(torch.optim.Optimizer):
         history_size: The number of curvature pairs that an image remembers, >= 1; each costs two images of
             memory.
         safeguard: Whether a step that raises an image's loss is taken back.
-        smoothness: The exponent e of the preconditioner, >= 0; 0 is the identity, as for parameters of another shape
-            than (N, C, H, W).
+        smoothness: The exponent e of the preconditioner, >= 0, of about 1 at most; 0 is the identity, as for
+            parameters of another shape than (N, C, H, W).
 
     Attributes:
         accepted: Which images moved, or kept their place as the first step asks, in the last step, (N,).
@@ -77,9 +78,9 @@ class LBFGS(torch.optim.Optimizer):
         self,
         params: Iterable[Any],
         lr: float = 1.0,
-        history_size: int = 20,
+        history_size: int = 10,
         safeguard: bool = True,
-        smoothness: float = 1.0,
+        smoothness: float = 0.0,
     ) -> None:
         if not lr > 0:
             msg = f"lr must be above 0, got {lr}"

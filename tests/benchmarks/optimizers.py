@@ -28,10 +28,8 @@ Loss = Callable[[Tensor], Tensor]
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "LBFGS (default)": LBFGS,
-    "LBFGS, 10 pairs": partial(LBFGS, history_size=10),
-    "LBFGS, 50 pairs": partial(LBFGS, history_size=50),
-    "LBFGS, smoothness 0": partial(LBFGS, smoothness=0),
-    "LBFGS, smoothness 2": partial(LBFGS, smoothness=2),
+    "LBFGS, 30 pairs": partial(LBFGS, history_size=30),
+    "LBFGS, smoothness 1": partial(LBFGS, smoothness=1),
     "LBFGS, no safeguard": partial(LBFGS, safeguard=False),
     "torch LBFGS, strong Wolfe": partial(torch.optim.LBFGS, max_iter=10_000, line_search_fn="strong_wolfe"),
     "Adam, lr 10/255": Adam,

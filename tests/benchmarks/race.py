@@ -120,6 +120,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="long side in pixels")
     parser.add_argument("--iterations", type=int, default=1000, help="of neural-style-pt; the others' are fixed")
     parser.add_argument("--stages", type=json.loads, default=[[256, 150], [512, 150]], help="ours: sizes and steps")
+    parser.add_argument("--history-size", type=int, default=20, help="of our L-BFGS")
+    parser.add_argument("--smoothness", type=float, default=1.0, help="of our L-BFGS")
     parser.add_argument("--ours", nargs="+", choices=tuple(PRECISIONS), default=list(PRECISIONS), help="who races")
     add_checkouts(parser)
     options = parser.parse_args()
@@ -141,7 +143,8 @@ def main() -> None:
             parser.error("name a checkout: --neural-style-pt, --gordicaleksa or --crowsonkb")
         print(f"{machine(torch.device(device))}; {size} px, VGG16; ours: stages {options.stages}", flush=True)
         for name, rival in rivals.items():
-            arguments = {**rival.arguments, "stages": options.stages, "init": rival.start}
+            chosen = {"history_size": options.history_size, "smoothness": options.smoothness}
+            arguments = {**rival.arguments, **chosen, "stages": options.stages, "init": rival.start}
             groups[name] = [run(name, rival.contender, record)]
             for label, precision in ((label, PRECISIONS[label]) for label in options.ours):
                 contender = ours(arguments, precision, device, folder, folder / "ours.png")

@@ -136,7 +136,7 @@ def of_tiles(size: int, tile: int, ranks: int) -> None:
         return losses[0].detach()
 
     zero = torch.zeros(1)
-    for _ in range(22):  # until the history is full
+    for _ in range(12):  # until the history is full
         optimizer.step(alike)
     same = timed(lambda: optimizer.step(alike))
     tiles = alone.plan.tiles(size, size)
