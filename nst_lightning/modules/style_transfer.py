@@ -44,7 +44,7 @@ class StyleTransfer(ImageOptimization):
         tolerance: An image whose loss fell by less than this part in twenty steps rests until the stage ends, see
             `convergence`; 0 lets nobody rest.
         compile: Whether torch.compile makes the evaluation, anew for every size, on a GPU as CUDA graphs. On the CPUs
-            where it was measured it takes 20 s and the steps are no faster.
+            where it was measured it takes half a minute and the steps are no faster.
 
     Raises:
         InputError: If a name is unknown or a weight is negative or not finite.
