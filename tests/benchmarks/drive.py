@@ -16,7 +16,7 @@ from torch import nn
 from torchvision import models
 
 from nst_lightning import StyleTransfer, images, initializers, optim
-from nst_lightning.backbones import Backbone
+from nst_lightning.backbones import OXFORD, Backbone
 from nst_lightning.batches import Step
 from nst_lightning.data import PairDataModule
 from nst_lightning.modules import ImageOptimization
@@ -25,7 +25,7 @@ from tests.benchmarks import wasserstein
 from tests.benchmarks.contenders import bundled
 from tests.benchmarks.trainer import fit
 
-OXFORD_MEAN = torch.tensor([123.68, 116.779, 103.939])
+OXFORD_MEAN = 255 * torch.tensor(OXFORD.mean)
 
 
 def crowsonkb(content: str, style: str, least: int, size: int, device: str, picture: str) -> None:
