@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
 from torchvision.models import (
     Inception_V3_Weights,
     ResNet50_Weights,
@@ -26,10 +24,10 @@ from torchvision.models import (
 from torchvision.models._api import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from nst_lightning import surgery
 from nst_lightning import weights as weights_
 from nst_lightning.errors import InputError
-
-Pooling = Literal["max", "avg"]
+from nst_lightning.surgery import Pooling
 
 
 @dataclass(frozen=True)
@@ -276,17 +274,18 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
-        _replace_pooling_and_inplace(whole, pooling)
+        surgery.replace_pooling(whole, pooling)
         self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
-        _pool_first(self.network)
-        _overwrite_what_nobody_reads(self.network)
+        surgery.read_the_image_exactly(self.network)
+        surgery.pool_first(self.network)
+        surgery.overwrite_what_nobody_reads(self.network)
         self.min_side = _min_side(self.network)
         self.small = math.ceil(_SINGLE_KERNEL / _values_per_pixel(self.network))
         state = weights_.load(origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), origin)
         self.network.load_state_dict({key: _in_float32(state[key]) for key in needed}, assign=True)
-        _freeze(self.network)
+        surgery.freeze(self.network)
         of = spec.origin(origin)
         self.register_buffer("mean", torch.tensor(of.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(of.std).view(1, 3, 1, 1), persistent=False)
@@ -326,46 +325,6 @@ def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
     return {spec.layers[layer]: layer for layer in layers}
 
 
-def _replace_pooling_and_inplace(network: nn.Module, pooling: Pooling) -> None:
-    if pooling not in {"max", "avg"}:
-        msg = f"unknown pooling {pooling!r}; known are max, avg"
-        raise InputError(msg)
-    for parent in list(network.modules()):
-        for key, child in list(parent.named_children()):
-            if isinstance(child, nn.ReLU):
-                # An in-place ReLU would overwrite the convolution's output under the loss that reads it.
-                setattr(parent, key, nn.ReLU(inplace=False))
-            elif isinstance(child, nn.MaxPool2d) and pooling == "avg":
-                setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
-
-
-def _pool_first(network: GraphModule) -> None:
-    """Lets ReLUs that only a maximum over windows reads come after it: the same to the bit, on a quarter of a map."""
-    modules = dict(network.named_modules())
-    for node in list(network.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.MaxPool2d):
-            continue
-        (before,) = node.all_input_nodes
-        if before.op == "call_module" and isinstance(modules[before.target], nn.ReLU) and len(before.users) == 1:
-            with network.graph.inserting_after(node):
-                after = network.graph.call_module(before.target, (node,))
-            node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
-            node.args = (before.args[0], *node.args[1:])
-            network.graph.erase_node(before)
-    network.recompile()
-
-
-def _overwrite_what_nobody_reads(network: GraphModule) -> None:
-    """Lets the ReLUs work in place whose input is read by nothing else, which saves a feature map each."""
-    modules = dict(network.named_modules())
-    calls: dict[str, list[Node]] = {}
-    for node in network.graph.nodes:
-        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU):
-            calls.setdefault(node.target, []).append(node)
-    for target, nodes in calls.items():
-        modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
-
-
 _SINGLE_KERNEL = 20480
 """The values of a single image's map below which torch convolves it on the CPU in another way than it does a batch's
 (`ConvParams::use_mkldnn` in ATen's Convolution.cpp)."""
@@ -401,10 +360,3 @@ def _min_side(network: nn.Module) -> int:
 
 def _in_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _freeze(network: nn.Module) -> None:
-    for module in network.modules():
-        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            delattr(module, key)
-            module.register_buffer(key, tensor.detach(), persistent=False)

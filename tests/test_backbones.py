@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import vgg16, vgg19
 
-from nst_lightning.backbones import SPECS, Backbone, Pooling
+from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
+from nst_lightning.surgery import Pooling
 from nst_lightning.weights import WeightsError
 
 State = dict[str, Tensor]

@@ -18,9 +18,10 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from nst_lightning import backbones
 from nst_lightning.anatomy import View, views
-from nst_lightning.backbones import SPECS, Backbone, Pooling
+from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
+from nst_lightning.surgery import Pooling
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
 from tests.test_backbones import vgg19_file  # noqa: F401 - a fixture
 

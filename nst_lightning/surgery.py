@@ -1,0 +1,100 @@
+"""What is changed in torchvision's networks so that images can be optimised through them fast and exactly."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from nst_lightning.errors import InputError
+
+Pooling = Literal["max", "avg"]
+
+
+def replace_pooling(network: nn.Module, pooling: Pooling) -> None:
+    """Pools as asked, and gives every ReLU an output of its own.
+
+    Raises:
+        InputError: If the pooling is unknown.
+    """
+    if pooling not in {"max", "avg"}:
+        msg = f"unknown pooling {pooling!r}; known are max, avg"
+        raise InputError(msg)
+    for parent in list(network.modules()):
+        for key, child in list(parent.named_children()):
+            if isinstance(child, nn.ReLU):
+                # An in-place ReLU would overwrite the convolution's output under the loss that reads it.
+                setattr(parent, key, nn.ReLU(inplace=False))
+            elif isinstance(child, nn.MaxPool2d) and pooling == "avg":
+                setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+
+
+def pool_first(network: GraphModule) -> None:
+    """Lets ReLUs that only a maximum over windows reads come after it: the same to the bit, on a quarter of a map."""
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.MaxPool2d):
+            continue
+        (before,) = node.all_input_nodes
+        if before.op == "call_module" and isinstance(modules[before.target], nn.ReLU) and len(before.users) == 1:
+            with network.graph.inserting_after(node):
+                after = network.graph.call_module(before.target, (node,))
+            node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
+            node.args = (before.args[0], *node.args[1:])
+            network.graph.erase_node(before)
+    network.recompile()
+
+
+def overwrite_what_nobody_reads(network: GraphModule) -> None:
+    """Lets the ReLUs work in place whose input is read by nothing else, which saves a feature map each."""
+    modules = dict(network.named_modules())
+    calls: dict[str, list[Node]] = {}
+    for node in network.graph.nodes:
+        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU):
+            calls.setdefault(node.target, []).append(node)
+    for target, nodes in calls.items():
+        modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
+
+
+class ImageConvolution(nn.Conv2d):
+    """A convolution of an image, computed in the image's own precision also under autocast, then rounded once.
+
+    Rounded to bfloat16 an image has steps as large as those of an optimiser near its end: the loss would be that of
+    another picture. Of three channels, a convolution in float32 costs next to nothing.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns the convolution of images (N, C, H, W), in autocast's type where that is on."""
+        kind = input.device.type
+        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+            return super().forward(input)
+        with torch.autocast(kind, enabled=False):
+            output = super().forward(input)
+        return output.to(torch.get_autocast_dtype(kind))
+
+
+def read_the_image_exactly(network: GraphModule) -> None:
+    """Makes the convolutions that read the network's input `ImageConvolution`s; the weights, on meta, come later."""
+    modules = dict(network.named_modules())
+    for node in network.graph.nodes:
+        before = node.all_input_nodes
+        if node.op != "call_module" or before[0].op != "placeholder":
+            continue
+        convolution = modules[node.target]
+        if isinstance(convolution, nn.Conv2d):
+            network.set_submodule(node.target, _image_convolution(convolution))
+
+
+def _image_convolution(like: nn.Conv2d) -> ImageConvolution:
+    shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
+    return ImageConvolution(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
+
+
+def freeze(network: nn.Module) -> None:
+    """Turns parameters and buffers into buffers that no state dict holds."""
+    for module in network.modules():
+        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            delattr(module, key)
+            module.register_buffer(key, tensor.detach(), persistent=False)

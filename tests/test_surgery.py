@@ -1,0 +1,64 @@
+"""Networks that see images as finely as they are optimised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nst_lightning.backbones import SPECS, Backbone
+from nst_lightning.surgery import ImageConvolution
+
+
+def image(seed: int) -> Tensor:
+    """Smooth colours with a grain of a few levels of 255, as pictures have it."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = F.interpolate(torch.rand(1, 3, 5, 5, generator=generator), (40, 48), mode="bilinear")
+    return (coarse + 3 / 255 * torch.randn(1, 3, 40, 48, generator=generator)).clamp(0, 1)
+
+
+def test_the_image_is_not_rounded_under_autocast_and_its_features_are_once() -> None:
+    backbone, output = Backbone("vgg16", ["relu1_1"]), image(0)
+    buffers = dict(backbone.named_buffers())
+    weight, bias = buffers["network.features.0.weight"].double(), buffers["network.features.0.bias"].double()
+    exact = F.conv2d((output.double() - backbone.mean) / backbone.std, weight, bias, padding=1).relu()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = backbone(output)["relu1_1"]
+    assert found.dtype == torch.bfloat16
+    # Half a unit in the last of eight binary places, and the rounding of float32 sums.
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-3)
+
+
+def test_the_gradient_under_autocast_is_that_of_the_image_not_of_its_rounding() -> None:
+    backbone, target = Backbone("vgg16", ["relu1_2"]), image(0)
+    generator = torch.Generator().manual_seed(1)
+    output = target + 0.2 / 255 * torch.randn(target.shape, generator=generator)
+
+    def gradient(dtype: torch.dtype) -> Tensor:
+        pixels = output.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            found, wanted = backbone(pixels)["relu1_2"], backbone(target)["relu1_2"]
+        (slope,) = torch.autograd.grad((found.float() - wanted.float()).square().sum(), pixels)
+        return slope
+
+    exact = gradient(torch.float32)
+    error = (gradient(torch.bfloat16) - exact).norm() / exact.norm()
+    assert error < 0.5
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_only_the_convolution_of_the_image_is_in_full_precision(name: str, hub: Path) -> None:
+    network = SPECS[name].build()
+    file = hub / "checkpoints" / Path(SPECS[name].torchvision_weights.url).name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), file)
+    backbone = Backbone(name, SPECS[name].style_layers[:2], "torchvision")
+    convolutions = [module for module in backbone.network.modules() if isinstance(module, nn.Conv2d)]
+    exact = [module for module in convolutions if isinstance(module, ImageConvolution)]
+    assert [module.in_channels for module in exact] == [3]
+    assert len(convolutions) > 1
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert exact[0].extra_repr() == first.extra_repr()
