@@ -47,8 +47,9 @@ class LBFGS(torch.optim.Optimizer):
     not finite goes back, and its next trial is a shorter step along the same direction: the minimum of the
     parabola through both losses and the slope, held between a tenth and a half of the step (Nocedal and Wright,
     equation 3.58). Where that does not help, the image forgets its history and goes down its gradient. An accepted
-    image never gets worse. Where an image has no history, as where the loss is concave at the start, each step that is
-    accepted is followed by one of four times the length: `torch.optim.LBFGS` goes on by the gradient's own length.
+    image never gets worse. Where the loss is concave along an accepted step, no curvature says how far to go on. The
+    next one is four times as long, or with a history the scale of the inverse Hessian four times as large:
+    `torch.optim.LBFGS` keeps its own, and creeps.
 
     Images can be preconditioned: what the recursion starts from, the inverse Hessian before any curvature is known, is
     then not a multiple of the identity but multiplies every spatial frequency f by (f^2 + f_0^2)^(-e/2), f_0 = 1/50 of
@@ -160,7 +161,7 @@ _SHORTEST = 1e-3
 
 
 _GROWTH = 4.0
-"""By what a step without history is longer than the one before it, which was accepted."""
+"""By what a step is longer than the accepted one before it, along which the loss was concave."""
 
 _COARSEST = 0.02
 """The frequency f_0 below which the preconditioner no longer grows, in cycles a pixel."""
@@ -227,7 +228,9 @@ def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor, smooth:
     state["steps"][slot] = torch.where(_column(good), step, 0)
     state["changes"][slot] = torch.where(_column(good), change, 0)
     state["curvature"][slot] = torch.where(good, curvature, 0)
-    state["scale"] = torch.where(good, curvature / _dot(change, smooth(change)), state["scale"])
+    # Where the loss is concave along a step that helped, the scale of an earlier one holds the next steps back.
+    guess = torch.where(accepted, _GROWTH * state["scale"], state["scale"])
+    state["scale"] = torch.where(good, curvature / _dot(change, smooth(change)), guess)
     state["taken"] += 1
 
 

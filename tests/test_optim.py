@@ -329,6 +329,23 @@ def test_where_the_loss_is_concave_steps_grow_until_it_is_not() -> None:
     assert np.cos(angles[-1]) < -1 + 1e-9
 
 
+def test_a_history_does_not_hold_an_image_back_where_the_loss_is_concave() -> None:
+    # The slope is steep and rises to -0.1 at 1.2, falls slowly to -0.2 at 101.2, and is 0 at 101.4: what the first
+    # steps learn of the curvature asks for steps of a hundredth.
+    def loss(x: Tensor) -> Tensor:
+        steep = 9.9 / 1.2 / 2 * (x - 1.2).clamp(max=0) ** 2 - 0.1 * (x - 1.2).clamp(max=0)
+        slow = (x - 1.2).clamp(0, 100)
+        well = (x - 101.2).clamp(min=0)
+        return (steep - 0.1 * slow - 0.0005 * slow**2 - 0.2 * well + 0.5 * well**2).sum(dim=1)
+
+    place = nn.Parameter(torch.zeros(1, 1, dtype=torch.float64))
+    optimizer = LBFGS([place])
+    closure = closure_of(optimizer, place, loss)
+    for _ in range(30):
+        optimizer.step(closure)
+    assert 100 < place.item() < 102
+
+
 @pytest.mark.parametrize("smoothness", [-0.1, float("nan"), float("inf")])
 def test_a_smoothness_out_of_range_is_refused(smoothness: float) -> None:
     with pytest.raises(InputError, match=f"smoothness must be a finite number, 0 or above, got {smoothness}"):
