@@ -90,18 +90,23 @@ class Rival:
         contender: How the peer is run.
         arguments: Those of `drive.ours`.
         start: What the peer starts from by default, as `init`.
+        coarse_first: Whether the peer comes to its full size from smaller ones.
     """
 
     contender: Contender
     arguments: Mapping[str, Any]
     start: str
+    coarse_first: bool = False
 
 
 def source(name: str, folder: Path, long_side: int) -> Path:
-    """Writes a sample at exactly the size that is computed with, so that nobody resizes it in another way."""
+    """Writes a sample at exactly the size that is computed with, so that nobody resizes it in another way.
+
+    Smaller samples are enlarged, as the peers do and this project does not: the objective would be another.
+    """
     image = images.read(str(ROOT / "data" / name)).rgb
     height, width = image.shape[-2:]
-    resized = images.resize(image, images.fit(height, width, long_side)).clamp(0, 1)
+    resized = images.resize(image, images.fit(height, width, long_side, upscale=True)).clamp(0, 1)
     return images.write(folder / f"{Path(name).stem}_{long_side}.png", resized, overwrite=True)
 
 
@@ -183,7 +188,8 @@ def crowsonkb(checkout: Path, folder: Path, size: int, device: str, least: int) 
     picture = folder / "crowsonkb.png"
     path = os.pathsep.join([str(checkout), str(ROOT)])
     peer = driven("crowsonkb", [content, style, least, size, device, str(picture)], folder, picture, path)
-    return Rival(peer, {"content": content, "style": style, "size": size, "objective": "crowsonkb"}, "content")
+    arguments = {"content": content, "style": style, "size": size, "objective": "crowsonkb"}
+    return Rival(peer, arguments, "content", coarse_first=least < size)
 
 
 def ours(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -89,10 +90,17 @@ def draw(groups: Mapping[str, Sequence[Curve]], file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
-def objective_of(picture: Path, rival: Rival, device: str, folder: Path) -> float:
-    """Returns a picture's value of an objective, evaluated by this project."""
-    arguments = {**rival.arguments, "init": str(picture), "stages": 1, "steps": 1}
+def objective_at(init: str, rival: Rival, device: str, folder: Path) -> float:
+    """Returns the value of an objective at a start or in a picture's file, evaluated by this project."""
+    arguments = {**rival.arguments, "init": init, "stages": 1, "steps": 1}
     return ours(arguments, "32-true", device, folder).run()[0].loss
+
+
+def check_objective(name: str, first: float, rival: Rival, device: str, folder: Path) -> None:
+    """Ends the program where the peer's first loss is not what this project finds at the same start."""
+    found = objective_at(rival.start, rival, device, folder)
+    if not math.isclose(found, first, rel_tol=1e-3):
+        raise SystemExit(f"{name} begins at {first:.6g}, by this project's objective at {found:.6g}: not one objective")
 
 
 def report(name: str, curves: Sequence[Curve], values: Mapping[str, float], rival: Rival) -> None:
@@ -146,11 +154,13 @@ def main() -> None:
             chosen = {"history_size": options.history_size, "smoothness": options.smoothness}
             arguments = {**rival.arguments, **chosen, "stages": options.stages, "init": rival.start}
             groups[name] = [run(name, rival.contender, record)]
+            if not rival.coarse_first:
+                check_objective(name, groups[name][0].points[0].loss, rival, device, folder)
             for label, precision in ((label, PRECISIONS[label]) for label in options.ours):
                 contender = ours(arguments, precision, device, folder, folder / "ours.png")
                 groups[name].append(run(f"{label} {name}", contender, record))
             pictures = {curve.name: curve.picture for curve in groups[name] if curve.picture is not None}
-            values = {of: objective_of(picture, rival, device, folder) for of, picture in pictures.items()}
+            values = {of: objective_at(str(picture), rival, device, folder) for of, picture in pictures.items()}
             report(name, groups[name], values, rival)
         draw(groups, record / "curves.png")
 
