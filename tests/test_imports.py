@@ -20,7 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     "outputs": set(),
     "images": {"errors"},
     "weights": {"errors"},
-    "backbones": {"weights", "errors"},
+    "surgery": {"errors"},
+    "backbones": {"surgery", "weights", "errors"},
     "anatomy": {"backbones", "errors"},
     "figures": {"errors"},
     "findings": {"findings", "errors"},
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
             "losses",
             "memory",
         ),
-        *("pairs", "schedule", "strategies", "tiling", "modules", "errors"),
+        *("pairs", "schedule", "strategies", "surgery", "tiling", "modules", "errors"),
     },
     "planning": {
         *("batches", "data", "memory", "modules", "planning", "schedule", "strategies", "tiling", "errors"),

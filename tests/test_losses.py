@@ -218,6 +218,23 @@ def test_half_precision_features_give_finite_float32_scores(dtype: torch.dtype) 
     torch.testing.assert_close(statistic.total.double(), expected, rtol=1e-5, atol=1.0)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "precision", "size"), [(torch.bfloat16, 2**-8, 1.0), (torch.float16, 2**-11, 1e6)])
+def test_the_gradient_of_half_precision_features_is_theirs_but_for_rounding(
+    dtype: torch.dtype, precision: float, size: float, memory_format: torch.memory_format
+) -> None:
+    feature = (random_features(2, 5, 12, 9, seed=5) / size).to(dtype, memory_format=memory_format).requires_grad_()
+    # In float16 beyond its largest number.
+    slope = size * torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(6))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = Gram().statistic(feature, torch.zeros(2, 5, 5)).total
+    (gradient,) = torch.autograd.grad((total * slope).sum(), feature)
+    assert gradient.dtype == dtype
+    both = slope.double() + slope.double().transpose(1, 2)
+    expected = torch.einsum("ncd,ndhw->nchw", both, feature.detach().double())
+    assert (gradient.double() - expected).norm() < precision * expected.norm()
+
+
 def test_targets_hold_no_graph() -> None:
     feature = random_features(1, 3, 4, 4, seed=6).requires_grad_()
     assert not any(loss.target(feature).requires_grad for loss in (Content(), Gram(), TotalVariation()))
