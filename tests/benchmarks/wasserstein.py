@@ -41,7 +41,8 @@ class Wasserstein:
     def target(self, feature: Tensor) -> Tensor:
         """Returns mean, covariance and its square root side by side, (N, C, 2C + 1)."""
         mean, covariance = _moments(self._sum(feature.detach()))
-        root, _ = square_roots(covariance)
+        with _in_float32(feature):
+            root, _ = square_roots(covariance)
         return torch.cat([mean[..., None], covariance, root], dim=2)
 
     def statistic(self, feature: Tensor, target: Tensor) -> Statistic:
@@ -53,7 +54,8 @@ class Wasserstein:
         channels = target.shape[1]
         of_mean, of_covariance, root = target[..., 0], target[..., 1 : channels + 1], target[..., channels + 1 :]
         mean, covariance = _moments(statistic)
-        of_root: Tensor = _TraceOfRoot.apply(root @ covariance @ root)
+        with _in_float32(target):
+            of_root: Tensor = _TraceOfRoot.apply(root @ covariance @ root)
         traces = _trace(of_covariance) + _trace(covariance) - 2 * of_root
         return (mean - of_mean).square().mean(dim=1) + traces / channels
 
@@ -63,6 +65,11 @@ class Wasserstein:
         return Statistic(
             torch.cat([products.total, feature.float().sum(dim=(2, 3))[..., None]], dim=2), products.pixels
         )
+
+
+def _in_float32(tensor: Tensor) -> torch.autocast:
+    """Autocast would make products in bfloat16 of the iteration, which then gives other roots."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _moments(statistic: Statistic) -> tuple[Tensor, Tensor]:
