@@ -274,7 +274,7 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
-        surgery.replace_pooling(whole, pooling)
+        surgery.replace_pooling_and_relus(whole, pooling)
         self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
         surgery.read_the_image_exactly(self.network)
         surgery.pool_first(self.network)

@@ -13,7 +13,7 @@ from nst_lightning.errors import InputError
 Pooling = Literal["max", "avg"]
 
 
-def replace_pooling(network: nn.Module, pooling: Pooling) -> None:
+def replace_pooling_and_relus(network: nn.Module, pooling: Pooling) -> None:
     """Pools as asked, and gives every ReLU an output of its own.
 
     Raises:

@@ -8,8 +8,8 @@ So many contents and as many styles, square pieces of the samples, are painted a
 each time in a new process, whose start the rates include; `start` is what the same command takes for a single pair and
 step. `--threads` sets OMP_NUM_THREADS for the jobs; left out, one process takes all cores and two share them. The peers
 evaluate one image of that size as often, a process an image as they have to, with all cores, and are stopped before
-they write it. On a GPU: `--device cuda --processes 1
---precision bf16-mixed --size 512 --steps 300 --count 4`.
+they write it; the least of three counts. On a GPU: `--device cuda --processes 1 --precision bf16-mixed --size 512
+--steps 300 --count 4`.
 """
 
 from __future__ import annotations
@@ -60,16 +60,6 @@ def seconds(content: Path, style: Path, output: Path, arguments: list[str], thre
     return took
 
 
-def of_peer(rival: Rival, evaluations: int) -> float:
-    """Returns how long a peer takes for one image from its command on, the least of three."""
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        rival.contender.run(evaluations)
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64, help="long side of the outputs in pixels")
@@ -117,7 +107,7 @@ def main() -> None:
         if options.crowsonkb is not None:
             rivals["crowsonkb"] = crowsonkb(options.crowsonkb, root, size, options.device, least=size)
         for name, rival in rivals.items():
-            took = of_peer(rival, options.steps)
+            took = min(rival.contender.run(options.steps)[-1].seconds for _ in range(3))
             rate = 3600 / took
             assert first is not None
             print(f"{name:>16}{'':9}{took:7.1f} s{rate:11.0f}{rate / first:7.2f}", flush=True)

@@ -156,8 +156,8 @@ def main() -> None:
             groups[name] = [run(name, rival.contender, record)]
             if not rival.coarse_first:
                 check_objective(name, groups[name][0].points[0].loss, rival, device, folder)
-            for label, precision in ((label, PRECISIONS[label]) for label in options.ours):
-                contender = ours(arguments, precision, device, folder, folder / "ours.png")
+            for label in options.ours:
+                contender = ours(arguments, PRECISIONS[label], device, folder, folder / "ours.png")
                 groups[name].append(run(f"{label} {name}", contender, record))
             pictures = {curve.name: curve.picture for curve in groups[name] if curve.picture is not None}
             values = {of: objective_at(str(picture), rival, device, folder) for of, picture in pictures.items()}
