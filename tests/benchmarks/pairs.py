@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.pairs [--size 64] [--steps 8] [--threads 1] [--folder FOLDER] [--count 10]
         [--batches 1 4 16] [--processes 1 2] [--device cpu] [--precision 32-true] [--compile]
-        [--neural-style-pt CHECKOUT] [--crowsonkb CHECKOUT]
+        [--neural-style-pt CHECKOUT] [--gordicaleksa CHECKOUT] [--crowsonkb CHECKOUT]
 
 So many contents and as many styles, square pieces of the samples, are painted all with all through the command line,
 each time in a new process, whose start the rates include; `start` is what the same command takes for a single pair and
@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tests.benchmarks.contenders import Rival, crowsonkb, neural_style_pt
 from tests.benchmarks.machine import machine
+from tests.benchmarks.peers import add_checkouts, named_rivals
 
 DATA = Path(__file__).parents[2] / "data"
 SIDE = 96  # of the pieces, in pixels, or the outputs' if that is more
@@ -69,11 +69,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="of contents, and of styles")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="batch sizes")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many share the job")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed"), help="ours")
     parser.add_argument("--compile", action="store_true", help="compile our step")
-    parser.add_argument("--neural-style-pt", type=lambda path: Path(path).resolve(), metavar="CHECKOUT")
-    parser.add_argument("--crowsonkb", type=lambda path: Path(path).resolve(), metavar="CHECKOUT")
+    add_checkouts(parser)
     options = parser.parse_args()
     size, count, pairs = options.size, options.count, options.count**2
     threads = "OMP_NUM_THREADS " + ("not set" if options.threads is None else str(options.threads))
@@ -100,13 +98,7 @@ def main() -> None:
                 rate = 3600 * pairs / took
                 first = rate if first is None else first
                 print(f"{processes:9}{batch:7}{start:7.1f} s{took:7.1f} s{rate:11.0f}{rate / first:7.2f}", flush=True)
-        rivals: dict[str, Rival] = {}
-        if options.neural_style_pt is not None:
-            steps = options.steps
-            rivals["neural-style-pt"] = neural_style_pt(options.neural_style_pt, root, size, options.device, steps)
-        if options.crowsonkb is not None:
-            rivals["crowsonkb"] = crowsonkb(options.crowsonkb, root, size, options.device, least=size)
-        for name, rival in rivals.items():
+        for name, rival in named_rivals(options, root, size, options.steps).items():
             took = min(rival.contender.run(options.steps)[-1].seconds for _ in range(3))
             rate = 3600 / took
             assert first is not None

@@ -31,6 +31,26 @@ def add_checkouts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
 
 
+def named_rivals(options: argparse.Namespace, folder: Path, least: int, iterations: int = 1000) -> dict[str, Rival]:
+    """Returns the peers whose checkouts the options name, at their size and on their device.
+
+    Args:
+        options: With those of `add_checkouts`, and `size`.
+        folder: Where they find their files.
+        least: The smallest scale of crowsonkb.
+        iterations: Of neural-style-pt.
+    """
+    size, device = options.size, options.device
+    rivals: dict[str, Rival] = {}
+    if options.neural_style_pt is not None:
+        rivals["neural-style-pt"] = neural_style_pt(options.neural_style_pt, folder, size, device, iterations)
+    if options.gordicaleksa is not None:
+        rivals["gordicaleksa"] = gordicaleksa(options.gordicaleksa, folder, size, device)
+    if options.crowsonkb is not None:
+        rivals["crowsonkb"] = crowsonkb(options.crowsonkb, folder, size, device, least)
+    return rivals
+
+
 def seconds_each(points: list[Point]) -> float:
     """Returns the median time of an evaluation, after two that are not counted."""
     return statistics.median(later.seconds - before.seconds for before, later in pairwise(points[2:]))
@@ -47,13 +67,7 @@ def main() -> None:
     size, device = options.size, options.device
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        rivals: dict[str, Rival] = {}
-        if options.neural_style_pt is not None:
-            rivals["neural-style-pt"] = neural_style_pt(options.neural_style_pt, folder, size, device)
-        if options.gordicaleksa is not None:
-            rivals["gordicaleksa"] = gordicaleksa(options.gordicaleksa, folder, size, device)
-        if options.crowsonkb is not None:
-            rivals["crowsonkb"] = crowsonkb(options.crowsonkb, folder, size, device, least=size)
+        rivals = named_rivals(options, folder, least=size)
         if not rivals:
             parser.error("name a checkout: --neural-style-pt, --gordicaleksa or --crowsonkb")
         print(

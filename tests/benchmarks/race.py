@@ -27,9 +27,9 @@ import torch
 from nst_lightning.pairs import Pair
 from nst_lightning.scoring import Scorer, table
 from nst_lightning.scoring.command import score
-from tests.benchmarks.contenders import Contender, Point, Rival, crowsonkb, gordicaleksa, neural_style_pt, ours
+from tests.benchmarks.contenders import Contender, Point, Rival, ours
 from tests.benchmarks.machine import machine
-from tests.benchmarks.peers import add_checkouts
+from tests.benchmarks.peers import add_checkouts, named_rivals
 
 PRECISIONS = {"ours": "32-true", "ours, bf16": "bf16-mixed"}
 
@@ -138,15 +138,7 @@ def main() -> None:
     groups: dict[str, list[Curve]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        rivals: dict[str, Rival] = {}
-        if options.neural_style_pt is not None:
-            rivals["neural-style-pt"] = neural_style_pt(
-                options.neural_style_pt, folder, size, device, options.iterations
-            )
-        if options.gordicaleksa is not None:
-            rivals["gordicaleksa"] = gordicaleksa(options.gordicaleksa, folder, size, device)
-        if options.crowsonkb is not None:
-            rivals["crowsonkb"] = crowsonkb(options.crowsonkb, folder, size, device, least=size // 4)
+        rivals = named_rivals(options, folder, size // 4, options.iterations)
         if not rivals:
             parser.error("name a checkout: --neural-style-pt, --gordicaleksa or --crowsonkb")
         print(f"{machine(torch.device(device))}; {size} px, VGG16; ours: stages {options.stages}", flush=True)
