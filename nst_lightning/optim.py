@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nst_lightning import preconditioner
 from nst_lightning.errors import InputError
 
 
@@ -47,7 +48,10 @@ class LBFGS(torch.optim.Optimizer):
     not finite goes back, and its next trial is a shorter step along the same direction: the minimum of the
     parabola through both losses and the slope, held between a tenth and a half of the step (Nocedal and Wright,
     equation 3.58). Where that does not help, the image forgets its history and goes down its gradient. An accepted
-    image never gets worse. Where the loss is concave along an accepted step, no curvature says how far to go on. The
+    image never gets worse, except where the losses differ by less than a thousandth and rounding may decide, as that of
+    bfloat16 does late in a run: there the slopes at both ends of the step decide, as in the approximate Wolfe
+    conditions of Hager and Zhang, *A New Conjugate Gradient Method with Guaranteed Descent and an Efficient Line
+    Search* (2005). Where the loss is concave along an accepted step, no curvature says how far to go on. The
     next one is four times as long, or with a history the scale of the inverse Hessian four times as large:
     `torch.optim.LBFGS` keeps its own, and creeps.
 
@@ -57,6 +61,11 @@ class LBFGS(torch.optim.Optimizer):
     falls sooner; fine brushwork comes later. It is what the decorrelated parameters of Olah et al., *Feature
     Visualization* (Distill, 2017), are for gradient descent.
 
+    The curvature of each band of frequencies and each colour can also be measured. One step is then spent on white
+    noise of a grey level, which moves no image: what it changes in the gradient tells the mean curvature, and the
+    preconditioner is multiplied by its power -1/2 (`preconditioner.measure`). A network's loss bends much less for
+    fine differences of colour than for those of brightness.
+
     Args:
         params: One parameter (N, ...), floating point.
         lr: The first trial's length along each direction, > 0.
@@ -65,6 +74,8 @@ class LBFGS(torch.optim.Optimizer):
         safeguard: Whether a step that raises an image's loss is taken back.
         smoothness: The exponent e of the preconditioner, >= 0, of about 1 at most; 0 is the identity, as for
             parameters of another shape than (N, C, H, W).
+        measure_after: The number of moves after which curvature is measured, >= 0; 0 is never. About 30 is early enough
+            for a run of hundreds and late enough for a start that is flat.
 
     Attributes:
         accepted: Which images moved, or kept their place as the first step asks, in the last step, (N,).
@@ -82,6 +93,7 @@ class LBFGS(torch.optim.Optimizer):
         history_size: int = 10,
         safeguard: bool = True,
         smoothness: float = 0.0,
+        measure_after: int = 0,
     ) -> None:
         if not lr > 0:
             msg = f"lr must be above 0, got {lr}"
@@ -92,7 +104,16 @@ class LBFGS(torch.optim.Optimizer):
         if not 0 <= smoothness < math.inf:
             msg = f"smoothness must be a finite number, 0 or above, got {smoothness}"
             raise InputError(msg)
-        defaults = {"lr": lr, "history_size": history_size, "safeguard": safeguard, "smoothness": smoothness}
+        if measure_after < 0:
+            msg = f"measure_after must be a number of moves, or 0 for never, got {measure_after}"
+            raise InputError(msg)
+        defaults = {
+            "lr": lr,
+            "history_size": history_size,
+            "safeguard": safeguard,
+            "smoothness": smoothness,
+            "measure_after": measure_after,
+        }
         super().__init__(params, defaults)
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
             msg = "LBFGS optimises one parameter, whose first dimension counts the images"
@@ -115,22 +136,24 @@ class LBFGS(torch.optim.Optimizer):
         group = self.param_groups[0]
         (parameter,) = group["params"]
         state = self.state[parameter]
+        if parameter.dim() == 4 and 0 < group["measure_after"] == state.get("taken") and "measured" not in state:
+            return self._measure(parameter, state, closure)
         start = parameter.detach().clone()
-        smooth = partial(_smooth, shape=parameter.shape, exponent=group["smoothness"])
         if "direction" in state:
             parameter.add_((_column(state["length"]) * state["direction"]).view_as(parameter))
-        try:
-            loss, gradient = self._evaluate(parameter, closure)
-        except BaseException:
-            parameter.copy_(start)  # an interrupted step has not happened
-            raise
+        loss, gradient = self._evaluate(parameter, start, closure)
+        smooth = partial(
+            preconditioner.precondition,
+            shape=parameter.shape,
+            exponent=group["smoothness"],
+            measured=state.get("measured"),
+        )
         if "direction" not in state:
             _begin(state, loss, gradient, group["history_size"])
             accepted = torch.ones_like(loss, dtype=torch.bool)
             straight = torch.zeros_like(accepted)
         else:
-            finite = loss.isfinite() & gradient.isfinite().all(dim=1)
-            accepted = finite & (loss <= state["loss"]) if group["safeguard"] else torch.ones_like(finite)
+            accepted = _falls(state, loss, gradient) if group["safeguard"] else torch.ones_like(loss, dtype=torch.bool)
             straight = ~_remembers(state) & accepted
             _remember(state, gradient, accepted, smooth)
             _shorten(state, loss, ~accepted)
@@ -142,16 +165,32 @@ class LBFGS(torch.optim.Optimizer):
         self.accepted = accepted
         return loss
 
+    def _measure(self, parameter: Tensor, state: dict[str, Any], closure: Callable[[], Any] | None) -> Tensor:
+        """Spends a step on the curvature for each frequency and colour, and returns the losses of the noisy images."""
+        start = parameter.detach().clone()
+        noise = preconditioner.probe(parameter.shape, parameter.device, parameter.dtype)
+        parameter.add_(noise)
+        loss, gradient = self._evaluate(parameter, start, closure)
+        parameter.copy_(start)
+        state["measured"] = preconditioner.measure((gradient - state["gradient"]).view_as(parameter), noise)
+        self.accepted = torch.zeros_like(loss, dtype=torch.bool)
+        return loss
+
     @staticmethod
-    def _evaluate(parameter: Tensor, closure: Callable[[], Any] | None) -> tuple[Tensor, Tensor]:
+    def _evaluate(parameter: Tensor, start: Tensor, closure: Callable[[], Any] | None) -> tuple[Tensor, Tensor]:
+        """Returns the losses and gradients where the images are; where that fails, moves them back to their start."""
         if closure is None:
             msg = "LBFGS needs a closure: it evaluates the loss itself"
             raise InputError(msg)
-        with torch.enable_grad():
-            loss = torch.as_tensor(closure()).detach().reshape(-1)
-        if len(loss) != len(parameter):
-            msg = f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses"
-            raise InputError(msg)
+        try:
+            with torch.enable_grad():
+                loss = torch.as_tensor(closure()).detach().reshape(-1)
+            if len(loss) != len(parameter):
+                msg = f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses"
+                raise InputError(msg)
+        except BaseException:
+            parameter.copy_(start)  # an interrupted step has not happened
+            raise
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         return loss.clone(), gradient.detach().flatten(1).clone()
 
@@ -160,35 +199,13 @@ _SHORTEST = 1e-3
 """A step cut below this part of the learning rate says that the remembered curvature is of no use any more."""
 
 
+_ROUNDING = 1e-3
+"""The part of a loss below which a difference of two may be rounding, in bfloat16."""
+
 _GROWTH = 4.0
 """By what a step is longer than the accepted one before it, along which the loss was concave."""
 
-_COARSEST = 0.02
-"""The frequency f_0 below which the preconditioner no longer grows, in cycles a pixel."""
-
 Smooth = Callable[[Tensor], Tensor]
-
-
-def _smooth(values: Tensor, shape: torch.Size, exponent: float) -> Tensor:
-    """Returns images (N, D) of a shape (N, C, H, W) with the preconditioner applied; others as they are."""
-    if len(shape) != 4 or exponent == 0:
-        return values
-    height, width = shape[2:]
-    factors = _spectrum(height, width, exponent, values.device, values.dtype)
-    # One by one, for a library of Fourier transforms may round otherwise where it transforms several together.
-    smoothed = [
-        torch.fft.irfft2(torch.fft.rfft2(image) * factors, s=(height, width)) for image in values.view(shape).unbind()
-    ]
-    return torch.stack(smoothed).flatten(1)
-
-
-@lru_cache(maxsize=4)
-def _spectrum(height: int, width: int, exponent: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Returns what the frequencies of `torch.fft.rfft2` are multiplied by, (H, W // 2 + 1), 1 in the mean."""
-    down = torch.fft.fftfreq(height, device=device, dtype=dtype)[:, None]
-    across = torch.fft.rfftfreq(width, device=device, dtype=dtype)
-    factors: Tensor = (down.square() + across.square() + _COARSEST**2) ** (-exponent / 2)
-    return factors / factors.mean()
 
 
 def _column(values: Tensor) -> Tensor:
@@ -214,6 +231,15 @@ def _begin(state: dict[str, Any], loss: Tensor, gradient: Tensor, history_size: 
         changes=gradient.new_zeros(history_size, images, size),
         curvature=gradient.new_zeros(history_size, images),
     )
+
+
+def _falls(state: dict[str, Any], loss: Tensor, gradient: Tensor) -> Tensor:
+    """Returns which images' losses fell along the last step, (N,), by their slopes where rounding decides."""
+    finite = loss.isfinite() & gradient.isfinite().all(dim=1)
+    rise = loss - state["loss"]
+    slopes = _dot(state["gradient"] + gradient, state["direction"])
+    falls: Tensor = finite & ((rise <= 0) | ((slopes < 0) & (rise < _ROUNDING * state["loss"].abs())))
+    return falls
 
 
 def _remember(state: dict[str, Any], gradient: Tensor, accepted: Tensor, smooth: Smooth) -> None:

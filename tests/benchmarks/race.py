@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--stages", type=json.loads, default=[[256, 150], [512, 150]], help="ours: sizes and steps")
     parser.add_argument("--history-size", type=int, default=20, help="of our L-BFGS")
     parser.add_argument("--smoothness", type=float, default=1.0, help="of our L-BFGS")
+    parser.add_argument("--measure-after", type=int, default=0, help="of our L-BFGS")
     parser.add_argument("--ours", nargs="+", choices=tuple(PRECISIONS), default=list(PRECISIONS), help="who races")
     add_checkouts(parser)
     options = parser.parse_args()
@@ -143,7 +144,8 @@ def main() -> None:
             parser.error("name a checkout: --neural-style-pt, --gordicaleksa or --crowsonkb")
         print(f"{machine(torch.device(device))}; {size} px, VGG16; ours: stages {options.stages}", flush=True)
         for name, rival in rivals.items():
-            chosen = {"history_size": options.history_size, "smoothness": options.smoothness}
+            of_lbfgs = ("history_size", "smoothness", "measure_after")
+            chosen = {option: getattr(options, option) for option in of_lbfgs}
             arguments = {**rival.arguments, **chosen, "stages": options.stages, "init": rival.start}
             groups[name] = [run(name, rival.contender, record)]
             if not rival.coarse_first:
