@@ -198,7 +198,6 @@ class LBFGS(torch.optim.Optimizer):
 _SHORTEST = 1e-3
 """A step cut below this part of the learning rate says that the remembered curvature is of no use any more."""
 
-
 _ROUNDING = 1e-3
 """The part of a loss below which a difference of two may be rounding, in bfloat16."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PROBE = 1 / 255
 """The amplitude of the noise that measures curvature: a grey level, in units of [0, 1]."""
@@ -20,10 +19,8 @@ _BANDS = tuple(2 ** (half / 2 - 6) for half in range(11))
 _FLATTEST = 1e-3
 """The part of the largest curvature below which a smaller one is not believed."""
 
-_OHTA = tuple(
-    tuple(weight / math.sqrt(sum(w * w for w in row)) for weight in row) for row in ((1, 1, 1), (1, 0, -1), (-1, 2, -1))
-)
-"""Grey, red against blue and green against both: Ohta, Kanade and Sakai (1980), with rows of length 1."""
+_OHTA = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 2.0, -1.0))
+"""Grey, red against blue and green against both: Ohta, Kanade and Sakai (1980)."""
 
 
 def precondition(values: Tensor, shape: torch.Size, exponent: float, measured: Tensor | None) -> Tensor:
@@ -41,14 +38,16 @@ def precondition(values: Tensor, shape: torch.Size, exponent: float, measured: T
     if len(shape) != 4 or (exponent == 0 and measured is None):
         return values
     factors = _smooth(shape[2], shape[3], exponent, values.device, values.dtype)
-    band = _band(shape[2], shape[3], values.device)
-    done = []
     # One by one, for a library of Fourier transforms may round otherwise where it transforms several together.
-    for index, image in enumerate(values.view(shape).unbind()):
-        if measured is None:
-            done.append(_filtered(image, factors))
-        else:
-            done.append(_turned(_filtered(_turned(image), measured[index][:, band] * factors), back=True))
+    each = values.view(shape).unbind()
+    if measured is None:
+        return torch.stack([_filtered(image, factors) for image in each]).flatten(1)
+    axes = _axes(shape[1], values.device, values.dtype)
+    band = _band(shape[2], shape[3], values.device)
+    done = [
+        _turned(_filtered(_turned(image, axes), of_bands[:, band] * factors), axes.T)
+        for image, of_bands in zip(each, measured, strict=True)
+    ]
     return torch.stack(done).flatten(1)
 
 
@@ -73,18 +72,21 @@ def measure(change: Tensor, noise: Tensor) -> Tensor:
     Returns:
         The factors, 1 in an image's mean, (N, C, B).
     """
-    height, width = change.shape[2:]
-    band = _band(height, width, change.device)
-    frequencies = torch.fft.rfft2(_turned(noise[0]))
+    axes = _axes(change.shape[1], change.device, change.dtype)
+    band = _band(change.shape[2], change.shape[3], change.device)
+    frequencies = torch.fft.rfft2(_turned(noise[0], axes))
+    power = _summed(frequencies.abs().square(), band)
     factors = []
     for image in change.unbind():
-        products = (torch.fft.rfft2(_turned(image)) * frequencies.conj()).real
-        inside = [band == index for index in range(len(_BANDS) + 1)]
-        curvature = torch.stack([(products * there).sum(dim=(1, 2)) for there in inside], dim=1)
-        power = torch.stack([(frequencies.abs().square() * there).sum(dim=(1, 2)) for there in inside], dim=1)
-        factors.append(_inverse_root(curvature / power)[:, :, None])
-    found = torch.cat(factors, dim=2).movedim(2, 0)
+        products = (torch.fft.rfft2(_turned(image, axes)) * frequencies.conj()).real
+        factors.append(_inverse_root(_summed(products, band) / power))
+    found = torch.stack(factors)
     return found / found[:, :, band].mean(dim=(1, 2, 3))[:, None, None]
+
+
+def _summed(values: Tensor, band: Tensor) -> Tensor:
+    """Returns the sums over each band, (C, B), of values of all frequencies, (C, H, W // 2 + 1)."""
+    return torch.stack([(values * (band == index)).sum(dim=(1, 2)) for index in range(len(_BANDS) + 1)], dim=1)
 
 
 def _inverse_root(curvature: Tensor) -> Tensor:
@@ -104,12 +106,16 @@ def _filtered(image: Tensor, factors: Tensor) -> Tensor:
     return filtered
 
 
-def _turned(image: Tensor, back: bool = False) -> Tensor:
-    """Returns an image (3, H, W) in Ohta's axes of colour, or back from them; one of other channels as it is."""
-    if len(image) != len(_OHTA):
-        return image
-    axes = image.new_tensor(_OHTA)
-    return torch.stack([(axis[:, None, None] * image).sum(dim=0) for axis in (axes.T if back else axes)])
+def _turned(image: Tensor, axes: Tensor) -> Tensor:
+    """Returns an image (C, H, W) in other axes of colour, (C, C)."""
+    return torch.stack([(axis[:, None, None] * image).sum(dim=0) for axis in axes])
+
+
+@lru_cache(maxsize=4)
+def _axes(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns Ohta's axes of colour with length 1, those of the channels themselves if they are not three, (C, C)."""
+    axes = torch.tensor(_OHTA, dtype=torch.float64) if channels == len(_OHTA) else torch.eye(channels)
+    return nn.functional.normalize(axes, dim=1).to(device, dtype)
 
 
 def _radius(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:

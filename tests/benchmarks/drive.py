@@ -75,8 +75,8 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
 
     Args:
         arguments: Those of PairDataModule and StyleTransfer together, but that `stages` may be sizes and steps; of
-            `init`, also `mean colour` or a picture's file; `history_size`, `smoothness` and `measure_after` of the
-            L-BFGS; and `objective`, `crowsonkb` for that of the package.
+            `init`, also `mean colour` or a picture's file; those of the L-BFGS; and `objective`, `crowsonkb` for
+            that of the package.
         precision: The trainer's.
         device: cpu or cuda.
         output: The picture's file.
@@ -94,10 +94,10 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
     initializers.INITIALIZERS = known
     if isinstance(arguments.get("stages"), list):
         arguments["stages"] = [Stage(*stage) for stage in arguments["stages"]]
-    of_data = inspect.signature(PairDataModule).parameters
+    of_data, of_lbfgs = (inspect.signature(made).parameters for made in (PairDataModule, optim.LBFGS))
     data = PairDataModule(**{name: value for name, value in arguments.items() if name in of_data})
     rest = {name: value for name, value in arguments.items() if name not in of_data}
-    chosen = {name: rest.pop(name) for name in ("history_size", "smoothness", "measure_after") if name in rest}
+    chosen = {name: rest.pop(name) for name in of_lbfgs if name in rest}
     rest["optimizer"] = partial(optim.LBFGS, **chosen)
     module = _of_crowsonkb(**rest) if rest.pop("objective", None) == "crowsonkb" else StyleTransfer(**rest)
     fit(module, data, Printer(), device=torch.device(device), precision=precision)

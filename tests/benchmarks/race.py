@@ -143,9 +143,8 @@ def main() -> None:
         if not rivals:
             parser.error("name a checkout: --neural-style-pt, --gordicaleksa or --crowsonkb")
         print(f"{machine(torch.device(device))}; {size} px, VGG16; ours: stages {options.stages}", flush=True)
+        chosen = {option: getattr(options, option) for option in ("history_size", "smoothness", "measure_after")}
         for name, rival in rivals.items():
-            of_lbfgs = ("history_size", "smoothness", "measure_after")
-            chosen = {option: getattr(options, option) for option in of_lbfgs}
             arguments = {**rival.arguments, **chosen, "stages": options.stages, "init": rival.start}
             groups[name] = [run(name, rival.contender, record)]
             if not rival.coarse_first:
