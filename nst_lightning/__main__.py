@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nst_lightning import options
+from nst_lightning.cli import options
 
 COMMANDS = {
     "fit": "paint photographs in the manner of paintings",
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return inspection.main(given[1:])
     if given[0] == "score":  # likewise
-        from nst_lightning.scoring import command
+        from nst_lightning.cli import score as command
 
         return command.main(given[1:])
     if given[0] == "sweep":  # likewise
@@ -62,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[0] != "fit":
             return 0
     if given[0] == "backbones":
-        from nst_lightning import anatomy
+        from nst_lightning.backbones import anatomy
 
         print(anatomy.table())
         return 0
-    from nst_lightning import cli
+    from nst_lightning.cli import commands
 
-    return cli.main(given)
+    return commands.main(given)
 
 
 def _help() -> str:

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nst_lightning import images, outputs, pairs
+from nst_lightning import images, pairs, runs
 from nst_lightning.backbones import SPECS, Backbone, spec_of
 from nst_lightning.errors import InputError, refused
 from nst_lightning.losses import Gram
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
 def _write(arguments: Sequence[str]) -> list[Path]:
     given = _parser().parse_args(list(arguments))
     source = _find(given.image)
-    folder, file = outputs.paths(given.output, [f"{source.stem}_inspect"], overwrite=False)
+    folder, file = runs.paths(given.output, [f"{source.stem}_inspect"], overwrite=False)
     if file is not None:
         msg = f"output must be a folder, for there are several pictures, got {given.output}"
         raise InputError(msg)
@@ -218,7 +218,7 @@ def _parser() -> ArgumentParser:
         ("weights", str | None, None, "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),
         ("size", int, 512, "PIXELS", "long side that a larger image is reduced to [512]"),
         ("most", str, str(MOST), "N", f"how many feature maps to show, the most active ones, or all [{MOST}]"),
-        ("output", str | None, None, "FOLDER", f"a new folder [{outputs.FOLDER}/<image>_inspect]"),
+        ("output", str | None, None, "FOLDER", f"a new folder [{runs.FOLDER}/<image>_inspect]"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
     return parser

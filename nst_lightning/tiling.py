@@ -19,8 +19,8 @@ from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from nst_lightning.anatomy import View, views
 from nst_lightning.backbones import Backbone
+from nst_lightning.backbones.anatomy import View, views
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Objective, Source, Statistic, Term
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from nst_lightning.backbones import Backbone
+from nst_lightning.backbones.weights import load
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Statistic, Term, TotalVariation
 from nst_lightning.modules import StyleTransfer
-from nst_lightning.weights import load
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"

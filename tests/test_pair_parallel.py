@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nst_lightning.__main__ import main
-from nst_lightning.strategies import telling
+from nst_lightning.parallel import telling
 
 PROGRAM = [sys.executable, "-m", "nst_lightning"]
 FAST = ["--stages", "1", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]

@@ -17,13 +17,13 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.vgg import cfgs, make_layers
 
 from nst_lightning import backbones
-from nst_lightning.anatomy import View, views
 from nst_lightning.backbones import SPECS, Backbone
+from nst_lightning.backbones.anatomy import View, views
+from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
-from nst_lightning.surgery import Pooling
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
-from tests.test_backbones import vgg19_file  # noqa: F401 - a fixture
+from tests.backbones.test_network import vgg19_file  # noqa: F401 - a fixture
 
 SIZE = (243, 317)  # odd along both axes: every pooling of a VGG leaves a row or a column over
 

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from nst_lightning.batches import Batch, Step
 from nst_lightning.data import is_writer
 from nst_lightning.errors import InputError
+from nst_lightning.metrics import table
+from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.schedule import Stage
-from nst_lightning.scoring import Choice, Reference, Scorer, table
 
 SHARE = 0.05
 """The part of a run's time that scores on the way may take unless their steps were asked for."""

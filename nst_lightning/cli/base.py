@@ -13,15 +13,16 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from nst_lightning import data, options, outputs, pairs
+from nst_lightning import data, pairs, runs
 from nst_lightning.batches import Saved
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
 from nst_lightning.callbacks.checkpoints import finished, saved
+from nst_lightning.cli import options
 from nst_lightning.errors import InputError
+from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, StyleTransfer, check_trainer
+from nst_lightning.parallel import RankError, agreed, telling
 from nst_lightning.schedule import Stage
-from nst_lightning.scoring import AUTO, OFF
-from nst_lightning.strategies import RankError, agreed, telling
 
 
 class Parser(LightningArgumentParser):
@@ -176,10 +177,10 @@ class NSTCLI(LightningCLI):
         def choose() -> str:
             if self.resumed is not None:
                 return str(self.resumed)
-            return str(outputs.paths(config["output"], names, config["overwrite"])[0])
+            return str(runs.paths(config["output"], names, config["overwrite"])[0])
 
         self.folder = Path(agreed("folder", choose))
-        file = outputs.file_beside(self.folder, config["output"])
+        file = runs.file_beside(self.folder, config["output"])
         self.writer = ImageWriter(file, config["save_every"], config["overwrite"] or self.resumed is not None)
         video = config["video"]
         self.videos = [] if video is False else [VideoWriter(None if video is True else video)]

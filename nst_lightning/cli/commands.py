@@ -12,9 +12,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from nst_lightning import figures, images, options, outputs, pairs, planning
+from nst_lightning import figures, images, pairs, planning, runs
 from nst_lightning.api import RECONSTRUCTION_STAGES, quiet, representations
 from nst_lightning.backbones import spec_of
+from nst_lightning.cli import options
 from nst_lightning.cli.base import NSTCLI, names_of, say
 from nst_lightning.cli.plan import PlanCLI
 from nst_lightning.cli.validate import ValidateCLI
@@ -87,7 +88,7 @@ def reconstruct(given: list[str]) -> None:
     backbone = "vgg16" if chosen.backbone is None else chosen.backbone
     layers = spec_of(backbone).style_layers if chosen.layers is None else names_of(chosen.layers)
     overwrite = chosen.overwrite == "true"
-    folder, _ = outputs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
+    folder, _ = runs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
     pictures = []
     for name, seen in representations(layers, chosen.source).items():
         of_image = ["--content", str(image), "--style", str(image), *_schedule(chosen.source)]

@@ -15,8 +15,8 @@ from lightning.pytorch.cli import LightningCLI
 from nst_lightning.callbacks.checkpoints import saved
 from nst_lightning.cli.base import NSTCLI
 from nst_lightning.errors import InputError
+from nst_lightning.metrics import table
 from nst_lightning.modules import StyleTransfer, check_trainer
-from nst_lightning.scoring import table
 
 
 class ValidateCLI(NSTCLI):

@@ -27,7 +27,7 @@ from torchvision.models import (
 )
 from torchvision.models._api import WeightsEnum
 
-from nst_lightning import weights as weights_
+from nst_lightning.backbones import weights as weights_
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.base import ImageScore
 from nst_lightning.metrics.frozen import Frozen

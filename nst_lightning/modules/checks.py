@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 
 from nst_lightning.errors import InputError
-from nst_lightning.strategies import check_world
+from nst_lightning.parallel import check_world
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 

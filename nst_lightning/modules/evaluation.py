@@ -22,7 +22,7 @@ from nst_lightning.data import memory_for
 from nst_lightning.errors import InputError
 from nst_lightning.footprint import Footprint
 from nst_lightning.losses import Objective
-from nst_lightning.strategies import TileParallel
+from nst_lightning.parallel import TileParallel
 from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
 
 Tile = int | Literal["off", "auto"]

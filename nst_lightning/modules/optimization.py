@@ -25,8 +25,8 @@ from nst_lightning.modules.checks import check_trainer
 from nst_lightning.modules.convergence import Convergence, at
 from nst_lightning.modules.evaluation import Evaluation, Tile, tensor_core_products
 from nst_lightning.pairs import Pair
+from nst_lightning.parallel import PairParallel
 from nst_lightning.schedule import described
-from nst_lightning.strategies import PairParallel
 
 _LOOK_EVERY = 50
 

@@ -8,11 +8,11 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, spec_of
+from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.losses import IMAGE, Objective
 from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
 from nst_lightning.modules.evaluation import Tile
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.surgery import Pooling
 
 
 class StyleTransfer(ImageOptimization):

@@ -14,9 +14,9 @@ import torch
 from nst_lightning.batches import Batch, Step
 from nst_lightning.data import PairDataModule, data_of, memory_for
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.parallel import TileParallel
 from nst_lightning.planning.estimate import Cost, Estimate, Kind, Needs, completed, parts, plan
 from nst_lightning.schedule import Stage
-from nst_lightning.strategies import TileParallel
 from nst_lightning.tiling import Tiled
 
 BUDGET = 45.0

@@ -14,8 +14,8 @@ from nst_lightning import memory
 from nst_lightning.batches import Batch
 from nst_lightning.data import memory_for
 from nst_lightning.errors import InputError
+from nst_lightning.parallel import TileParallel
 from nst_lightning.planning.estimate import Estimate, Row
-from nst_lightning.strategies import TileParallel
 
 
 def duration(text: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from nst_lightning import findings, images, outputs
+from nst_lightning import findings, images, runs
 from nst_lightning.errors import InputError, refused
 from nst_lightning.report import page, sources
 
@@ -90,7 +90,7 @@ def write(
     text = page.render(sources.read(Path(folder), made), width)
     images.check_writable(target.parent)
     if not overwrite:
-        free = outputs.free(target.with_suffix(""), [target.suffix])
+        free = runs.free(target.with_suffix(""), [target.suffix])
         target = free.with_name(free.name + target.suffix)
     try:
         with target.open("w" if overwrite else "x", encoding="utf-8") as stream:

@@ -15,7 +15,7 @@ import jinja2
 from torch import Tensor
 
 from nst_lightning import images
-from nst_lightning.scoring import table as scores
+from nst_lightning.metrics import table as scores
 
 Value: TypeAlias = str | int | float | None
 """What stands in a cell of a table or behind a fact; None is undefined."""

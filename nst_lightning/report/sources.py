@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from nst_lightning import images, outputs, pairs
+from nst_lightning import images, pairs, runs
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
+from nst_lightning.metrics import table as scores
 from nst_lightning.pairs import Pair
 from nst_lightning.report.page import Entry, Facts, Page, Result, Section, Shot, Table, Value, spoken, words
-from nst_lightning.scoring import table as scores
 
 SWEEP = "results.json"
 FINDINGS = "findings.json"
@@ -315,7 +315,7 @@ def run(folder: Path) -> Section:
     """
     path = folder / RUN
     text, config = _config(path)
-    beside = outputs.file_beside(folder, str(config.get("output") or ""))
+    beside = runs.file_beside(folder, str(config.get("output") or ""))
     cells = [_of_run(pair, beside, folder) for pair in _pairs(config, folder)]
     cells = [cell for cell in cells if cell.shot is not None]
     if not cells:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nst_lightning import images, outputs, planning
+from nst_lightning import images, planning, runs
 from nst_lightning.api import quiet
-from nst_lightning.cli import PlanCLI
+from nst_lightning.cli.plan import PlanCLI
 from nst_lightning.errors import InputError, refused
 from nst_lightning.sweep import experiment as experiment_
 from nst_lightning.sweep import plots, results, runner
@@ -130,7 +130,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _folder(file: Path, output: str | Path | None) -> Path:
-    return outputs.FOLDER / file.stem if output is None else Path(output)
+    return runs.FOLDER / file.stem if output is None else Path(output)
 
 
 def _overrides(arguments: Sequence[str]) -> dict[str, str]:

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from nst_lightning import images, weights
+from nst_lightning import images
+from nst_lightning.backbones import weights
 
 ROOT = Path(__file__).parents[2]
 CONTENT, STYLE = "content-images/temple.jpg", "style-images/church_at_auvers.jpg"

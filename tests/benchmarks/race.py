@@ -24,9 +24,10 @@ from pathlib import Path
 
 import torch
 
+from nst_lightning.cli.score import score
+from nst_lightning.metrics import table
+from nst_lightning.metrics.scorer import Scorer
 from nst_lightning.pairs import Pair
-from nst_lightning.scoring import Scorer, table
-from nst_lightning.scoring.command import score
 from tests.benchmarks.contenders import Contender, Point, Rival, ours
 from tests.benchmarks.machine import machine
 from tests.benchmarks.peers import add_checkouts, named_rivals

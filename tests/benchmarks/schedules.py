@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from nst_lightning.cli.score import score
+from nst_lightning.metrics.scorer import Scorer
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import coarse_to_fine
-from nst_lightning.scoring import Scorer
-from nst_lightning.scoring.command import score
 from tests.benchmarks.contenders import CONTENT, STYLE, ours, source
 from tests.benchmarks.machine import machine
 from tests.benchmarks.race import Curve

@@ -25,7 +25,7 @@ from nst_lightning import images
 from nst_lightning.backbones import SPECS
 from nst_lightning.metrics import features, perceptual
 from nst_lightning.metrics.frozen import Frozen
-from nst_lightning.scoring.scorer import Scorer
+from nst_lightning.metrics.scorer import Scorer
 from tests.benchmarks.machine import machine
 
 DATA = Path(__file__).parents[2] / "data"
@@ -58,7 +58,7 @@ def random_weights() -> Iterator[None]:
         torch.save(SPECS["resnet50"].build().state_dict(), file)
         with (
             patch.object(perceptual, "distance_network", alexnet),
-            patch("nst_lightning.scoring.scorer.FeatureDistance", Metric),
+            patch("nst_lightning.metrics.scorer.FeatureDistance", Metric),
         ):
             yield
 

@@ -19,11 +19,11 @@ from nst_lightning.__main__ import main
 from nst_lightning.batches import Step
 from nst_lightning.callbacks import ImageWriter, ProgressBar, Scores, TensorBoardWriter
 from nst_lightning.errors import InputError
+from nst_lightning.metrics.scorer import Reference
 from nst_lightning.modules import ImageOptimization, StyleTransfer
-from nst_lightning.scoring import Reference
 from tests.callbacks.conftest import Run
 from tests.callbacks.test_tensorboard import events
-from tests.scoring import trunk
+from tests.metrics import trunk
 
 NAMES = ("image_image_1", "image_image_2")
 FAST = ("palette",)

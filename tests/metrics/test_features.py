@@ -15,6 +15,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from nst_lightning.backbones import SPECS, Backbone
+from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.features import (
     DIRECTIONS,
@@ -25,7 +26,6 @@ from nst_lightning.metrics.features import (
     features_of,
 )
 from nst_lightning.metrics.lab import working_size
-from nst_lightning.weights import WeightsError
 
 SHALLOW = ("relu", "layer1.2")
 OXFORD: dict[str, Any] = {"backbone": "vgg16", "layers": ("relu1_1", "relu2_1")}

@@ -18,7 +18,7 @@ from torch import Tensor
 import nst_lightning.metrics
 from nst_lightning.metrics.lab import as_written
 from nst_lightning.metrics.outline import clarity, edge_auc, outlines
-from nst_lightning.scoring.scorer import Reference, Scorer, Seen
+from nst_lightning.metrics.scorer import Reference, Scorer, Seen
 from tests.metrics.variants import PAIRS, read_pair, variants
 
 LONG_SIDE = 288  # px; the short side is then at least 192, and MS-SSIM asks for 176

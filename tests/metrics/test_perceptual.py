@@ -21,7 +21,8 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import SqueezeNet1_1_Weights, VGG16_Weights
 from torchvision.models._api import Weights, WeightsEnum
 
-from nst_lightning import weights
+from nst_lightning.backbones import weights
+from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
 from nst_lightning.metrics.lab import working_size
@@ -34,7 +35,6 @@ from nst_lightning.metrics.perceptual import (
     perceptual_distance,
     spatial_map,
 )
-from nst_lightning.weights import WeightsError
 
 FAST: tuple[Net, ...] = ("alex", "squeeze")
 

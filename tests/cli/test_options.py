@@ -13,12 +13,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
 from nst_lightning.backbones import SPECS
-from nst_lightning.cli import NSTCLI
+from nst_lightning.cli.base import NSTCLI
+from nst_lightning.cli.options import OPTIMIZERS, OPTIONS, Option, expand, table
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.modules import StyleTransfer
-from nst_lightning.options import OPTIMIZERS, OPTIONS, Option, expand, table
 
 # What None comes to, in the help's words.
 IN_WORDS = {

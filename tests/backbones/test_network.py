@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torchvision.models import vgg16, vgg19
 
 from nst_lightning.backbones import SPECS, Backbone
+from nst_lightning.backbones.surgery import Pooling
+from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
-from nst_lightning.surgery import Pooling
-from nst_lightning.weights import WeightsError
 
 State = dict[str, Tensor]
 OXFORD_FILE = Path(str(resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"))

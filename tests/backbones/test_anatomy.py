@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from nst_lightning.anatomy import layers_of, table
 from nst_lightning.backbones import SPECS, Backbone
+from nst_lightning.backbones.anatomy import layers_of, table
 from nst_lightning.errors import InputError
 
 

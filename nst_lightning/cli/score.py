@@ -12,12 +12,12 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from nst_lightning import images, outputs, pairs
+from nst_lightning import images, pairs, runs
 from nst_lightning.errors import InputError, refused
 from nst_lightning.initializers import INITIALIZERS
+from nst_lightning.metrics import table
+from nst_lightning.metrics.scorer import AUTO, NAMES, Choice, Scorer, checked
 from nst_lightning.pairs import Pair
-from nst_lightning.scoring import table
-from nst_lightning.scoring.scorer import AUTO, NAMES, Choice, Scorer, checked
 
 _ASPECT_TOLERANCE = 0.02
 
@@ -82,7 +82,7 @@ def _run(given: Any) -> None:  # noqa: ANN401 - a namespace
         raise InputError(msg)
     choice: Choice = AUTO if given.scores == AUTO else checked(given.scores.replace(" ", "").split(","))
     compared = _compared(given)
-    results = outputs.free(Path(outputs.FOLDER / "scores" if given.results is None else given.results), table.SUFFIXES)
+    results = runs.free(Path(runs.FOLDER / "scores" if given.results is None else given.results), table.SUFFIXES)
     images.check_writable(results.parent)
     scorer = Scorer(choice)
     rows: list[table.Row] = []
@@ -108,7 +108,7 @@ def _compared(given: Any) -> list[tuple[images.Source, Pair]]:  # noqa: ANN401 -
         return [
             (_of_pair(given.output, pair), pair) for pair in pairs.read_pairs(given.pairs, allowed_inits=INITIALIZERS)
         ]
-    found = [pairs.find("output", given.output, outputs.FOLDER)]
+    found = [pairs.find("output", given.output, runs.FOLDER)]
     for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
         found.append(pairs.find(argument, getattr(given, argument), folder))
     pictures, contents, styles = found
@@ -133,7 +133,7 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
     written = folder / f"{pair.name}.png"
     if written.is_file():  # by nst fit, beside a film of the same name perhaps
         return written
-    matches = [Path(str(path)) for path in pairs.find("output", folder / f"{glob.escape(pair.name)}.*", outputs.FOLDER)]
+    matches = [Path(str(path)) for path in pairs.find("output", folder / f"{glob.escape(pair.name)}.*", runs.FOLDER)]
     found = [path for path in matches if path.stem == pair.name]  # not that of pair.b
     if len(found) != 1:
         msg = f"{folder}: has {len(found)} pictures called {pair.name}, expected one"
@@ -163,7 +163,7 @@ def _parser() -> ArgumentParser:
     for name, metavar, text in (
         ("content", "FILES", f"the photographs; a name is also looked up in {pairs.CONTENT_FOLDER}"),
         ("style", "FILES", f"the paintings; a name is also looked up in {pairs.STYLE_FOLDER}"),
-        ("output", "FILES", f"the pictures; a name is also looked up in {outputs.FOLDER}"),
+        ("output", "FILES", f"the pictures; a name is also looked up in {runs.FOLDER}"),
     ):
         parser.add_argument(f"--{name}", nargs="+", default=None, metavar=metavar, help=text)
     scores = f"auto, or some of {', '.join(NAMES)}; auto is all but features, and LPIPS if its network is there [auto]"
@@ -171,7 +171,7 @@ def _parser() -> ArgumentParser:
         ("pairs", str | None, None, "CSV", "the list that nst fit was given; output is its folder then"),
         ("style_scale", float, 1.0, "X", "the style's long side as a multiple of the picture's, as it was painted [1]"),
         ("scores", str, AUTO, "NAMES", scores),
-        ("results", str | None, None, "PATH", f"PATH.csv and PATH.json are written [{outputs.FOLDER}/scores]"),
+        ("results", str | None, None, "PATH", f"PATH.csv and PATH.json are written [{runs.FOLDER}/scores]"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
     return parser

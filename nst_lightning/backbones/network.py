@@ -24,10 +24,10 @@ from torchvision.models import (
 from torchvision.models._api import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nst_lightning import surgery
-from nst_lightning import weights as weights_
+from nst_lightning.backbones import surgery
+from nst_lightning.backbones import weights as weights_
+from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
-from nst_lightning.surgery import Pooling
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nst_lightning.scoring import table
+from nst_lightning.metrics import table
 
 ROWS: dict[str, dict[str, float]] = {
     "a": {"outline": 0.5, "texture_distance_1": 0.125, "leak": 0.25, "feature_distance": 1.5, "overall": math.nan},

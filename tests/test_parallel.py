@@ -19,9 +19,9 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import StrategyRegistry
 
-from nst_lightning import strategies
+from nst_lightning import parallel
 from nst_lightning.errors import InputError
-from nst_lightning.strategies import PairParallel, RankError, TileParallel, agreed, check_world, telling
+from nst_lightning.parallel import PairParallel, RankError, TileParallel, agreed, check_world, telling
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "NST_LIGHTNING_AGREED")
 
@@ -31,9 +31,9 @@ def _launched_by_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else a launch would change this process's number of threads
-    strategies._store.cache_clear()
+    parallel._store.cache_clear()
     yield
-    strategies._store.cache_clear()
+    parallel._store.cache_clear()
 
 
 def trainer(devices: int, strategy: str = "auto") -> L.Trainer:
@@ -137,12 +137,12 @@ def free_port() -> int:
 
 AGREE = """
 import json, os, sys
-from nst_lightning import strategies
+from nst_lightning import parallel
 found = []
 for environment in json.loads(sys.argv[1]):
     os.environ.update(environment)
-    strategies._store.cache_clear()
-    found.append([strategies.agreed(what, lambda: f"{what} of {sys.argv[2]}") for what in ("folder", "progress")])
+    parallel._store.cache_clear()
+    found.append([parallel.agreed(what, lambda: f"{what} of {sys.argv[2]}") for what in ("folder", "progress")])
     for name in environment:
         del os.environ[name]
 print(json.dumps(found))
@@ -179,7 +179,7 @@ def test_processes_of_torchrun_and_of_slurm_agree_with_their_first() -> None:
 
 
 def test_a_first_process_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "_PATIENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr(parallel, "_PATIENCE", timedelta(seconds=0.2))
     for name, value in torchrun_environment(1, free_port()).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=r"^the first process of the launch cannot be reached \("):
@@ -187,7 +187,7 @@ def test_a_first_process_that_is_not_there_is_an_error(monkeypatch: pytest.Monke
 
 
 def test_other_processes_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "_PATIENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr(parallel, "_PATIENCE", timedelta(seconds=0.2))
     for name, value in torchrun_environment(0, free_port()).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=r"cannot be reached"):
@@ -204,14 +204,14 @@ def test_an_error_of_ranks_says_how_each_ended() -> None:
 
 
 @pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., strategies._Launcher]]:
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., parallel._Launcher]]:
     """Makes a launcher whose other processes run the given programs; kills what is left of them."""
-    made: list[strategies._Launcher] = []
+    made: list[parallel._Launcher] = []
 
-    def make(*programs: str, node: int = 0) -> strategies._Launcher:
+    def make(*programs: str, node: int = 0) -> parallel._Launcher:
         environment = LightningEnvironment()
         monkeypatch.setattr(environment, "node_rank", lambda: node)
-        new = strategies._Launcher(environment, len(programs) + 1, 2)
+        new = parallel._Launcher(environment, len(programs) + 1, 2)
 
         def start() -> None:
             new.procs = [subprocess.Popen([sys.executable, "-S", "-c", program]) for program in programs]
@@ -237,7 +237,7 @@ def when(path: Path, then: str) -> str:
 
 
 def test_a_launch_returns_what_its_function_does_once_all_have_ended(
-    launcher: Callable[..., strategies._Launcher], tmp_path: Path
+    launcher: Callable[..., parallel._Launcher], tmp_path: Path
 ) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
     one = launcher(when(go, f"pathlib.Path({str(done)!r}).touch()"))
@@ -251,7 +251,7 @@ def test_a_launch_returns_what_its_function_does_once_all_have_ended(
 
 
 def test_a_process_that_fails_fails_the_launch_after_the_others_have_finished(
-    launcher: Callable[..., strategies._Launcher], tmp_path: Path
+    launcher: Callable[..., parallel._Launcher], tmp_path: Path
 ) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
     programs = (
@@ -265,7 +265,7 @@ def test_a_process_that_fails_fails_the_launch_after_the_others_have_finished(
     assert done.exists()
 
 
-def test_ranks_are_counted_over_all_nodes(launcher: Callable[..., strategies._Launcher]) -> None:
+def test_ranks_are_counted_over_all_nodes(launcher: Callable[..., parallel._Launcher]) -> None:
     with pytest.raises(RankError, match=r"^rank 5 ended with exit code 1$"):
         launcher("", "raise SystemExit(1)", node=1).launch(lambda: None)
     with pytest.raises(RankError, match=r"^rank 3 ended with exit code 1$"):
@@ -273,7 +273,7 @@ def test_ranks_are_counted_over_all_nodes(launcher: Callable[..., strategies._La
 
 
 def test_an_error_of_the_first_process_waits_for_the_others_too(
-    launcher: Callable[..., strategies._Launcher], tmp_path: Path
+    launcher: Callable[..., parallel._Launcher], tmp_path: Path
 ) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
 
@@ -287,9 +287,9 @@ def test_an_error_of_the_first_process_waits_for_the_others_too(
 
 
 def test_ctrl_c_lets_the_others_save_and_ends_those_that_do_not_stop(
-    launcher: Callable[..., strategies._Launcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launcher: Callable[..., parallel._Launcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strategies, "_GRACE", 0.3)
+    monkeypatch.setattr(parallel, "_GRACE", 0.3)
     ready = [tmp_path / name for name in ("saves", "ignores")]
     saved, never = tmp_path / "saved", tmp_path / "never"
     touch = "pathlib.Path({!r}).touch()"
@@ -317,14 +317,14 @@ def test_processes_share_the_cores_unless_told_otherwise(
     given: str | None,
     allowed: int,
     expected: Sequence[int],
-    launcher: Callable[..., strategies._Launcher],
+    launcher: Callable[..., parallel._Launcher],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if given is None:
         monkeypatch.delenv("OMP_NUM_THREADS")
     chosen: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(strategies, "cores", lambda: allowed)
+    monkeypatch.setattr(parallel, "cores", lambda: allowed)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     launcher("").launch(lambda: None)
     assert chosen == expected
@@ -343,7 +343,7 @@ def test_a_launch_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(subprocess, "Popen", Process)
     before = dict(os.environ)
     for _ in range(2):  # the second is not taken for a process that the first has started
-        strategies._Launcher(LightningEnvironment(), 2, 1).launch(lambda: None)
+        parallel._Launcher(LightningEnvironment(), 2, 1).launch(lambda: None)
         assert dict(os.environ) == before
     assert [env["LOCAL_RANK"] for env in started] == ["1", "1"]
 
@@ -351,4 +351,4 @@ def test_a_launch_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPat
 def test_a_rank_that_nobody_gave_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(InputError, match=r"^LOCAL_RANK is set in the environment, but .*: unset LOCAL_RANK$"):
-        strategies._Launcher(LightningEnvironment(), 2, 1).launch(lambda: None)
+        parallel._Launcher(LightningEnvironment(), 2, 1).launch(lambda: None)

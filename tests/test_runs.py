@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nst_lightning import outputs
+from nst_lightning import runs
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_a_name_that_is_taken_gets_a_number(
     for path in map(Path, there):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    folder, file = outputs.paths(output, ["a_b"], overwrite=False)
+    folder, file = runs.paths(output, ["a_b"], overwrite=False)
     assert (str(folder), None if file is None else str(file)) == expected
 
 
 def test_what_may_be_overwritten_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / "out.png").touch()
     wished = tmp_path / "out.png"
-    assert outputs.paths(str(wished), ["a"], overwrite=True) == (tmp_path / "out", wished)
+    assert runs.paths(str(wished), ["a"], overwrite=True) == (tmp_path / "out", wished)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_a_path_is_free_where_none_of_its_suffixes_is_taken(there: list[str], ex
     for path in there:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    assert outputs.free(tmp_path / "scores", (".csv", ".json")) == tmp_path / expected
+    assert runs.free(tmp_path / "scores", (".csv", ".json")) == tmp_path / expected
 
 
 def test_several_pairs_share_a_folder_named_after_the_first() -> None:
-    assert outputs.paths(None, ["a", "b", "c"], overwrite=False)[0] == Path("data/output-images/a_and_2_more")
+    assert runs.paths(None, ["a", "b", "c"], overwrite=False)[0] == Path("data/output-images/a_and_2_more")

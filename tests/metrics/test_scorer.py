@@ -14,19 +14,29 @@ import torch
 from torch import Tensor
 
 from nst_lightning import images
+from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
-from nst_lightning.metrics import FeatureDistance, Leak, Lpips, Outline, Overall, Palette, PaletteDistance, Texture
+from nst_lightning.metrics import (
+    FeatureDistance,
+    Leak,
+    Lpips,
+    Outline,
+    Overall,
+    Palette,
+    PaletteDistance,
+    Texture,
+    scorer,
+)
 from nst_lightning.metrics.lab import working_size
 from nst_lightning.metrics.leak import leak
 from nst_lightning.metrics.outline import outline
 from nst_lightning.metrics.palette import palette_distance
 from nst_lightning.metrics.perceptual import TRUNKS, map_network, spatial_map
+from nst_lightning.metrics.scorer import AUTO, NAMES, Choice, Scorer, checked
 from nst_lightning.metrics.similarity import similarity
 from nst_lightning.metrics.texture import texture_distance, texture_levels
-from nst_lightning.scoring import AUTO, NAMES, Choice, Scorer, checked, scorer
-from nst_lightning.weights import WeightsError
 from tests.conftest import SAMPLES
-from tests.scoring import trunk
+from tests.metrics import trunk
 
 ALL_OF_AUTO = {
     *("outline", "ms_ssim", "palette", "palette_distance", "texture", "texture_distance"),

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
 from torchvision.models._api import Weights, WeightsEnum
 
-from nst_lightning import weights
-from nst_lightning.weights import WeightsError, check, load
+from nst_lightning.backbones import weights
+from nst_lightning.backbones.weights import WeightsError, check, load
 
 BUNDLED = resources.files("nst_lightning") / "bundled"
 STATE = {"features.0.weight": torch.linspace(-1, 1, 108).view(4, 3, 3, 3), "features.0.bias": torch.arange(4.0) / 8}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nst_lightning.backbones import SPECS, Backbone
-from nst_lightning.surgery import ImageConvolution
+from nst_lightning.backbones.surgery import ImageConvolution
 
 
 def image(seed: int) -> Tensor:

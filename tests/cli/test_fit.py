@@ -21,7 +21,7 @@ from PIL import Image
 from nst_lightning import images
 from nst_lightning.__main__ import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAST = ["--size", "32", "--steps", "4", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nst_lightning.__main__ import main
 from nst_lightning.metrics.perceptual import TRUNKS
-from tests.scoring import trunk
+from tests.metrics import trunk
 
 FAST = ["--size", "48", "--steps", "6", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
 PAIR = ["--content", "photo", "--style", "painting"]

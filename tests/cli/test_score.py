@@ -15,9 +15,9 @@ from PIL import Image
 
 from nst_lightning import images
 from nst_lightning.__main__ import main
+from nst_lightning.cli.score import score
+from nst_lightning.metrics.scorer import Scorer
 from nst_lightning.metrics.texture import texture_distance
-from nst_lightning.scoring import Scorer
-from nst_lightning.scoring.command import score
 from tests.conftest import SAMPLES
 
 SIZES = {"content": (96, 64), "style": (64, 80)}
