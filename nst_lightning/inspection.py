@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
 def _write(arguments: Sequence[str]) -> list[Path]:
     given = _parser().parse_args(list(arguments))
     source = _find(given.image)
-    folder, file = runs.paths(given.output, [f"{source.stem}_inspect"], overwrite=False)
+    run, file = runs.claim(given.output, [f"{source.stem}_inspect"], overwrite=False)
     if file is not None:
         msg = f"output must be a folder, for there are several pictures, got {given.output}"
         raise InputError(msg)
@@ -194,7 +194,7 @@ def _write(arguments: Sequence[str]) -> list[Path]:
     pictures = inspect(source, **settings, most=_number_or_all(given.most))
     metadata = {"Software": "nst-lightning", "nst_lightning": json.dumps({"image": str(source), **settings})}
     return [
-        images.write(folder / f"{source.stem}_{name}.png", picture, metadata=metadata)
+        images.write(run.folder / f"{source.stem}_{name}.png", picture, metadata=metadata)
         for name, picture in pictures.items()
     ]
 

@@ -1,15 +1,82 @@
-"""Where a run writes to, so that no earlier result is lost."""
+"""The run folder: what lies where in it, how a run claims one, and how files appear in it whole or not at all."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path("data/output-images")
+"""Where run folders are made unless told otherwise."""
 
 
-def paths(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Path, Path | None]:
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run: the one place that knows its layout.
+
+    Attributes:
+        folder: The folder, which need not exist yet.
+    """
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration, by which `nst fit --config` makes the run again."""
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the unfinished batches and of the markers of finished pairs."""
+        return self.folder / "checkpoints"
+
+    @property
+    def progress(self) -> Path:
+        """What a resumed run found done, for all of its processes."""
+        return self.checkpoints / "progress.json"
+
+    def picture(self, pair: str) -> Path:
+        """Returns a pair's finished picture."""
+        return self.folder / f"{pair}.png"
+
+    def picture_at(self, pair: str, step: int) -> Path:
+        """Returns a pair's picture after so many steps."""
+        return self.folder / "steps" / pair / f"{step:06d}.png"
+
+    def film(self, pair: str, suffix: str) -> Path:
+        """Returns a pair's film."""
+        return self.folder / f"{pair}{suffix}"
+
+    def frames(self, pair: str) -> Path:
+        """Returns the folder of the frames that a pair's film is made of."""
+        return self.folder / "frames" / pair
+
+    def scores(self, pair: str) -> Path:
+        """Returns a pair's final scores and losses."""
+        return self.folder / "scores" / f"{pair}.json"
+
+    def tensorboard(self, pair: str) -> Path:
+        """Returns the folder of a pair's curves and pictures."""
+        return self.folder / "tensorboard" / pair
+
+    def checkpoint(self, pair: str) -> Path:
+        """Returns the checkpoint of the unfinished batch whose first pair it is."""
+        return self.checkpoints / f"{pair}.ckpt"
+
+    def marker(self, pair: str) -> Path:
+        """Returns the empty file that says that a pair is finished."""
+        return self.checkpoints / "finished" / pair
+
+    def finished(self) -> frozenset[str]:
+        """Returns the names of the pairs that are finished."""
+        return frozenset(path.name for path in self.marker("").glob("*"))
+
+
+def claim(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Run, Path | None]:
     """Returns the run's folder, and the picture's file where the output names one.
 
     A name that is taken gets a number, unless it may be overwritten: an earlier result is never lost.
@@ -28,7 +95,7 @@ def paths(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Pa
         folder = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
         file = file_beside(folder, output)
         if overwrite or not (_holds_files(folder) or (file is not None and file.exists())):
-            return folder, file
+            return Run(folder), file
     raise AssertionError  # count() does not end
 
 
@@ -42,6 +109,23 @@ def free(path: Path, suffixes: Sequence[str]) -> Path:
     """Returns a path without suffix, numbered so that with none of the suffixes there is a file."""
     numbered = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
     return next(each for each in numbered if not any(each.with_name(each.name + end).exists() for end in suffixes))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file that takes the place of another once it is whole, and never in part.
+
+    Args:
+        path: The file that is made or replaced; its folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A fixed name, so that what a killed run left is replaced; a short one, for the file's may be as long as names get.
+    temporary = path.absolute().with_name(f".nst-{zlib.crc32(os.fsencode(path.name)):08x}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _holds_files(folder: Path) -> bool:

@@ -16,9 +16,11 @@ PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("cgroups", "figures", "images", "preconditioner", "runs", "schedule"),
+    ("cgroups", "figures", "preconditioner", "runs", "schedule"),
+    ("images",),
     ("memory", "optim", "parallel", "backbones"),
-    ("losses", "initializers", "pairs", "metrics"),
+    ("losses", "initializers", "metrics"),
+    ("pairs",),
     ("batches", "tiling", "inspection"),
     ("footprint",),
     ("data",),

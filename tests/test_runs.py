@@ -33,14 +33,14 @@ def test_a_name_that_is_taken_gets_a_number(
     for path in map(Path, there):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    folder, file = runs.paths(output, ["a_b"], overwrite=False)
-    assert (str(folder), None if file is None else str(file)) == expected
+    run, file = runs.claim(output, ["a_b"], overwrite=False)
+    assert (str(run.folder), None if file is None else str(file)) == expected
 
 
 def test_what_may_be_overwritten_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / "out.png").touch()
     wished = tmp_path / "out.png"
-    assert runs.paths(str(wished), ["a"], overwrite=True) == (tmp_path / "out", wished)
+    assert runs.claim(str(wished), ["a"], overwrite=True) == (runs.Run(tmp_path / "out"), wished)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_a_path_is_free_where_none_of_its_suffixes_is_taken(there: list[str], ex
 
 
 def test_several_pairs_share_a_folder_named_after_the_first() -> None:
-    assert runs.paths(None, ["a", "b", "c"], overwrite=False)[0] == Path("data/output-images/a_and_2_more")
+    assert runs.claim(None, ["a", "b", "c"], overwrite=False)[0].folder == Path("data/output-images/a_and_2_more")

@@ -177,7 +177,7 @@ class NSTCLI(LightningCLI):
         def choose() -> str:
             if self.resumed is not None:
                 return str(self.resumed)
-            return str(runs.paths(config["output"], names, config["overwrite"])[0])
+            return str(runs.claim(config["output"], names, config["overwrite"])[0].folder)
 
         self.folder = Path(agreed("folder", choose))
         file = runs.file_beside(self.folder, config["output"])

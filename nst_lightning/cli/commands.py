@@ -88,7 +88,7 @@ def reconstruct(given: list[str]) -> None:
     backbone = "vgg16" if chosen.backbone is None else chosen.backbone
     layers = spec_of(backbone).style_layers if chosen.layers is None else names_of(chosen.layers)
     overwrite = chosen.overwrite == "true"
-    folder, _ = runs.paths(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)
+    folder = runs.claim(chosen.output, [f"{Path(str(image)).stem}_from_{chosen.source}"], overwrite)[0].folder
     pictures = []
     for name, seen in representations(layers, chosen.source).items():
         of_image = ["--content", str(image), "--style", str(image), *_schedule(chosen.source)]
