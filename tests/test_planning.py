@@ -47,14 +47,14 @@ def batch(*names: str, steps: int = 10, size: int = SIDE, saved: Saved | None = 
 
 
 def kind(side: int, count: int = 1, tiles: Plan | None = None) -> Kind:
-    return Kind((side, side, count), tiles, 10**6)
+    return Kind((side, side, count), tiles)
 
 
 def estimated(*batches: Batch, deals_tiles: bool = False) -> Estimate:
     """An estimate in which a step on one image of `SIDE` takes a second, and on others by the pixels."""
     kinds = [kind(stage.size, len(each.pairs)) for each in batches for stage in each.stages]
     costs = {each.size: Cost(each, each.work / SIDE**2, each.size) for each in kinds}
-    return Estimate(batches, costs, deals_tiles)
+    return Estimate(batches, costs, lambda size: 10**6, deals_tiles)
 
 
 def test_stages_that_are_alike_make_one_row() -> None:
