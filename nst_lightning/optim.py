@@ -345,3 +345,7 @@ def carried_state(
         else:
             return None
     return carried if carried else None
+
+
+NAMED: Mapping[str, type[torch.optim.Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}
+"""The optimisers that have a name of their own."""

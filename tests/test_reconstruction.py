@@ -15,7 +15,7 @@ from torch import Tensor
 import nst_lightning
 from nst_lightning import images
 from nst_lightning.__main__ import main
-from nst_lightning.api import representations
+from nst_lightning.api import rebuilt
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Gram
@@ -67,8 +67,18 @@ def test_the_style_gives_its_gram_matrices_back_but_not_the_image(photo: Path) -
 
 
 def test_from_the_style_each_picture_sees_the_layers_before_its_own() -> None:
-    assert representations(["a", "b", "c"], "style") == {"a": ["a"], "b": ["a", "b"], "c": ["a", "b", "c"]}
-    assert representations(["a", "b"], "content") == {"a": ["a"], "b": ["b"]}
+    def seen(layers: list[str], source: str) -> dict[str, list[str]]:
+        found = {}
+
+        def run(layer: str, of: list[str]) -> Reconstruction:
+            found[layer] = of
+            return Reconstruction("relu1_1")
+
+        assert [layer for layer, _ in rebuilt(layers, source, run)] == layers
+        return found
+
+    assert seen(["a", "b", "c"], "style") == {"a": ["a"], "b": ["a", "b"], "c": ["a", "b", "c"]}
+    assert seen(["a", "b"], "content") == {"a": ["a"], "b": ["b"]}
 
 
 def test_has_one_loss_and_no_other_unless_asked_for() -> None:
@@ -138,6 +148,7 @@ def test_each_layer_can_have_its_film(photo: Path, tmp_path: Path) -> None:
         (["--image", "nope.png"], r"image nope\.png is neither here nor in data/content-images"),
         (["--backbone", "vgg11"], "unknown backbone 'vgg11'"),
         (["--size", "-3"], "size must be at least 1, got -3"),
+        (["--image", "*.png"], r"image \*\.png stands for 2 files; name one"),
         (["--sise", "3"], "unrecognized arguments: --sise 3"),
     ],
 )
@@ -150,6 +161,7 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20)).save("other.png")
     assert run(photo, *options) == 2
     assert re.fullmatch(rf"nst: error: [^\n]*{message}[^\n]*\n", capsys.readouterr().err)
 

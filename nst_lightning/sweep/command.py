@@ -14,8 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nst_lightning import images, planning, runs
-from nst_lightning.api import quiet
-from nst_lightning.cli.plan import PlanCLI
+from nst_lightning.cli import plan
 from nst_lightning.errors import InputError, refused
 from nst_lightning.sweep import experiment as experiment_
 from nst_lightning.sweep import plots, results, runner
@@ -238,8 +237,7 @@ def _seconds(run: Run) -> float:
     if run.list is None:
         return math.nan
     runner.prepare(run)
-    with quiet():
-        return PlanCLI(list(run.command[1:])).estimate.total
+    return plan.estimate(run.command[1:])[1].total
 
 
 def _span(seconds: float) -> str:
