@@ -45,14 +45,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _validate(configuration: Configuration) -> None:
-    # One process, whatever the run had: a checkpoint is of one process's pairs.
-    configuration.values.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})
     module, data, settings = configuration.make()
     path, scores = str(configuration.values.ckpt_path), configuration.scores()
     if scores is None:
         msg = "scores is off: there is nothing to validate"
         raise InputError(msg)
-    trainer = L.Trainer(**{**settings, "callbacks": [scores], "enable_progress_bar": False})
+    # One process, whatever the run had: a checkpoint is of one process's pairs.
+    settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "callbacks": [scores]}
+    trainer = L.Trainer(**{**settings, "enable_progress_bar": False})
     check_trainer(trainer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* will begin anew")  # nothing begins here
