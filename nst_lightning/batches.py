@@ -8,14 +8,13 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 from torch import Tensor, cat
 
 from nst_lightning import images
 from nst_lightning.pairs import Pair
+from nst_lightning.progress import Saved, stage_of
 from nst_lightning.schedule import Stage
 
 
@@ -67,36 +66,6 @@ def _bytes(image: images.Picture) -> int:
     return image.rgb.nbytes + (0 if image.alpha is None else image.alpha.nbytes)
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint of a batch that was not finished.
-
-    Attributes:
-        path: The file.
-        names: The names of the batch's pairs.
-        stages: The stages that it was to go through.
-        stage_index: The stage that the image belongs to, from 0.
-        taken: The number of steps taken, over all stages.
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    stages: tuple[Stage, ...]
-    stage_index: int
-    taken: int
-
-    def fits(self, batch: Batch) -> bool:
-        """Whether a batch can go on from here: its pairs and the stages so far are the same."""
-        done = self.stages[: self.stage_index]
-        return (
-            self.names == batch.names
-            and done == batch.stages[: self.stage_index]
-            and self.stage_index < len(batch.stages)
-            and self.stages[self.stage_index].size == batch.stages[self.stage_index].size
-            and 0 < self.taken < batch.steps
-        )
-
-
 class Batch:
     """Pairs whose outputs are of one size at every stage; optimised together.
 
@@ -127,6 +96,17 @@ class Batch:
         self.upscale = upscale
         self.gallery = gallery
         self.saved = saved
+
+    def continues(self, saved: Saved) -> bool:
+        """Whether the batch can go on from a checkpoint: its pairs and the stages so far are the same."""
+        begun = saved.stage_index
+        return (
+            saved.names == self.names
+            and 0 < saved.taken < self.steps
+            and saved.stages[:begun] == self.stages[:begun]
+            and stage_of(self.stages, saved.taken - 1) == begun
+            and saved.stages[begun].size == self.stages[begun].size
+        )
 
     def like(self, pairs: Sequence[Pair], stages: Sequence[Stage]) -> Batch:
         """Returns a batch of pairs whose outputs have the sizes of this one's, to begin anew."""
@@ -221,22 +201,21 @@ class Style:
 
 
 class Step:
-    """One optimiser step: what the train loader yields.
+    """One optimiser step, and so where a run is: what the train loader yields.
 
     Not a dataclass: Lightning would take it apart in search of tensors.
 
     Args:
         batch: The pairs being optimised.
         batch_index: Its place in the run, from 0.
-        stage_index: The place of the current stage, from 0.
         index: The number of steps that this batch has taken before, over all its stages.
     """
 
-    def __init__(self, batch: Batch, batch_index: int, stage_index: int, index: int) -> None:
+    def __init__(self, batch: Batch, batch_index: int, index: int) -> None:
         self.batch = batch
         self.batch_index = batch_index
-        self.stage_index = stage_index
         self.index = index
+        self.stage_index = stage_of(batch.stages, index)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -246,12 +225,22 @@ class Step:
     @property
     def stage(self) -> Stage:
         """The current stage."""
-        return self.stages[self.stage_index]
+        return self.batch.stages[self.stage_index]
 
     @property
     def position(self) -> tuple[int, int]:
-        """What the image belongs to: the batch's place and the stage's."""
+        """The batch's place in the run and the stage's in the batch, from 0."""
         return self.batch_index, self.stage_index
+
+    @property
+    def before(self) -> Step | None:
+        """The step that left the image that this one begins with; None where the batch begins."""
+        return None if self.index == 0 else Step(self.batch, self.batch_index, self.index - 1)
+
+    @property
+    def starts_stage(self) -> bool:
+        """Whether it is the first step of its stage."""
+        return self.before is None or self.before.stage_index != self.stage_index
 
     @property
     def is_first(self) -> bool:
@@ -313,8 +302,7 @@ class Timeline:
         batch_index = bisect_right(self._ends, number)
         batch = self.batches[batch_index]
         index = number - self._ends[batch_index] + batch.steps
-        ends = list(accumulate(stage.steps for stage in batch.stages))
-        return Step(batch, batch_index, bisect_right(ends, index), index)
+        return Step(batch, batch_index, index)
 
     def cost(self, first: int, last: int) -> int:
         """Returns the output pixels of the steps from number `first` up to and without `last`."""

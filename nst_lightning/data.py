@@ -3,30 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import accumulate, groupby
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import lightning as L
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import device
 
 from nst_lightning import memory, pairs
-from nst_lightning.batches import Batch, Gallery, Saved, Step, Steps, Timeline, deal
+from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
+from nst_lightning.parallel import TileParallel, agreed
+from nst_lightning.progress import Progress, Saved
+from nst_lightning.runs import Run, replacing
 from nst_lightning.schedule import Stage, coarse_to_fine, described
+from nst_lightning.tiling import ALONE, Share
 
 _SHARE = 0.8
 """The part of the memory that is free which is planned with; the rest is for what cannot be measured."""
 
 
+@dataclass(frozen=True)
+class Worker:
+    """What one process of a run computes on.
+
+    Attributes:
+        device: The device.
+        precision: The trainer's, e.g. `bf16-mixed`.
+        context: Enters the precision that features are computed in.
+        share: The process's part of an image's tiles.
+        deals_tiles: Whether all processes work on the tiles of one image.
+        sharing: How many processes share the device's memory.
+        agree: Returns what the first process was given, in every process.
+    """
+
+    device: torch.device
+    precision: str
+    context: Callable[[], AbstractContextManager[object]]
+    share: Share
+    deals_tiles: bool
+    sharing: int
+    agree: Callable[[Any], Any]
+
+    @classmethod
+    def of(cls, trainer: L.Trainer) -> Worker:
+        """Returns what this process of a trainer computes on."""
+        device = trainer.strategy.root_device
+        deals = isinstance(trainer.strategy, TileParallel)
+        return cls(
+            device,
+            str(trainer.precision),
+            trainer.precision_plugin.forward_context,
+            Share(trainer.global_rank, trainer.world_size) if deals else ALONE,
+            deals,
+            trainer.num_devices if device.type == "cpu" else 1,
+            trainer.strategy.broadcast,
+        )
+
+    @property
+    def memory(self) -> int:
+        """The bytes that the process may plan with on its device."""
+        return int(memory.available(self.device) * _SHARE / self.sharing)
+
+
 class Measured(Protocol):
     """A module that can say how much memory a step takes."""
 
-    def bytes_of_step(self, pixels: int) -> int:
+    def bytes_of_step(self, worker: Worker, pixels: int) -> int:
         """Returns the bytes that a step on one image of so many pixels takes."""
         ...
 
@@ -52,11 +102,11 @@ class PairDataModule(L.LightningDataModule):
         upscale: Whether an output may be larger than its content image's file.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
+        resume: The folder of a run, or one of its checkpoints, to go on from.
 
     Attributes:
         pairs: The pairs, in the order given.
-        finished: The names of the pairs that need no more work; the command line sets them as it resumes a run.
-        saved: Checkpoints to go on from; likewise.
+        progress: What was done before.
         dealt: The names of the pairs that are not finished, by the rank that takes them, once `setup` has run.
         batches: The batches of this process; likewise.
         settings: What the run was asked for, for the pictures' metadata and TensorBoard.
@@ -77,6 +127,7 @@ class PairDataModule(L.LightningDataModule):
         style_scale: float = 1.0,
         upscale: bool = False,
         batch_size: int | Literal["auto"] = 1,
+        resume: str | None = None,
     ) -> None:
         super().__init__()
         if not (style_scale > 0 and math.isfinite(style_scale)):
@@ -94,13 +145,13 @@ class PairDataModule(L.LightningDataModule):
         self.upscale = upscale
         self.batch_size = batch_size
         self.gallery = Gallery()
-        self.finished: frozenset[str] = frozenset()
-        self.saved: tuple[Saved, ...] = ()
+        self.progress = Progress() if resume is None else _agreed_progress(Path(resume))
         self.dealt: tuple[tuple[str, ...], ...] = ()
         self.batches: tuple[Batch, ...] = ()
         self.settings: dict[str, str | int | float] = {
             "stages": described(self.stages),
             "style_scale": style_scale,
+            "upscale": upscale,
         }
         for pair in self.pairs:
             self.stages_of(pair)  # refuses what it cannot do before an hour of work on the pairs before it
@@ -113,7 +164,7 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank]))
 
-    def transfer_batch_to_device(self, batch: Step, device: device, dataloader_idx: int) -> Step:
+    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Leaves the step where it is: it holds no tensors."""
         return batch
 
@@ -126,9 +177,7 @@ class PairDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []  # for Lightning, no loader
         found = [(index, batch, batch.saved) for index, batch in enumerate(self.batches)]
-        return Steps(
-            [Step(batch, index, each.stage_index, each.taken - 1) for index, batch, each in found if each is not None]
-        )
+        return Steps([Step(batch, index, each.taken - 1) for index, batch, each in found if each is not None])
 
     def last_step(self) -> Step | None:
         """Returns the last step that was completed, None before the first."""
@@ -165,12 +214,12 @@ class PairDataModule(L.LightningDataModule):
 
     def _units(self) -> Iterator[Batch]:
         """Yields what is dealt out: batches that go on from a checkpoint, and single pairs."""
-        todo = {pair.name: pair for pair in self.pairs if pair.name not in self.finished}
+        todo = {pair.name: pair for pair in self.pairs if pair.name not in self.progress.finished}
         begun: dict[str, Batch] = {}
-        for saved in self.saved:
+        for saved in self.progress.saved:
             if set(saved.names) <= todo.keys() - begun.keys():
                 batch = self._batch([todo[name] for name in saved.names], saved)
-                if saved.fits(batch):
+                if batch.continues(saved):
                     begun.update(dict.fromkeys(saved.names, batch))
                 else:
                     rank_zero_warn(f"{saved.path}: is of other stages; {', '.join(saved.names)} will begin anew")
@@ -208,8 +257,24 @@ class PairDataModule(L.LightningDataModule):
             return self.batch_size
         assert self.trainer is not None
         module: Measured = self.trainer.lightning_module  # type: ignore[assignment]
-        each = max(module.bytes_of_step(single.pixels(stage)) for stage in single.stages)
-        return max(1, memory_for(self.trainer) // each)
+        worker = Worker.of(self.trainer)
+        each = max(module.bytes_of_step(worker, single.pixels(stage)) for stage in single.stages)
+        return max(1, worker.memory // each)
+
+
+def _agreed_progress(resume: Path) -> Progress:
+    """Returns what was done before: in every process what the first one found, for others may have begun to work."""
+    if resume.is_file():
+        return Progress.of(resume)
+    note = Run(resume).progress
+
+    def write() -> str:
+        found = Progress.of(resume)
+        with replacing(note) as temporary:
+            temporary.write_text(found.as_json(), encoding="utf-8")
+        return str(note)
+
+    return Progress.from_json(Path(agreed("progress", write)).read_text(encoding="utf-8"))
 
 
 def _pairs(content: object, style: object, pairing: Literal["zip", "product"], csv: str | None) -> tuple[Pair, ...]:
@@ -236,10 +301,3 @@ def is_writer(trainer: L.Trainer) -> bool:
     """Whether this process is the one that writes the results of its batches: no other has the same."""
     shard = trainer.distributed_sampler_kwargs
     return trainer.is_global_zero or (shard is not None and shard["num_replicas"] == trainer.world_size)
-
-
-def memory_for(trainer: L.Trainer) -> int:
-    """Returns the bytes that this process may plan with on its device."""
-    device = trainer.strategy.root_device
-    sharing = trainer.num_devices if device.type == "cpu" else 1
-    return int(memory.available(device) * _SHARE / sharing)

@@ -1,23 +1,23 @@
-"""How much memory there is, how much a piece of work takes, and whether it was memory that ran out."""
+"""What memory and cores there are, what a step takes of the memory, and whether it was memory that ran out."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nst_lightning import cgroups
 from nst_lightning.errors import InputError
 
 
@@ -104,7 +104,7 @@ _FILES = {
 
 def _left_in_cgroups(root: Path) -> Iterator[int]:
     """Yields the bytes left below each limit of the process's control group and of those around it."""
-    for version, group in cgroups.around("memory", root):
+    for version, group in _groups("memory", root):
         of = _FILES[version]
         try:
             limit = (group / of.limit).read_text().strip()
@@ -114,6 +114,50 @@ def _left_in_cgroups(root: Path) -> Iterator[int]:
         if limit != "max":
             # The page cache counts as used, but its cold part gives way.
             yield int(limit) - usage + _numbers(group / "memory.stat").get(of.reclaimable, 0)
+
+
+def _groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Literal[1, 2], Path]]:
+    """Yields the process's control group and those around it, the innermost first, with the version of their files.
+
+    Args:
+        controller: What is limited: `memory` or `cpu`.
+        root: The folder in which `proc` and `sys/fs/cgroup` lie.
+    """
+    if not (root / "proc/self/cgroup").exists():
+        return
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
+        path = PurePosixPath(name.lstrip("/"))
+        # A container may see its own group as the mount itself, under a name that is the host's.
+        for group in dict.fromkeys([path, *path.parents]):
+            yield 1 if controllers else 2, mount / group
+
+
+def cores(root: Path = Path("/")) -> int:
+    """Returns how many cores this process may keep busy, at least 1: its affinity within its container's quota.
+
+    Args:
+        root: The folder in which `proc` and `sys/fs/cgroup` lie.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for version, group in _groups("cpu", root) for quota in _quota(version, group)]
+    return max(1, min([bound, *(math.ceil(quota) for quota in quotas)]))
+
+
+def _quota(version: Literal[1, 2], group: Path) -> Iterator[float]:
+    """Yields the cores that a group may use on average, nothing where it has no limit."""
+    try:
+        if version == 2:
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    except FileNotFoundError:
+        return
+    if quota not in {"max", "-1"}:
+        yield int(quota) / int(period)
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's is not annotated
@@ -220,6 +264,32 @@ def fit_line(measure: Callable[[int], int], small: int, large: int) -> Line:
     first, second = measure(small), measure(large)
     per_pixel = (second - first) / (large - small)
     return Line(first - per_pixel * small, per_pixel)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a step on one image, as lines over pixels.
+
+    Attributes:
+        evaluation: Of the targets, the features, and the gradient of what is evaluated at once.
+        state: Of the image, its gradient and its optimiser's memory.
+        maps: Of the targets that grow with the image.
+    """
+
+    evaluation: Line
+    state: Line
+    maps: Line
+
+    def of_step(self, pixels: int, tile_pixels: int | None = None) -> int:
+        """Returns the bytes of a step on an image of so many pixels.
+
+        Args:
+            pixels: Of the image.
+            tile_pixels: Of a tile with its halo, None where the image is evaluated at once.
+        """
+        if tile_pixels is None:
+            return self.evaluation.at(pixels) + self.state.at(pixels)
+        return self.evaluation.at(tile_pixels) + self.maps.at(pixels) + self.state.at(pixels)
 
 
 _SAYS_OUT_OF_MEMORY = (

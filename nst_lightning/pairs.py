@@ -60,6 +60,7 @@ class Pair:
     steps: int | None = None
     init: str | None = None
     seed: int | None = None
+    style_weights: tuple[float, ...] = ()
 
     @property
     def settings(self) -> dict[str, str | int | float]:

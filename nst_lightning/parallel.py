@@ -27,8 +27,8 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
-from nst_lightning.cgroups import cores
 from nst_lightning.errors import InputError
+from nst_lightning.memory import cores
 
 _TOLD = "NST_LIGHTNING_AGREED"
 _STARTED = "NST_LIGHTNING_STARTED"

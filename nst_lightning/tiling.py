@@ -2,15 +2,15 @@
 
 A tile is a *core*, whose features count, and a *halo* of pixels that those features see besides. Cores begin at
 multiples of the network's stride and crops end early only at the image's own border, so that zeros are padded where
-they would be for the whole image. Losses need sums over pixels only (see `losses`): a first pass over the tiles
-sums the statistics, a second one brings each tile's part of the gradient. What the network keeps for its backward
-pass then depends on the tile and not on the image.
+they would be for the whole image. Losses that add up over positions (see `losses.base`) need no more: a first pass
+over the tiles sums the statistics, a second one brings each tile's part of the gradient. What the network keeps for
+its backward pass then depends on the tile and not on the image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,33 +22,41 @@ from torch.func import functional_call
 from nst_lightning.backbones import Backbone
 from nst_lightning.backbones.anatomy import View, views
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Objective, Source, Statistic, Term
+from nst_lightning.losses import IMAGE, Features, Global, Objective, Pointwise, Source, Statistic, Target, Term
+from nst_lightning.losses.objective import Kept
+
+Targets = Mapping[str, Target]
 
 
 class Evaluator(Protocol):
-    """What finds the scores of images."""
+    """What finds the values of an objective's terms."""
 
-    def targets(self, source: Source, image: Tensor) -> dict[str, Tensor]:
-        """Returns the targets of the terms that compare with one source image, without a graph.
+    def targets(
+        self, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+    ) -> dict[str, Target]:
+        """Returns the targets of the terms that compare with one source, without a graph.
 
         Args:
             source: `content` or `style`.
-            image: The source images (N, 3, H, W), sRGB in [0, 1].
+            images: The source images (N, 3, H, W), sRGB in [0, 1], of any sizes; several are merged.
+            weights: Their weights, >= 0, with a sum above 0.
+            draw: What random positions follow from.
 
         Returns:
-            A target of shape (N, ...) by the term's name.
+            A target by the term's name.
 
         Raises:
-            InputError: If the image is smaller than the network can halve.
+            InputError: If an image is smaller than the network can halve.
         """
         ...
 
-    def scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns every term's unweighted score, (N,) each, differentiable with respect to the image.
+    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, not weighted, (N,) each, differentiable with respect to the image.
 
         Args:
             image: The output images (N, 3, H, W), sRGB in [0, 1].
             targets: Those of both sources, by the term's name.
+            draw: As in `targets`.
 
         Raises:
             InputError: If the image is smaller than the network can halve.
@@ -61,42 +69,47 @@ class Whole:
 
     Args:
         backbone: The frozen network.
-        objective: The weighted losses, on layers of the backbone and on the image.
-        compiled: Whether torch.compile makes the scores and their gradient, anew for every size; on a GPU as
+        objective: The losses, on layers of the backbone and on the image.
+        compiled: Whether torch.compile makes the values and their gradient, anew for every size; on a GPU as
             CUDA graphs.
     """
 
     def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
         self._backbone = backbone
         self._objective = objective
-        self._compiled = torch.compile(self._scores, dynamic=False, mode="reduce-overhead") if compiled else None
+        self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
 
     @torch.no_grad()
-    def targets(self, source: Source, image: Tensor) -> dict[str, Tensor]:
+    def targets(
+        self, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+    ) -> dict[str, Target]:
         """Returns the targets of one source, see `Evaluator.targets`."""
-        return self._objective.targets(source, self._features(image))
+        kept = [self._objective.kept(source, self._features(image), draw) for image in images]
+        return self._objective.targets(kept, weights)
 
-    def scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns every term's score, see `Evaluator.scores`.
+    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, see `Evaluator.values`.
 
         Raises:
             InputError: If torch.compile cannot work here, as without a C++ compiler.
         """
         if self._compiled is None:
-            return self._scores(image, targets)
+            return self._values(image, targets, draw)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
         try:
             # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
-            return {name: score.clone() for name, score in self._compiled(image, targets).items()}
+            return {name: value.clone() for name, value in self._compiled(image, targets, draw).items()}
         except torch._dynamo.exc.TorchDynamoException as error:
             msg = f"torch.compile failed ({' '.join(str(error).split())[:200]}): leave out compile"
             raise InputError(msg) from error
 
-    def _scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self._objective.scores(self._objective.statistics(self._features(image), targets), targets)
+    def _values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        return self._objective.values(self._features(image), targets, draw)
 
-    def _features(self, image: Tensor) -> dict[str, Tensor]:
-        return {IMAGE: image, **self._backbone(image)}
+    def _features(self, image: Tensor) -> dict[str, Features]:
+        layers = self._objective.layers
+        found = self._backbone(image, layers) if layers else {}
+        return {name: Features.whole(values) for name, values in {IMAGE: image, **found}.items()}
 
 
 @dataclass(frozen=True)
@@ -223,24 +236,25 @@ def _length(span: Span) -> int:
 
 
 class Tiled:
-    """Evaluates an objective tile by tile, with the whole image's scores and gradient; see `Evaluator`.
+    """Evaluates an objective tile by tile, with the whole image's values and gradient; see `Evaluator`.
 
-    Only what is as large as the image grows with it: the image, its gradient, and the content targets. Terms on the
-    image itself are evaluated on the whole of it.
+    Only what is as large as the image grows with it: the image, its gradient, and the content targets. Losses that
+    read the image alone are evaluated on the whole of it.
 
     Args:
         backbone: The frozen network, of operations on windows only.
-        objective: The weighted losses, on layers of the backbone and on the image.
+        objective: The losses, on layers of the backbone and on the image.
         tile: The side of a tile in pixels, from 1; rounded down to a multiple of the deepest layer's stride, but at
             least that. The halo comes on top, see `plan`.
-        share: This process's part of the tiles; scores, targets and gradient are the same in all processes.
+        share: This process's part of the tiles; values, targets and gradient are the same in all processes.
         map_dtype: What targets that are maps are kept in, to save memory; None for what the loss made them.
 
     Attributes:
         plan: How images are cut.
 
     Raises:
-        InputError: If the tile is smaller than 1 px, or an operation of the network sees more than a window.
+        InputError: If the tile is smaller than 1 px, an operation of the network sees more than a window, or a loss on
+            layers does not add up over positions.
     """
 
     def __init__(
@@ -252,83 +266,119 @@ class Tiled:
         map_dtype: torch.dtype | None = None,
     ) -> None:
         self._backbone = backbone
-        self._on_layers = Objective(term for term in objective.terms if term.layer != IMAGE)
-        self._on_image = tuple(term for term in objective.terms if term.layer == IMAGE)
+        self._objective = objective
+        alone = [term for term in objective.terms if _reads_the_image_alone(term)]
+        self._on_image = Objective(alone) if alone else None
+        self._on_layers = Objective(term for term in objective.terms if not _reads_the_image_alone(term))
+        for term in self._on_layers.terms:
+            if isinstance(term.loss, Global):
+                msg = f"{term.name}: {type(term.loss).__name__} needs the whole image at once: set tile to off"
+                raise InputError(msg)
         self._share = share
         self._map_dtype = map_dtype
         self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}
         seen = views(backbone.network)
-        self._views = {layer: seen[layer] for layer in self._on_layers.layers}
+        self._views = {layer: seen[layer] for layer in self._on_layers.layers} | {IMAGE: (View(), View())}
         self.plan = Plan.of(tile, self._views.values(), backbone.min_side)
 
     @torch.no_grad()
-    def targets(self, source: Source, image: Tensor) -> dict[str, Tensor]:
+    def targets(
+        self, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+    ) -> dict[str, Target]:
         """Returns the targets of one source, see `Evaluator.targets`."""
-        sizes = self._sizes(image)
-        terms = [term for term in self._on_layers.terms if term.loss.source == source]
-        of_nothing = self._on_layers.targets(source, _nothing(image, sizes))
-        found = {term.name: self._blank(term, of_nothing[term.name], sizes[term.layer]) for term in terms}
-        for tile in self._tiles(image):
-            features = self._core(tile, self._crop(tile, image))
-            parts = self._on_layers.targets(source, features)
-            for term in terms:
-                if term.loss.spatial:
-                    self._of_tile(tile, term, found[term.name]).copy_(parts[term.name])
-                elif pixels := math.prod(features[term.layer].shape[2:]):
-                    found[term.name] += parts[term.name] * (pixels / math.prod(sizes[term.layer][2:]))
-        self._share.all_reduce(found.values())
-        return found | {term.name: term.loss.target(image) for term in self._on_image if term.loss.source == source}
+        kept = [self._kept(source, image, draw) for image in images]
+        if self._on_image is not None:
+            kept = [
+                of_layers | self._on_image.kept(source, {IMAGE: Features.whole(image)}, draw)
+                for of_layers, image in zip(kept, images, strict=True)
+            ]
+        return self._objective.targets(kept, weights)
 
-    def scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns every term's score, see `Evaluator.scores`."""
-        of_layers = _Scores.apply(image, targets, self._on_layers, self.statistics, self.gradient)
-        names = [term.name for term in self._on_layers.terms]
-        return dict(zip(names, of_layers.unbind(), strict=True)) | {
-            term.name: term.loss.score(term.loss.statistic(image, targets[term.name]), targets[term.name])
-            for term in self._on_image
-        }
+    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, see `Evaluator.values`."""
+        of_layers = _Values.apply(image, targets, draw, self._on_layers, self.statistics, self.gradient)
+        found = dict(zip([term.name for term in self._on_layers.terms], of_layers.unbind(), strict=True))
+        if self._on_image is not None:
+            found |= self._on_image.values({IMAGE: Features.whole(image)}, targets, draw)
+        return found
 
     @torch.no_grad()
-    def statistics(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Statistic]:
+    def statistics(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Statistic]:
         """Returns the whole image's statistics of all terms on layers, by their names, without a graph."""
-        sizes = self._sizes(image)
-        totals = {name: nothing.total for name, nothing in self._statistics_of_nothing(image, targets, sizes).items()}
+        found = self._on_layers.statistics(self._nothing(image), self._targets_of(_NOWHERE, targets), draw)
         for tile in self._tiles(image):
-            for name, part in self._statistics_of_tile(tile, self._crop(tile, image), targets).items():
-                totals[name] += part.total
-        self._share.all_reduce(totals.values())
-        pixels = {term.name: math.prod(sizes[term.layer][2:]) for term in self._on_layers.terms}
-        return {name: Statistic(total, pixels[name]) for name, total in totals.items()}
+            parts = self._statistics_of(tile, image, self._crop(tile, image), targets, draw)
+            found = {name: total + parts[name] for name, total in found.items()}
+        self._share.all_reduce(tensor for each in found.values() for tensor in each.tensors)
+        return found
 
     def gradient(
-        self, image: Tensor, targets: Mapping[str, Tensor], of_totals: Mapping[str, Tensor], precision: torch.autocast
+        self,
+        image: Tensor,
+        targets: Targets,
+        draw: int,
+        of_sums: Mapping[str, Mapping[str, Tensor]],
+        precision: torch.autocast,
     ) -> Tensor:
         """Returns the gradient with respect to the image, (N, 3, H, W), of what depends on its statistics.
 
         Args:
             image: The images (N, 3, H, W).
             targets: What they were compared with, by the term's name.
-            of_totals: The gradient with respect to every statistic's total, by the term's name.
+            draw: What random positions follow from.
+            of_sums: The gradient with respect to every statistic's sums, by the term's name and theirs.
             precision: The context of the forward passes.
         """
         found = torch.zeros_like(image, memory_format=torch.contiguous_format)
         for tile in self._tiles(image):
             crop = self._crop(tile, image.detach()).requires_grad_()
             with torch.enable_grad(), precision:
-                parts = self._statistics_of_tile(tile, crop, targets)
-            totals = [part.total for part in parts.values()]
-            (of_crop,) = torch.autograd.grad(totals, crop, [of_totals[name] for name in parts])
+                parts = self._statistics_of(tile, image, crop, targets, draw)
+            sums = [(total, of_sums[term][name]) for term, part in parts.items() for name, total in part.sums.items()]
+            reached = [(total, slope) for total, slope in sums if total.requires_grad]
+            (of_crop,) = torch.autograd.grad([total for total, _ in reached], crop, [slope for _, slope in reached])
             self._crop(tile, found).add_(of_crop)
         self._share.all_reduce([found])
         return found
+
+    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
+        """Returns what the terms on layers keep of one source image: the tiles' sums, and maps put together."""
+        found = self._on_layers.kept(source, self._nothing(image), draw)
+        terms = {term.name: term for term in self._on_layers.terms if term.name in found}
+        found = {name: self._blank(image, term, found[name]) for name, term in terms.items()}
+        for tile in self._tiles(image):
+            parts = self._on_layers.kept(source, self._core(tile, image, self._crop(tile, image)), draw)
+            found = {name: self._joined(tile, term, found[name], parts[name]) for name, term in terms.items()}
+        for kept in found.values():
+            self._share.all_reduce(kept.tensors if isinstance(kept, Statistic) else kept)
+        return found
+
+    def _blank(self, image: Tensor, term: Term, kept: Kept) -> Kept:
+        """Returns what is kept of no tile yet: a statistic of no positions, or zeros of the whole image's maps."""
+        if isinstance(kept, Statistic):
+            return kept
+        sizes = [self._sizes(image)[layer][2:] for layer in term.layers]
+        pairs = zip(kept, sizes, strict=True)
+        return tuple(each.new_zeros((*each.shape[:-2], *size), dtype=self._map_dtype) for each, size in pairs)
+
+    def _joined(self, tile: _Tile, term: Term, whole: Kept, part: Kept) -> Kept:
+        """Returns what is kept of the image with that of one more tile."""
+        if isinstance(whole, Statistic) and isinstance(part, Statistic):
+            return whole + part
+        assert isinstance(whole, tuple)
+        assert isinstance(part, tuple)
+        for view, values in zip(self._maps_of(tile, term, whole), part, strict=True):
+            view.copy_(values)
+        return whole
 
     def _sizes(self, image: Tensor) -> dict[str, torch.Size]:
         """Returns the shape of every layer's features of the whole image; asks the network itself, without data."""
         if image.shape not in self._known_sizes:  # every step asks
             buffers = {name: buffer.to("meta") for name, buffer in self._backbone.named_buffers()}
+            blank = torch.empty_like(image, device="meta")
             with torch.no_grad():
-                features = functional_call(self._backbone, buffers, (torch.empty_like(image, device="meta"),))
-            self._known_sizes[image.shape] = {layer: features[layer].shape for layer in self._on_layers.layers}
+                features = functional_call(self._backbone, buffers, (blank, self._on_layers.layers))
+            self._known_sizes[image.shape] = {layer: each.shape for layer, each in {**features, IMAGE: blank}.items()}
         return self._known_sizes[image.shape]
 
     def _tiles(self, image: Tensor) -> list[_Tile]:
@@ -340,79 +390,90 @@ class Tiled:
         rows, columns = tile
         return image[..., rows.crop, columns.crop]
 
-    def _core(self, tile: _Tile, crop: Tensor) -> dict[str, Tensor]:
+    def _core(self, tile: _Tile, image: Tensor, crop: Tensor) -> dict[str, Features]:
         """Returns the features of a tile's core by layer."""
         rows, columns = tile
-        features = self._backbone(crop)
+        sizes = self._sizes(image)
+        found = {**self._backbone(crop, self._on_layers.layers), IMAGE: crop}
         return {
-            layer: features[layer][..., rows.in_crop(down.stride), columns.in_crop(across.stride)]
+            layer: Features(
+                found[layer][..., rows.in_crop(down.stride), columns.in_crop(across.stride)],
+                (sizes[layer][2], sizes[layer][3]),
+                (rows.start // down.stride, columns.start // across.stride),
+            )
             for layer, (down, across) in self._views.items()
         }
 
-    def _of_tile(self, tile: _Tile, term: Term, target: Tensor) -> Tensor:
-        """Returns a view of what of a target a tile is compared with."""
-        if not term.loss.spatial:
-            return target
-        (rows, columns), (down, across) = tile, self._views[term.layer]
-        return target[..., rows.in_map(down.stride), columns.in_map(across.stride)]
-
-    def _statistics_of_tile(self, tile: _Tile, crop: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Statistic]:
-        return self._on_layers.statistics(self._core(tile, crop), self._targets_of_tile(tile, crop, targets))
-
-    def _statistics_of_nothing(
-        self, image: Tensor, targets: Mapping[str, Tensor], sizes: Mapping[str, torch.Size]
-    ) -> dict[str, Statistic]:
-        """Returns the statistics of no pixels: zeros, in the shapes that a process without a tile has to know."""
-        return self._on_layers.statistics(_nothing(image, sizes), self._targets_of_tile(_NOWHERE, image, targets))
-
-    def _targets_of_tile(self, tile: _Tile, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        precision = torch.promote_types(image.dtype, torch.float32)  # maps may be kept in less
+    def _nothing(self, image: Tensor) -> dict[str, Features]:
+        """Returns features of no positions by layer, whose statistics are zeros: a process may have no tile."""
         return {
-            term.name: self._of_tile(tile, term, targets[term.name]).to(precision) for term in self._on_layers.terms
+            layer: Features(image.new_empty((*size[:2], 0, 0)), (size[2], size[3]))
+            for layer, size in self._sizes(image).items()
         }
 
-    def _blank(self, term: Term, of_nothing: Tensor, size: torch.Size) -> Tensor:
-        """Returns zeros of the whole image's target, given that of no pixels."""
-        if not term.loss.spatial:
-            return torch.zeros_like(of_nothing)
-        return of_nothing.new_zeros((*of_nothing.shape[:-2], *size[2:]), dtype=self._map_dtype)
+    def _statistics_of(
+        self, tile: _Tile, image: Tensor, crop: Tensor, targets: Targets, draw: int
+    ) -> dict[str, Statistic]:
+        return self._on_layers.statistics(self._core(tile, image, crop), self._targets_of(tile, targets), draw)
+
+    def _targets_of(self, tile: _Tile, targets: Targets) -> dict[str, Target]:
+        """Returns the targets that a tile is compared with: of maps its part."""
+        return {
+            term.name: self._maps_of(tile, term, targets[term.name])
+            if isinstance(term.loss, Pointwise)
+            else targets[term.name]
+            for term in self._on_layers.terms
+        }
+
+    def _maps_of(self, tile: _Tile, term: Term, maps: Target) -> Target:
+        """Returns views of a tile's part of maps, one a layer of a term."""
+        rows, columns = tile
+        seen = [self._views[layer] for layer in term.layers]
+        return tuple(
+            each[..., rows.in_map(down.stride), columns.in_map(across.stride)]
+            for each, (down, across) in zip(maps, seen, strict=True)
+        )
 
 
-def _nothing(image: Tensor, sizes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Returns features of no pixels by layer, (N, C, 0, 0)."""
-    return {layer: image.new_empty((*size[:2], 0, 0)) for layer, size in sizes.items()}
+def _reads_the_image_alone(term: Term) -> bool:
+    return isinstance(term.loss, Global) and term.layers == (IMAGE,)
 
 
-class _Scores(torch.autograd.Function):
-    """The scores of an image's tiles together, (terms, N), whose backward goes over the tiles a second time."""
+class _Values(torch.autograd.Function):
+    """The values of an image's tiles together, (terms, N), whose backward goes over the tiles a second time."""
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch names no type that takes attributes
         image: Tensor,
-        targets: Mapping[str, Tensor],
+        targets: Targets,
+        draw: int,
         objective: Objective,
-        statistics: Callable[[Tensor, Mapping[str, Tensor]], dict[str, Statistic]],
-        gradient: Callable[[Tensor, Mapping[str, Tensor], Mapping[str, Tensor], torch.autocast], Tensor],
+        statistics: Callable[[Tensor, Targets, int], dict[str, Statistic]],
+        gradient: Callable[..., Tensor],
     ) -> Tensor:
-        found = statistics(image, targets)
         ctx.save_for_backward(image)
-        ctx.targets, ctx.objective, ctx.statistics, ctx.gradient = targets, objective, found, gradient
+        ctx.targets, ctx.draw, ctx.objective, ctx.gradient = targets, draw, objective, gradient
+        ctx.statistics = statistics(image, targets, draw)
         # Backward is called outside of the context that training's forward pass runs in.
         kind = image.device.type
         ctx.precision = torch.autocast(
             kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
         )
-        return torch.stack(list(objective.scores(found, targets).values()))
+        return torch.stack(list(objective.compared(ctx.statistics, targets).values()))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_scores: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401 - see forward
+    def backward(ctx: Any, of_values: Tensor) -> tuple[Tensor, None, None, None, None, None]:  # noqa: ANN401 - see forward
         (image,) = ctx.saved_tensors
-        totals = {name: each.total.detach().requires_grad_() for name, each in ctx.statistics.items()}
+        leaves = {
+            term: {name: total.detach().requires_grad_() for name, total in each.sums.items()}
+            for term, each in ctx.statistics.items()
+        }
         with torch.enable_grad(), ctx.precision:
-            statistics = {name: Statistic(total, ctx.statistics[name].pixels) for name, total in totals.items()}
-            scores = torch.stack(list(ctx.objective.scores(statistics, ctx.targets).values()))
-        of_totals = torch.autograd.grad(scores, list(totals.values()), of_scores)
-        of_image = ctx.gradient(image, ctx.targets, dict(zip(totals, of_totals, strict=True)), ctx.precision)
-        return of_image, None, None, None, None
+            statistics = {term: Statistic(sums, ctx.statistics[term].weight) for term, sums in leaves.items()}
+            values = torch.stack(list(ctx.objective.compared(statistics, ctx.targets).values()))
+        flat = [total for sums in leaves.values() for total in sums.values()]
+        slopes = iter(torch.autograd.grad(values, flat, of_values, materialize_grads=True))
+        of_sums = {term: {name: next(slopes) for name in sums} for term, sums in leaves.items()}
+        return ctx.gradient(image, ctx.targets, ctx.draw, of_sums, ctx.precision), None, None, None, None, None

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from nst_lightning import images
-from nst_lightning.batches import Batch, Gallery, Saved, Style, Timeline, deal
+from nst_lightning.batches import Batch, Gallery, Style, Timeline, deal
 from nst_lightning.pairs import Pair
+from nst_lightning.progress import Saved
 from nst_lightning.schedule import Stage
 
 STAGES = (Stage(32, 2), Stage(64, 1), Stage(96, 3))
@@ -256,7 +257,7 @@ PIXELS = (21 * 32, 43 * 64, 64 * 96)  # of the stages, with a source of 64 x 96
     ],
 )
 def test_a_batch_has_left_what_was_not_taken(taken: int, stretches: list[tuple[int, int]], cost: int) -> None:
-    saved = None if taken == 0 else Saved(Path("a.ckpt"), ("a", "b"), STAGES, 0, taken)
+    saved = None if taken == 0 else Saved(Path("a.ckpt"), ("a", "b"), STAGES, taken)
     batch = named("a", "b", saved=saved)
     assert (batch.taken, batch.steps) == (taken, 6)
     assert list(batch.stretches()) == [(stage, *ends) for stage, ends in zip(STAGES, stretches, strict=True)]
@@ -278,7 +279,7 @@ def test_a_batch_knows_its_names_and_images() -> None:
     assert [id(source) for source in batch.sources] == [id(source) for source in expected]
 
 
-SAVED = Saved(Path("a.ckpt"), ("a", "b"), STAGES, 1, 3)  # at the end of the second stage
+SAVED = Saved(Path("a.ckpt"), ("a", "b"), STAGES, 3)  # at the end of the second stage
 
 
 @pytest.mark.parametrize(
@@ -294,16 +295,16 @@ SAVED = Saved(Path("a.ckpt"), ("a", "b"), STAGES, 1, 3)  # at the end of the sec
         (replace(SAVED, stages=(STAGES[0], Stage(64, 9), STAGES[2])), True),
         (replace(SAVED, stages=(*STAGES[:2], Stage(1000, 1))), True),
         (replace(SAVED, stages=STAGES[:2]), True),
-        (replace(SAVED, stages=(*STAGES, Stage(192, 4)), stage_index=3, taken=5), False),
+        (replace(SAVED, stages=(*STAGES[:2], Stage(128, 1), Stage(192, 4)), taken=5), False),
         (replace(SAVED, taken=0), False),
-        (replace(SAVED, taken=1, stage_index=0), True),
-        (replace(SAVED, taken=5, stage_index=2), True),
-        (replace(SAVED, taken=6, stage_index=2), False),
-        (replace(SAVED, taken=7, stage_index=2), False),
+        (replace(SAVED, taken=1), True),
+        (replace(SAVED, taken=5), True),
+        (replace(SAVED, taken=6), False),
+        (replace(SAVED, taken=7), False),
     ],
 )
 def test_a_checkpoint_fits_a_batch_of_the_same_pairs_and_stages_so_far(saved: Saved, fits: bool) -> None:
-    assert saved.fits(named("a", "b")) is fits
+    assert named("a", "b").continues(saved) is fits
 
 
 # ---- the order of steps ----
@@ -312,8 +313,8 @@ OTHER = (Stage(48, 3), Stage(48, 1))
 THREE = {
     "whole": lambda: [named("a"), named("b", "c", size=(48, 48), stages=OTHER), named("d")],
     "begun": lambda: [
-        named("a", saved=Saved(Path("a.ckpt"), ("a",), STAGES, 2, 4)),
-        named("b", "c", size=(48, 48), stages=OTHER, saved=Saved(Path("b.ckpt"), ("b", "c"), OTHER, 0, 3)),
+        named("a", saved=Saved(Path("a.ckpt"), ("a",), STAGES, 4)),
+        named("b", "c", size=(48, 48), stages=OTHER, saved=Saved(Path("b.ckpt"), ("b", "c"), OTHER, 3)),
         named("d"),
     ],
 }
@@ -393,7 +394,7 @@ def test_as_a_batch_begins_the_next_ones_images_are_decoded() -> None:
     gallery, two = Noted(), (Stage(32, 2),)
     batches = [
         Batch([Pair(f"c{i}", (f"s{i}",), f"p{i}")], (32, 32), two, 1.0, False, gallery, saved)
-        for i, saved in enumerate([None, Saved(Path("p1.ckpt"), ("p1",), two, 0, 1), None])
+        for i, saved in enumerate([None, Saved(Path("p1.ckpt"), ("p1",), two, 1), None])
     ]
     seen = [len(asked) for _ in Timeline(batches)]
     assert asked == [("c1", "s1"), ("c2", "s2")]
@@ -464,7 +465,7 @@ def test_pairs_of_equal_cost_go_round() -> None:
 
 def test_what_was_done_of_a_batch_does_not_count() -> None:
     stages = (Stage(1, 10),)
-    begun = named("a", size=(1, 1), stages=stages, saved=Saved(Path("a.ckpt"), ("a",), stages, 0, 9))
+    begun = named("a", size=(1, 1), stages=stages, saved=Saved(Path("a.ckpt"), ("a",), stages, 9))
     others = [named(name, size=(1, 1), stages=(Stage(1, 4),)) for name in "bcd"]
     shares = deal([begun, *others], 2)
     assert [[batch.names[0] for batch in share] for share in shares] == [["b", "d"], ["a", "c"]]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from nst_lightning import images, memory
-from nst_lightning.batches import Saved
 from nst_lightning.data import PairDataModule, is_writer, memory_for
 from nst_lightning.errors import InputError
 from nst_lightning.pairs import Images, Pair
+from nst_lightning.progress import Progress, Saved
 from nst_lightning.schedule import Stage
 
 STAGES = (Stage(32, 2), Stage(64, 1), Stage(96, 3))
@@ -308,24 +308,24 @@ def numbered(*numbers: int) -> tuple[str, ...]:
 
 
 def saved_of(*numbers: int, stages: tuple[Stage, ...] = STAGES, taken: int = 4) -> Saved:
-    return Saved(Path(f"{numbers[0]}.ckpt"), numbered(*numbers), stages, 2, taken)
+    return Saved(Path(f"{numbers[0]}.ckpt"), numbered(*numbers), stages, taken)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_what_is_finished_is_left_out(batch_size: int) -> None:
     data = four(batch_size=batch_size)
-    data.finished = frozenset([*numbered(1, 3), "of another run"])
+    data.progress = Progress(finished=frozenset([*numbered(1, 3), "of another run"]))
     data.setup("fit")
     assert data.dealt == (numbered(2, 4),)
     assert names(data) == ([numbered(2), numbered(4)] if batch_size == 1 else [numbered(2, 4)])
-    data.finished = frozenset(numbered(1, 2, 3, 4))
+    data.progress = Progress(finished=frozenset(numbered(1, 2, 3, 4)))
     data.setup("fit")
     assert (data.dealt, data.batches, len(data.train_dataloader())) == (((),), (), 0)
 
 
 def test_saved_batches_go_on_first_and_as_they_were() -> None:
     data, saved = four(batch_size=2), saved_of(4, 2)
-    data.saved = (saved,)
+    data.progress = Progress(saved=(saved,))
     data.setup("fit")
     assert [(batch.names, batch.saved, batch.taken) for batch in data.batches] == [
         (numbered(4, 2), saved, 4),
@@ -342,7 +342,7 @@ def test_saved_batches_are_dealt_as_one() -> None:
     shares = []
     for rank in (0, 1):
         data = four()
-        data.saved = (saved_of(2, 3, 4, taken=1),)
+        data.progress = Progress(saved=(saved_of(2, 3, 4, taken=1),))
         attach(data, 2, rank)
         data.setup("fit")
         shares.append(names(data))
@@ -351,7 +351,7 @@ def test_saved_batches_are_dealt_as_one() -> None:
 
 def test_of_two_checkpoints_of_a_pair_the_first_counts() -> None:
     data, newer = four(), saved_of(2)
-    data.saved = (newer, saved_of(2, 3), saved_of(9), saved_of(1, 9))
+    data.progress = Progress(saved=(newer, saved_of(2, 3), saved_of(9), saved_of(1, 9)))
     data.setup("fit")
     assert [batch.saved for batch in data.batches] == [newer, None, None, None]
     assert names(data) == [numbered(2), numbered(1), numbered(3), numbered(4)]
@@ -359,14 +359,14 @@ def test_of_two_checkpoints_of_a_pair_the_first_counts() -> None:
 
 def test_a_checkpoint_of_a_finished_pair_is_left_out() -> None:
     data = four()
-    data.finished, data.saved = frozenset(numbered(2)), (saved_of(2),)
+    data.progress = Progress(frozenset(numbered(2)), (saved_of(2),))
     data.setup("fit")
     assert [(batch.names, batch.saved) for batch in data.batches] == [(numbered(n), None) for n in (1, 3, 4)]
 
 
 def test_a_checkpoint_of_other_stages_is_left_out_with_a_warning() -> None:
     data = four()
-    data.saved = (saved_of(2, 3, stages=(Stage(33, 2), *STAGES[1:])),)
+    data.progress = Progress(saved=(saved_of(2, 3, stages=(Stage(33, 2), *STAGES[1:])),))
     with pytest.warns(
         UserWarning, match=r"^2\.ckpt: is of other stages; image_image_2, image_image_3 will begin anew$"
     ):

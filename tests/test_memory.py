@@ -17,6 +17,7 @@ from nst_lightning import memory
 from nst_lightning.backbones import Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Gram, Objective, Term
+from nst_lightning.tiling import Whole
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -218,12 +219,12 @@ def test_the_peak_of_the_host_needs_no_other_thread_for_backward() -> None:
 
 def step(side: int) -> int:
     image = torch.rand(1, 3, side, side, requires_grad=True)
-    objective = Objective([Term("style", layer, Gram(), 1.0) for layer in ("relu1_1", "relu2_1")])
-    backbone = Backbone("vgg16", objective.layers)
-    targets = {term.name: torch.zeros(1, 1, 1) for term in objective.terms}
+    objective = Objective([Term("style", (layer,), Gram(), 0.5) for layer in ("relu1_1", "relu2_1")])
+    evaluator = Whole(Backbone("vgg16", objective.layers), objective)
+    targets = {term.name: (torch.zeros(1, 1, 1),) for term in objective.terms}
 
     def evaluate() -> Tensor:
-        total = objective.total(objective.scores(objective.statistics(backbone(image), targets), targets))
+        total = objective.total(evaluator.values(image, targets, 0), {"style": torch.ones(1)})
         torch.autograd.backward(total.sum())
         return total
 
@@ -333,3 +334,50 @@ def test_the_peak_on_cuda_is_the_allocators() -> None:
     assert memory.peak_bytes(evaluate, device) == 4 * MIB
     assert memory.available(device) > 4 * MIB
     assert held.numel() == MIB
+
+
+# ---- cores ----
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+
+
+@pytest.mark.usefixtures("eight")
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1)]
+)
+def test_a_quota_of_the_second_version_is_rounded_up(quota: str, expected: int, tmp_path: Path) -> None:
+    files = {"proc/self/cgroup": "0::/job\n", "sys/fs/cgroup/job/cpu.max": f"{quota}\n"}
+    assert memory.cores(system(tmp_path, files)) == expected
+
+
+@pytest.mark.usefixtures("eight")
+@pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("300000", 3), ("1600000", 8)])
+def test_a_quota_of_the_first_version(quota: str, expected: int, tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n0::/\n",
+        "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": f"{quota}\n",
+        "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+    }
+    assert memory.cores(system(tmp_path, files)) == expected
+
+
+@pytest.mark.usefixtures("eight")
+def test_the_tightest_group_around_the_process_counts(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "0::/outer/inner\n",
+        "sys/fs/cgroup/outer/cpu.max": "300000 100000\n",
+        "sys/fs/cgroup/outer/inner/cpu.max": "600000 100000\n",
+    }
+    assert memory.cores(system(tmp_path, files)) == 3
+
+
+@pytest.mark.usefixtures("eight")
+def test_without_control_groups_the_cores_that_it_is_bound_to_count(tmp_path: Path) -> None:
+    assert memory.cores(tmp_path) == 8
+
+
+def test_this_process_has_some() -> None:
+    assert 1 <= memory.cores() <= (os.cpu_count() or 1)

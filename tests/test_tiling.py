@@ -1,4 +1,4 @@
-"""Tile by tile against the whole image: features, targets, scores and gradients; one process and two."""
+"""Tile by tile against the whole image: features, targets, values and gradients; one process and two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.backbones.anatomy import View, views
 from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
+from nst_lightning.losses import IMAGE, Content, Gram, Objective, Target, Term, TotalVariation
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
 from tests.backbones.test_network import vgg19_file  # noqa: F401 - a fixture
 
@@ -73,14 +73,15 @@ def small(name: str, layers: tuple[str, ...], folder: Path, pooling: Pooling = "
 def objective(content: str = "relu4_2", style: tuple[str, ...] = SPECS["vgg16"].style_layers) -> Objective:
     return Objective(
         [
-            Term("content", content, Content(), 1e5),
-            *(Term("style", layer, Gram(), 1e2) for layer in style),
-            Term("tv", IMAGE, TotalVariation(), 1.0),
+            Term("content", (content,), Content(), 1.0),
+            *(Term("style", (layer,), Gram(), 1 / len(style)) for layer in style),
+            Term("tv", (IMAGE,), TotalVariation(), 1.0),
         ]
     )
 
 
 VGG_LAYERS = objective().layers
+UNIT = {group: torch.ones(2, dtype=torch.float64) for group in objective().groups}
 
 
 def images(count: int, height: int, width: int, seed: int) -> Tensor:
@@ -90,19 +91,19 @@ def images(count: int, height: int, width: int, seed: int) -> Tensor:
     return contrast * noise
 
 
-def targets_of(evaluator: Evaluator, content: Tensor) -> dict[str, Tensor]:
+def targets_of(evaluator: Evaluator, content: Tensor) -> dict[str, Target]:
     # Blurred, for the score of two equal statistics would be their rounding errors.
     style = nn.functional.avg_pool2d(content.transpose(2, 3), 3, 1)
-    return evaluator.targets("content", content) | evaluator.targets("style", style)
+    return evaluator.targets("content", [content], [1.0], 0) | evaluator.targets("style", [style], [1.0], 0)
 
 
-def gradient(evaluator: Evaluator, image: Tensor, targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """Scores, and the gradient of the sum of their logarithms, in which every term and image counts alike."""
+def gradient(evaluator: Evaluator, image: Tensor, targets: Mapping[str, Target]) -> tuple[dict[str, Tensor], Tensor]:
+    """Values, and the gradient of the sum of their logarithms, in which every term and image counts alike."""
     leaf = image.clone().requires_grad_()
-    scores = evaluator.scores(leaf, targets)
-    logarithms = [score.double().log().sum() for score in scores.values()]
+    values = evaluator.values(leaf, targets, 0)
+    logarithms = [value.double().log().sum() for value in values.values()]
     (found,) = torch.autograd.grad(torch.stack(logarithms).sum(), leaf)
-    return {name: score.detach() for name, score in scores.items()}, found
+    return {name: value.detach() for name, value in values.items()}, found
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -116,11 +117,11 @@ def assert_equal_evaluations(
     image, content = images(count, *size, 1), images(count, *size, 2)
     dtype = torch.float64 if most < 1e-7 else torch.float32
     targets = targets_of(whole, content.to(dtype))
-    expected_scores, expected = gradient(whole, image.to(dtype), targets)
-    scores, found = gradient(tiled, image.to(dtype), targets)
-    assert scores.keys() == expected_scores.keys()
-    for name, score in scores.items():
-        torch.testing.assert_close(score, expected_scores[name], rtol=10 * most, atol=0)
+    expected_values, expected = gradient(whole, image.to(dtype), targets)
+    values, found = gradient(tiled, image.to(dtype), targets)
+    assert values.keys() == expected_values.keys()
+    for name, score in values.items():
+        torch.testing.assert_close(score, expected_values[name], rtol=10 * most, atol=0)
     assert found.dtype == dtype
     assert error(found, expected) < most
 
@@ -188,7 +189,7 @@ def test_gradient_equals_finite_differences(tmp_path: Path) -> None:
     generator, step = torch.Generator().manual_seed(7), 1e-7
 
     def loss(moved: Tensor) -> float:
-        return sum(score.log().item() for score in tiled.scores(moved, targets).values())
+        return sum(score.log().item() for score in tiled.values(moved, targets, 0).values())
 
     for _ in range(4):
         direction = torch.randn(image.shape, generator=generator, dtype=torch.float64)
@@ -200,7 +201,7 @@ def test_every_images_scores_have_a_weight_of_their_own(tmp_path: Path) -> None:
     goal = objective("relu2_1", ("relu1_1",))
     tiled = Tiled(small("vgg16", goal.layers, tmp_path), goal, 8)
     image, targets = images(2, 20, 20, 4).requires_grad_(), targets_of(tiled, images(2, 20, 20, 5))
-    total = goal.total(tiled.scores(image, targets))
+    total = goal.total(tiled.values(image, targets, 0), UNIT)
     (second,) = torch.autograd.grad(total[1], image, retain_graph=True)
     (both,) = torch.autograd.grad((total * torch.tensor([0.0, 3.0])).sum(), image)
     assert not second[0].any()
@@ -219,27 +220,28 @@ def test_targets_equal_those_of_the_whole_and_hold_no_graph(name: str, tmp_path:
     expected = targets_of(Whole(backbone, goal), content)
     found = targets_of(Tiled(backbone, goal, 32), content)
     assert found.keys() == expected.keys()
-    for key, target in found.items():
+    for key, (target,) in found.items():
+        (of_whole,) = expected[key]
         assert not target.requires_grad
-        assert not expected[key].requires_grad
-        assert target.dtype == expected[key].dtype
-        torch.testing.assert_close(target, expected[key], rtol=1e-12, atol=1e-14)
+        assert not of_whole.requires_grad
+        assert target.dtype == of_whole.dtype
+        torch.testing.assert_close(target, of_whole, rtol=1e-12, atol=1e-14)
 
 
 def test_maps_kept_in_bfloat16_move_the_content_gradient_by_less_than_their_rounding(tmp_path: Path) -> None:
-    goal = Objective([Term("content", "relu4_2", Content(), 1.0)])
+    goal = Objective([Term("content", ("relu4_2",), Content(), 1.0)])
     backbone = small("vgg16", goal.layers, tmp_path).float()
     exact = Tiled(backbone, goal, 64)
     rounded = Tiled(backbone, goal, 64, map_dtype=torch.bfloat16)
     image, content = images(1, 115, 90, 1).float(), images(1, 115, 90, 2).float()
-    targets = rounded.targets("content", content)
-    assert targets["content/relu4_2"].dtype == torch.bfloat16
-    expected_scores, expected = gradient(exact, image, exact.targets("content", content))
-    scores, found = gradient(rounded, image, targets)
-    assert scores["content/relu4_2"].dtype == torch.float32
+    targets = rounded.targets("content", [content], [1.0], 0)
+    assert targets["content/relu4_2"][0].dtype == torch.bfloat16
+    expected_values, expected = gradient(exact, image, exact.targets("content", [content], [1.0], 0))
+    values, found = gradient(rounded, image, targets)
+    assert values["content/relu4_2"].dtype == torch.float32
     # Measured: 0.0020 for the gradient, for a rounding of 2**-9 = 0.0020 at most of each feature of the target.
     assert 0 < error(found, expected) < 2**-8
-    assert error(scores["content/relu4_2"], expected_scores["content/relu4_2"]) < 2**-8
+    assert error(values["content/relu4_2"], expected_values["content/relu4_2"]) < 2**-8
 
 
 # ---- geometry ----
@@ -350,10 +352,10 @@ def test_autocast_is_entered_again_for_the_second_pass(tmp_path: Path) -> None:
         leaf = image.clone().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             targets = targets_of(evaluator, content)
-            scores = evaluator.scores(leaf, targets)
-        assert {score.dtype for score in scores.values()} == {torch.float32}
+            values = evaluator.values(leaf, targets, 0)
+        assert {score.dtype for score in values.values()} == {torch.float32}
         with backbone.network.register_forward_hook(record):
-            (of_image,) = torch.autograd.grad(torch.stack([each.log().sum() for each in scores.values()]).sum(), leaf)
+            (of_image,) = torch.autograd.grad(torch.stack([each.log().sum() for each in values.values()]).sum(), leaf)
         found.append(of_image)
     assert len(dtypes) == 4 * len(goal.layers)  # those of the four tiles' second pass
     assert set(dtypes) == {torch.bfloat16}
@@ -372,8 +374,8 @@ def evaluated(share: Share, folder: Path, tile: int) -> dict[str, Tensor]:
     goal = objective("relu3_1", ("relu1_1", "relu3_1"))
     tiled = Tiled(small("vgg16", goal.layers, folder), goal, tile, share, SHARED[tile])
     targets = targets_of(tiled, images(2, 61, 83, 2))
-    scores, found = gradient(tiled, images(2, 61, 83, 1), targets)
-    return {**{f"target {name}": target for name, target in targets.items()}, **scores, "gradient": found}
+    values, found = gradient(tiled, images(2, 61, 83, 1), targets)
+    return {**{f"target {name}": target for name, (target,) in targets.items()}, **values, "gradient": found}
 
 
 def evaluate_on_a_rank(rank: int, folder: Path) -> None:
@@ -410,7 +412,7 @@ def test_an_image_is_as_large_as_the_network_needs(tmp_path: Path) -> None:
     goal = objective()
     tiled = Tiled(small("vgg16", goal.layers, tmp_path), goal, 64)
     with pytest.raises(InputError, match="an image of 40x12 px is too small for these layers: 16 px a side"):
-        tiled.targets("content", images(1, 12, 40, 1))
+        tiled.targets("content", [images(1, 12, 40, 1)], [1.0], 0)
 
 
 class Mean(nn.Module):

@@ -296,7 +296,7 @@ class Backbone(nn.Module):
         """Leaves the network in eval mode, whatever is asked for."""
         return super().train(False)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, layers: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """Returns the features of sRGB images (N, 3, H, W) in [0, 1], by layer, (N, C, H', W') each.
 
         Raises:

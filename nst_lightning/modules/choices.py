@@ -11,15 +11,9 @@ from torch import nn
 
 from nst_lightning.backbones import Spec
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Content, Gram, Objective, Term, TotalVariation
+from nst_lightning.losses import STYLE_LOSSES, Content, Loss, Objective, Term
 
 Layers = int | list[str] | dict[str, float] | str | None
-
-_LOSSES: Mapping[str, type[Content] | type[Gram] | type[TotalVariation]] = {
-    "content": Content,
-    "style": Gram,
-    "tv": TotalVariation,
-}
 
 
 def layer_weights(group: str, given: Layers, spec: Spec) -> Mapping[str, float]:
@@ -35,23 +29,51 @@ def layer_weights(group: str, given: Layers, spec: Spec) -> Mapping[str, float]:
     return dict.fromkeys(given, 1.0)
 
 
-def weighted_terms(group: str, weight: float, layers: Mapping[str, float]) -> list[Term]:
-    """Returns the terms of a group, whose weights sum to the group's; none where that is 0."""
-    if not (math.isfinite(weight) and weight >= 0):
-        msg = f"{group}_weight must be a finite number, 0 or above, got {weight}"
-        raise InputError(msg)
+def terms(group: str, loss: Loss, layers: Mapping[str, float]) -> list[Term]:
+    """Returns a term for each layer, whose shares of the group's weight are in proportion to the given weights.
+
+    Raises:
+        InputError: If there is no layer, or no weight above 0.
+    """
     total = sum(layers.values())
-    if weight == 0:
-        return []
-    if not layers or not (math.isfinite(total) and total > 0):
+    if not layers or not all(math.isfinite(weight) and weight > 0 for weight in layers.values()):
         msg = f"{group}_layers must name at least one layer, with weights above 0, got {dict(layers)}"
         raise InputError(msg)
-    return [Term(group, layer, _LOSSES[group](), weight * share / total) for layer, share in layers.items()]
+    return [Term(group, (layer,), loss, weight / total) for layer, weight in layers.items()]
+
+
+def loss_of(source: str, style_loss: str) -> Loss:
+    """Returns the loss that compares with a source: that of content, or the style loss of a name.
+
+    Raises:
+        InputError: If there is no style loss of that name.
+    """
+    if source == "content":
+        return Content()
+    if style_loss not in STYLE_LOSSES:
+        msg = f"unknown style_loss {style_loss!r}; known are {', '.join(STYLE_LOSSES)}"
+        raise InputError(msg)
+    return STYLE_LOSSES[style_loss]()
+
+
+def check_weights(weights: Mapping[str, float]) -> Mapping[str, float]:
+    """Returns weights by group.
+
+    Raises:
+        InputError: If one is not a finite number, 0 or above.
+    """
+    for group, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            msg = f"{group}_weight must be a finite number, 0 or above, got {weight}"
+            raise InputError(msg)
+    return weights
 
 
 def listed(objective: Objective, group: str) -> str:
-    """Returns the layers of a group's terms between commas."""
-    return ",".join(term.layer for term in objective.terms if term.group == group)
+    """Returns the layers of a group's terms between commas, with their shares where these differ."""
+    own = [term for term in objective.terms if term.group == group]
+    alike = len({term.share for term in own}) == 1
+    return ",".join(term.layers[0] if alike else f"{term.layers[0]}:{term.share:g}" for term in own)
 
 
 def described(make_optimizer: OptimizerCallable) -> str:

@@ -1,211 +1,223 @@
-"""How a run evaluates its images: whole or in tiles, all at once or a few at a time, and against which targets."""
+"""What the images of one batch and stage are compared with, and how they are evaluated within the memory there is."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from nst_lightning import footprint
 from nst_lightning.backbones import Backbone
 from nst_lightning.batches import Step, Style
-from nst_lightning.data import memory_for
+from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.footprint import Footprint
-from nst_lightning.losses import Objective
-from nst_lightning.parallel import TileParallel
-from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
-
-Tile = int | Literal["off", "auto"]
+from nst_lightning.losses import Objective, Target
+from nst_lightning.modules.sizing import Sizing
+from nst_lightning.pairs import Pair
+from nst_lightning.tiling import Evaluator, Tiled, Whole
 
 _STYLES_KEPT = 64  # about 1.4 MB each for VGG's five layers
-_MAPS_SHARE = 1 / 8  # of the memory that may be planned with, above which content targets are kept in half the bytes
 
 
 class Evaluation:
-    """Finds targets and scores of the batch that is optimised, within the memory there is.
+    """The objective of one batch at one stage, with its targets and the weights of each image.
 
     Args:
-        backbone: The frozen network.
-        objective: The weighted losses.
-        make_optimizer: Makes the optimiser of a list with the one parameter; its memory counts.
-        tile: Side of the tiles that the network sees one at a time, in pixels from 1; `auto` for the largest that fits,
-            and none where the whole image does; `off` for the whole image.
-        compile: Whether torch.compile makes the evaluation of whole images.
+        worker: What it is computed on.
+        evaluator: What finds the terms' values.
+        objective: The losses that any of the images weighs.
+        targets: What they compare with, by the term's name, (N, ...) each.
+        weights: Each image's weights by group, (N,) each.
+        together: The number of images that are evaluated at once.
 
-    Raises:
-        InputError: If the tile is smaller than 1 px, or tiles are to be compiled.
+    Attributes:
+        objective: See above.
+        targets: See above.
+        weights: See above.
+        together: See above; `take_fewer` halves it.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
+        worker: Worker,
+        evaluator: Evaluator,
         objective: Objective,
-        make_optimizer: OptimizerCallable,
-        tile: Tile,
-        compile: bool = False,
+        targets: Mapping[str, Target],
+        weights: Mapping[str, Tensor],
+        together: int,
     ) -> None:
-        if isinstance(tile, int) and tile < 1:
-            msg = f"tile must be off, auto or a number of pixels from 1, got {tile}"
-            raise InputError(msg)
-        if compile and tile != "off":
-            msg = f"compile works on whole images only: set tile to off, got {tile}"
-            raise InputError(msg)
-        self.tile = tile
-        self._compile = compile
-        self._backbone = backbone
-        self._objective = objective
-        self._make_optimizer = make_optimizer
-        self._evaluator: Evaluator = Whole(backbone, objective)
-        self._batch_index: int | None = None
-        self._together = 1
-        self._footprint: Footprint | None = None
-        self._styles: OrderedDict[Hashable, dict[str, Tensor]] = OrderedDict()
+        self._worker = worker
+        self._evaluator = evaluator
+        self.objective = objective
+        self.targets = targets
+        self.weights = weights
+        self.together = together
 
-    def forget(self) -> None:
-        """Forgets what was measured and computed in an earlier run."""
-        self._batch_index = self._footprint = None
-        self._styles.clear()
-
-    def check(self, trainer: L.Trainer) -> None:
-        """Refuses to deal out tiles where there are none.
-
-        Raises:
-            InputError: If the strategy is tile_parallel and the tile is off.
-        """
-        if self.tile == "off" and isinstance(trainer.strategy, TileParallel):
-            msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
-            raise InputError(msg)
-
-    def bytes_of_step(self, trainer: L.Trainer, pixels: int) -> int:
-        """Returns the bytes that a step on one image of so many pixels takes on the trainer's device, as measured."""
-        tile = self.tile_of(trainer, pixels, 1)
-        at_once = None if tile is None else min(pixels, self._tiled(trainer, tile).plan.crop ** 2)
-        return self.footprint(trainer).of_step(pixels, at_once)
-
-    def tile_of(self, trainer: L.Trainer, pixels: int, count: int) -> int | None:
-        """Returns the side of the tiles that images are evaluated in, None where they are evaluated whole.
+    def values(self, image: Tensor, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W) in [0, 1].
 
         Args:
-            trainer: Whose device and processes they are.
-            pixels: Of each image.
-            count: The number of images that are optimised together.
+            image: The images.
+            draw: What random positions follow from.
         """
-        if self.tile == "off":
-            return None
-        if self.tile != "auto":
-            return self.tile
-        shared = isinstance(trainer.strategy, TileParallel)
-        free, needed = memory_for(trainer), self.footprint(trainer)
-        if not shared and count * needed.of_step(pixels) <= free:
-            return None
-        kept = needed.state.at(pixels) + needed.maps.at(pixels)
-        crop = math.isqrt(max(0, needed.evaluation.pixels_within(free // count - kept)))
-        plan = self._tiled(trainer, 1).plan
-        tile = max(1, crop - plan.before - plan.after)
-        if shared:  # a tile for every process, the same size in all
-            tile = trainer.strategy.broadcast(max(1, min(tile, math.isqrt(pixels // trainer.world_size))))
-        return tile
-
-    def footprint(self, trainer: L.Trainer) -> Footprint:
-        """Returns what a step takes in memory on the trainer's device, measured on small images at the first call."""
-        if self._footprint is None:
-            self._backbone.to(trainer.strategy.root_device)
-            context = trainer.precision_plugin.forward_context
-            self._footprint = footprint.measure(self._backbone, self._objective, self._make_optimizer, context)
-        return self._footprint
-
-    def begin(self, trainer: L.Trainer, step: Step) -> dict[str, Tensor]:
-        """Returns the targets of the batch and stage of a step, and evaluates for them from here on."""
-        if step.batch_index != self._batch_index:  # what was too much at one stage is at the next
-            self._batch_index, self._together = step.batch_index, len(step.batch.pairs)
-        self._evaluator = self._evaluator_of(trainer, step)
-        # In the precision of training, so that the content loss of the content image is 0.
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            return self._targets_of(trainer.strategy.root_device, step)
-
-    def scores(self, image: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns every term's unweighted score, (N,) each, of images (N, 3, H, W) in [0, 1]."""
-        if self._together >= len(image):
-            return self._evaluator.scores(image, targets)
-        parts = [
+        if self.together >= len(image):
+            return self._evaluator.values(image, self.targets, draw)
+        parts = []
+        for first in range(0, len(image), self.together):
+            rows = slice(first, first + self.together)
+            targets = {name: tuple(each[rows] for each in target) for name, target in self.targets.items()}
             # Not kept: the features, which are computed again for the gradient.
-            checkpoint(
-                self._evaluator.scores,
-                image[first : first + self._together],
-                {name: target[first : first + self._together] for name, target in targets.items()},
-                use_reentrant=False,
-            )
-            for first in range(0, len(image), self._together)
-        ]
+            parts.append(checkpoint(self._evaluator.values, image[rows], targets, draw, use_reentrant=False))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def take_fewer(self, trainer: L.Trainer, image: Tensor) -> None:
+    def take_fewer(self, image: Tensor) -> None:
         """Halves the number of images that are evaluated at once, after the memory did not hold them.
 
         Raises:
             InputError: If it was one already, or other processes would have to do the same.
         """
         height, width = image.shape[-2:]
-        if self._together == 1 or isinstance(trainer.strategy, TileParallel):
+        if self.together == 1 or self._worker.deals_tiles:
             msg = f"out of memory at {width}x{height} px: take a smaller size, or --model.tile auto or a smaller one"
             raise InputError(msg)
-        self._together = math.ceil(self._together / 2)
+        self.together = math.ceil(self.together / 2)
         if image.device.type == "cuda":
             torch.cuda.empty_cache()
         rank_zero_warn(
-            f"out of memory with {len(image)} images of {width}x{height} px: {self._together} at a time from here"
+            f"out of memory with {len(image)} images of {width}x{height} px: {self.together} at a time from here"
         )
 
-    def _evaluator_of(self, trainer: L.Trainer, step: Step) -> Evaluator:
+
+class Evaluations:
+    """Makes the evaluation of each batch and stage; keeps the targets of styles that many pairs share.
+
+    Args:
+        backbone: The frozen network.
+        objective: The losses of the run.
+        weights: The run's weights by group, which pairs may have their own of.
+        sizing: Chooses the tiles.
+        compile: Whether torch.compile makes the evaluation of whole images.
+        seed: What random positions of targets follow from.
+
+    Raises:
+        InputError: If tiles are to be compiled.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        objective: Objective,
+        weights: Mapping[str, float],
+        sizing: Sizing,
+        compile: bool,
+        seed: int,
+    ) -> None:
+        if compile and sizing.tile != "off":
+            msg = f"compile works on whole images only: set tile to off, got {sizing.tile}"
+            raise InputError(msg)
+        self._backbone = backbone
+        self._objective = objective
+        self._weights = weights
+        self._sizing = sizing
+        self._compile = compile
+        self._seed = seed
+        self._styles: OrderedDict[Hashable, dict[str, Target]] = OrderedDict()
+
+    def begin(self, worker: Worker, step: Step, together: int) -> Evaluation:
+        """Returns the evaluation of the batch and stage of a step.
+
+        Args:
+            worker: What computes it.
+            step: The step.
+            together: The number of images to evaluate at once.
+        """
+        pairs = step.batch.pairs
+        objective = self.active(pairs)
+        weights = {
+            group: torch.tensor([self.weight(pair, group) for pair in pairs], device=worker.device)
+            for group in objective.groups
+        }
+        evaluator = self._evaluator(worker, step, objective)
+        # In the precision of training, so that the content loss of the content image is 0.
+        with torch.no_grad(), worker.context():
+            targets = self._targets(worker.device, step, objective, evaluator)
+        return Evaluation(worker, evaluator, objective, targets, weights, together)
+
+    def active(self, pairs: Sequence[Pair]) -> Objective:
+        """Returns the objective of the groups that any of some pairs weighs: what has no weight costs nothing."""
+        groups = self._objective.groups
+        return self._objective.only([group for group in groups if any(self.weight(pair, group) > 0 for pair in pairs)])
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Refuses pairs that would be left as they begin.
+
+        Raises:
+            InputError: If every weight of a pair is 0.
+        """
+        for pair in pairs:
+            if not any(self.weight(pair, group) > 0 for group in self._objective.groups):
+                msg = f"pair {pair.name}: nothing to optimise: every weight is 0"
+                raise InputError(msg)
+
+    def weight(self, pair: Pair, group: str) -> float:
+        """Returns a pair's weight of a group: its own, else the run's."""
+        return pair.weights.get(group, self._weights[group])
+
+    def _evaluator(self, worker: Worker, step: Step, objective: Objective) -> Evaluator:
         count = len(step.batch.pairs)
         pixels = step.batch.pixels(step.stage) // count
-        tile = self.tile_of(trainer, pixels, count)
-        if tile is None:
-            return Whole(self._backbone, self._objective, self._compile)
-        large = count * self.footprint(trainer).maps.at(pixels) > _MAPS_SHARE * memory_for(trainer)
-        if trainer.strategy.broadcast(large):
+        tile = self._sizing.tile_for(worker, pixels, count)
+        if tile is None or not objective.layers:
+            return Whole(self._backbone, objective, self._compile)
+        if self._sizing.rounds_maps(worker, pixels, count):
             rank_zero_warn("for the memory, content targets are kept in bfloat16, which rounds them by up to 0.2 %")
-            return self._tiled(trainer, tile, torch.bfloat16)
-        return self._tiled(trainer, tile)
+            return Tiled(self._backbone, objective, tile, worker.share, torch.bfloat16)
+        return Tiled(self._backbone, objective, tile, worker.share)
 
-    def _tiled(self, trainer: L.Trainer, tile: int, map_dtype: torch.dtype | None = None) -> Tiled:
-        share = Share.of_processes() if isinstance(trainer.strategy, TileParallel) else ALONE
-        return Tiled(self._backbone, self._objective, tile, share, map_dtype)
-
-    def _targets_of(self, device: torch.device, step: Step) -> dict[str, Tensor]:
-        targets = {}
-        if "content" in self._objective.sources:
+    def _targets(
+        self, device: torch.device, step: Step, objective: Objective, evaluator: Evaluator
+    ) -> dict[str, Target]:
+        targets: dict[str, Target] = {}
+        if "content" in objective.sources:
             # One by one, as the styles are: the memory need not hold a batch's features.
-            of_contents = [
-                self._evaluator.targets("content", content[None].to(device))
-                for content in step.batch.contents(step.stage)
-            ]
-            targets.update({name: torch.cat([each[name] for each in of_contents]) for name in of_contents[0]})
-        if "style" in self._objective.sources:
-            of_pairs = [_mean([self._of_style(device, style) for style in of]) for of in step.batch.styles(step.stage)]
-            targets.update({name: torch.cat([of_pair[name] for of_pair in of_pairs]) for name in of_pairs[0]})
+            images = [content[None].to(device) for content in step.batch.contents(step.stage)]
+            targets |= _joined([evaluator.targets("content", [image], [1.0], self._seed) for image in images])
+        if "style" in objective.sources:
+            styles = zip(step.batch.styles(step.stage), step.batch.pairs, strict=True)
+            targets |= _joined(
+                [self._targets_of_styles(device, images, pair.style_weights, evaluator) for images, pair in styles]
+            )
         return targets
 
-    def _of_style(self, device: torch.device, style: Style) -> dict[str, Tensor]:
-        """Returns a style image's targets, computed once for all pairs that are painted in it."""
+    def _targets_of_styles(
+        self, device: torch.device, styles: Sequence[Style], weights: Sequence[float], evaluator: Evaluator
+    ) -> dict[str, Target]:
+        """Returns the targets of style images together, computed once for all pairs that are painted in them."""
         # Rounding differs between tiles and the whole, and no result may depend on what was painted before.
-        key = style.key, self._evaluator.plan if isinstance(self._evaluator, Tiled) else None
+        plan = evaluator.plan if isinstance(evaluator, Tiled) else None
+        key = tuple(style.key for style in styles), tuple(weights), plan
         if key not in self._styles:
-            self._styles[key] = self._evaluator.targets("style", style.image().to(device))
+            images = [style.image().to(device) for style in styles]
+            equal = [1.0] * len(images)
+            found = evaluator.targets("style", images, equal if len(weights) == 0 else weights, self._seed)
+            self._styles[key] = found
             if len(self._styles) > _STYLES_KEPT:
                 self._styles.popitem(last=False)
         self._styles.move_to_end(key)
         return self._styles[key]
+
+
+def _joined(targets: Sequence[Mapping[str, Target]]) -> dict[str, Target]:
+    """Returns the targets of several images as those of a batch."""
+    return {
+        name: tuple(torch.cat(parts) for parts in zip(*(each[name] for each in targets), strict=True))
+        for name in targets[0]
+    }
 
 
 @contextmanager
@@ -228,7 +240,3 @@ def tensor_core_products(device: torch.device, precision: str) -> Iterator[None]
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _mean(targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in targets]).mean(dim=0) for name in targets[0]}

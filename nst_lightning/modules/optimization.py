@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,55 +17,59 @@ from torch import Tensor, nn
 
 from nst_lightning import images, initializers, memory, optim
 from nst_lightning.backbones import Backbone
-from nst_lightning.batches import Saved, Step
-from nst_lightning.cgroups import cores
-from nst_lightning.data import data_of
+from nst_lightning.batches import Step, Timeline
+from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective
+from nst_lightning.losses import Objective, Values
+from nst_lightning.memory import cores
 from nst_lightning.modules.checks import check_trainer
-from nst_lightning.modules.convergence import Convergence, at
-from nst_lightning.modules.evaluation import Evaluation, Tile, tensor_core_products
+from nst_lightning.modules.evaluation import Evaluation, Evaluations, tensor_core_products
+from nst_lightning.modules.sizing import Sizing, Tile
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import PairParallel
+from nst_lightning.progress import FORMAT, Saved, note_of
 from nst_lightning.schedule import described
 
-_LOOK_EVERY = 50
+_LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
 
 
 class ImageOptimization(L.LightningModule):
     """Optimises the pixels of images so that their features meet an objective.
 
     The only parameter is `image`, float32 (N, 3, H, W), sRGB in [0, 1] but not held there while it is
-    optimised. A run is one epoch over the steps of a `data.Timeline`; where a step belongs to another batch or
-    stage than the image does, the image, its optimiser and its targets are made anew.
+    optimised. A run is one epoch over the steps of a `batches.Timeline`; where a step begins a batch or stage, the
+    image, its optimiser and its targets are made anew.
 
     Args:
         backbone: The frozen network.
-        objective: The weighted losses; their layers are the backbone's.
+        objective: The losses; their layers are the backbone's.
+        weights: The weight of each group of losses, finite, >= 0; pairs may have their own.
         optimizer: Makes the optimiser of a list with the one parameter.
         init: What the first stage starts from: `content`, `style`, `gaussian` or `uniform`.
-        seed: The seed of the noise.
+        seed: The seed of the noise, and of random positions.
         tile: Side of the tiles that the network sees one at a time, in pixels, `auto` or `off`, see `tiling`.
-        tolerance: An image whose loss fell by less than this part in twenty steps rests until the stage ends, see
-            `Convergence`; 0 lets nobody rest.
         compile: Whether torch.compile makes the evaluation of whole images, anew for every size.
 
     Attributes:
         losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
-            parts `content`, `style`, `tv`; and the unweighted score of every term, e.g. `style/relu3_1`.
-        targets: What the losses compare with, by the term's name, (N, ...) each; of the current batch and stage.
+            parts `content`, `style`, `tv`; and the unweighted value of every term, e.g. `style/relu3_1`.
         settings: What the run was asked for, for the pictures' metadata and TensorBoard.
+        sizing: Chooses how images are evaluated within the memory.
+        evaluation: The current batch and stage's targets and weights; None before the first step.
+
+    Raises:
+        InputError: If an argument is out of range.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         objective: Objective,
+        weights: Mapping[str, float],
         optimizer: OptimizerCallable,
         init: str = "content",
         seed: int = 0,
         tile: Tile = "off",
-        tolerance: float = 0.0,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -82,18 +87,39 @@ class ImageOptimization(L.LightningModule):
         self.image = nn.Parameter(torch.zeros(1, 3, 1, 1))  # of no meaning before the first step
         self.losses: dict[str, Tensor] = {}
         self.settings: dict[str, str | int | float] = {}
-        self._position: tuple[int, int] | None = None
-        self.targets: dict[str, Tensor] = {}
-        self._targets_position: tuple[int, int] | None = None
-        self.evaluation = Evaluation(backbone, objective, optimizer, tile, compile)
-        self._convergence = Convergence(tolerance)
-        self._step: Step | None = None
-        self._factors: dict[str, Tensor] = {}
+        self.evaluation: Evaluation | None = None
+        weighed = objective.only([group for group in objective.groups if weights[group] > 0])
+        self.sizing = Sizing(backbone, weighed, optimizer, tile)
+        self._evaluations = Evaluations(backbone, objective, weights, self.sizing, compile, seed)
 
     @property
     def result(self) -> Tensor:
         """The output images (N, 3, H, W), clamped to [0, 1], detached."""
         return self.image.detach().clamp(0, 1)
+
+    def settings_of(self, step: Step, pair: Pair) -> dict[str, str | int | float]:
+        """Returns what was asked for one pair of the run: the data's settings, the module's, and the pair's own."""
+        of_run = {**data_of(self.trainer).settings, **self.settings, "precision": str(self.trainer.precision)}
+        return {**of_run, **pair.settings, "stages": described(step.stages)}
+
+    def bytes_of_step(self, worker: Worker, pixels: int) -> int:
+        """Returns the bytes that a step on one image of so many pixels takes, as measured."""
+        return self.sizing.bytes_of_step(worker, pixels)
+
+    # ---- Lightning's hooks, in the order of a run ----
+
+    def setup(self, stage: str) -> None:
+        """Forgets an earlier run of the same module, and refuses a trainer or pairs that cannot work.
+
+        Raises:
+            InputError: If there is such a setting.
+        """
+        self.evaluation = None
+        self.losses = {}
+        if stage == "fit":
+            check_trainer(self.trainer)
+            self.sizing.check(Worker.of(self.trainer))
+            self._evaluations.check(data_of(self.trainer).pairs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes the optimiser of the current image.
@@ -114,87 +140,44 @@ class ImageOptimization(L.LightningModule):
             raise InputError(msg)
         return optimizer
 
-    def setup(self, stage: str) -> None:
-        """Forgets an earlier run of the same module, but for its image."""
-        self._position = self._targets_position = None
-        self.losses = {}
-        self.evaluation.forget()
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Gives the parameter its shape before its values and its optimiser's state are loaded.
+
+        Raises:
+            InputError: If the run cannot go on from this checkpoint.
+        """
+        if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
+            msg = "a checkpoint is of one process's pairs: resume with --resume and the run's folder"
+            raise InputError(msg)
+        note = checkpoint.get("batch")
+        if note is None or note.get("format") != FORMAT:
+            msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
+            raise InputError(msg)
+        self._check_stage(Saved.of(Path(), note), checkpoint["global_step"])
+        self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
 
     def on_fit_start(self) -> None:
-        """Checks the trainer, see `check_trainer`, and the pairs' own settings.
-
-        Raises:
-            InputError: If a pair weighs a loss that the run leaves out.
-        """
-        check_trainer(self.trainer)
-        self.evaluation.check(self.trainer)
+        """Has memory kept for the next step, and takes no more threads than the container has cores for."""
         if self.device.type == "cpu":
             memory.reuse_freed()
-            if "OMP_NUM_THREADS" not in os.environ:  # a thread more than the container has cores for stops them all
+            if "OMP_NUM_THREADS" not in os.environ:  # a thread more than there are cores stops them all
                 torch.set_num_threads(min(torch.get_num_threads(), cores()))
-        weights = self.objective.weights
-        for pair in data_of(self.trainer).pairs:
-            missing = [group for group, weight in pair.weights.items() if weight > 0 and group not in weights]
-            if missing:
-                msg = f"pair {pair.name} has a {missing[0]}_weight of its own, but the run leaves {missing[0]} out"
-                raise InputError(msg)
-
-    def on_fit_end(self) -> None:
-        """Leaves the process's memory as it was."""
-        memory.give_back()
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
-        """Moves on to the next batch or stage where the step belongs to one."""
-        self._step = batch
-        if batch.position != self._position:
+        """Moves on to the next batch or stage where the step begins one, or a run goes on."""
+        if self.evaluation is None or batch.is_first or batch.starts_stage:
             self._begin(batch)
-        if batch.position != self._targets_position:  # also after a resume in the middle of a stage
-            self._check_size(batch)
-            self.targets = self.evaluation.begin(self.trainer, batch)
-            self._factors = self._factors_of(batch)
-            self._targets_position = batch.position
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
-        """Returns the losses of the images, (N,); those of images that rest are as they were."""
-        awake, before = self._awake, self.losses
-        if awake is not None and len(awake) == 0:
-            return before["total"]
-        factors = at(awake, self._factors)
-        scores = self.evaluation.scores(self.image if awake is None else self.image[awake], at(awake, self.targets))
-        total = self.objective.total(scores, factors)
-        found = {name: score.detach() for name, score in scores.items()}
-        self.losses = {**found, **self.objective.contributions(found, factors)}
-        if awake is None:
-            return total
-        self.losses = {name: before[name].index_copy(0, awake, value) for name, value in self.losses.items()}
-        return before["total"].index_copy(0, awake, total)
-
-    @property
-    def _awake(self) -> Tensor | None:
-        """The places of the images that are evaluated, (n,), None for all: also where no losses are known yet."""
-        return self._convergence.awake if self.losses else None
-
-    def validation_step(self, batch: Step, batch_idx: int) -> None:
-        """Checks that the image is the one of a step, for the callbacks to look at.
-
-        Raises:
-            InputError: If it is not.
-        """
-        self._check_size(batch)
+        """Returns the losses of the images, (N,)."""
+        assert self.evaluation is not None
+        values = self.evaluation.values(self.image, (self.seed + batch.index) % 2**63)
+        self._note_losses(values)
+        return self.evaluation.objective.total(values, self.evaluation.weights)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Calls backward on the sum over images, so that each one's gradient is that of its own loss."""
-        if loss.requires_grad:  # not where all images rest
-            torch.autograd.backward(loss.sum())
-
-    def settings_of(self, step: Step, pair: Pair) -> dict[str, str | int | float]:
-        """Returns what was asked for one pair of the run: the data's settings, the module's, and the pair's own."""
-        of_run = {**data_of(self.trainer).settings, **self.settings}
-        return {**of_run, **pair.settings, "stages": described(step.stages)}
-
-    def bytes_of_step(self, pixels: int) -> int:
-        """Returns the bytes that a step on one image of so many pixels takes on the trainer's device, as measured."""
-        return self.evaluation.bytes_of_step(self.trainer, pixels)
+        torch.autograd.backward(loss.sum())
 
     def optimizer_step(
         self,
@@ -203,76 +186,124 @@ class ImageOptimization(L.LightningModule):
         optimizer: torch.optim.Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Takes a step, and keeps the losses of the images that the optimiser took back with the images.
+        """Takes a step, of fewer images at once where the memory does not hold them all.
 
         Raises:
             InputError: If a stage begins with a loss that is not finite, which no optimiser could lower, or the images
                 are not finite any more.
         """
-        if self._awake is not None and len(self._awake) == 0:
-            assert optimizer_closure is not None
-            optimizer_closure()  # Lightning asks for its result
-            return
-        before, awake = self.losses, self._convergence.awake
-        resting = None if awake is None else self.image.detach().clone()
-        try:
-            with tensor_core_products(self.device, str(self.trainer.precision)):
-                super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error):
-                raise
-            self.evaluation.take_fewer(self.trainer, self.image)
-            self.zero_grad(set_to_none=True)
-            self.losses = before
-            self.optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-            return
-        if awake is not None and resting is not None:
-            self.image.data.copy_(resting.index_copy(0, awake, self.image.detach()[awake]))
-        self._check_image()
-        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        if not before:
-            self._check_finite()
-        elif isinstance(inner, optim.LBFGS):
-            self.losses = {
-                name: torch.where(inner.accepted, value, before[name]) for name, value in self.losses.items()
-            }
-        self._convergence.look(self.losses["total"])
+        before = self.losses
+        while True:
+            try:
+                with tensor_core_products(self.device, str(self.trainer.precision)):
+                    super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+            # Behind the clause, whose traceback keeps the graph that did not fit.
+            self._forget_step(before)
+        self._settle(batch_idx, before, optimizer)
+
+    def validation_step(self, batch: Step, batch_idx: int) -> None:
+        """Shows the image of a checkpoint, for the callbacks to look at."""
+        assert batch.batch.saved is not None
+        checkpoint = torch.load(batch.batch.saved.path, map_location=self.device, weights_only=True)
+        self.image = nn.Parameter(checkpoint["state_dict"]["image"])
+        self._check_size(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Saves which batch and stage the image belongs to, by place for Lightning, by name for `batches.Saved`."""
-        checkpoint["position"] = self._position
-        checkpoint["convergence"] = self._convergence.state_dict()
+        """Saves where the run is, as `progress.Saved` reads it."""
         step = data_of(self.trainer).last_step()
-        if step is not None and self._position is not None and step.batch_index == self._position[0]:
-            checkpoint["batch"] = {
-                "names": list(step.batch.names),
-                "stages": [[stage.size, stage.steps] for stage in step.stages],
-                "stage_index": self._position[1],
-                "taken": step.index + 1,
-            }
+        if step is not None:
+            checkpoint["batch"] = note_of(step.batch.names, step.stages, step.index + 1)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gives the parameter its shape before its values and its optimiser's state are loaded.
+    def on_fit_end(self) -> None:
+        """Leaves the process's memory as it was."""
+        memory.give_back()
 
-        Raises:
-            InputError: If several processes have pairs of their own, which one checkpoint cannot hold, or it is of an
-                earlier version.
-        """
-        if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
-            msg = "a checkpoint is of one process's pairs: resume with --resume and the run's folder"
-            raise InputError(msg)
-        if "convergence" not in checkpoint:
-            msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
-            raise InputError(msg)
-        self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
-        position = checkpoint["position"]
-        self._position = None if position is None else tuple(position)
-        self._convergence.load_state_dict(checkpoint["convergence"])
+    # ---- what they call ----
 
-    def _check_image(self) -> None:
-        """Looks at the pixels once in a while, for a GPU has to wait for it, and before they are written."""
-        step = self._step
-        assert step is not None
+    def _begin(self, step: Step) -> None:
+        """Makes the image, its optimiser and its evaluation for a batch or stage that begins or goes on."""
+        if step.is_first and step.batch.saved is not None:
+            self._restore(step.batch.saved)
+        before = step.before
+        if before is None:
+            self._place(self._initial_image(step).to(self.device))
+        else:
+            self._check_size(before)
+            if step.starts_stage:
+                self._enlarge(step.batch.output_size(step.stage))
+        # What was too much at one stage is at the next.
+        goes_on = before is not None and self.evaluation is not None
+        together = self.evaluation.together if goes_on else len(step.batch.pairs)  # type: ignore[union-attr]
+        self.losses = {}
+        self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
+
+    def _restore(self, saved: Saved) -> None:
+        """Takes image and optimiser from a checkpoint, which may be of the end of the stage before."""
+        checkpoint = torch.load(saved.path, map_location=self.device, weights_only=True)
+        self._place(checkpoint["state_dict"]["image"])
+        self.trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
+        plugin = self.trainer.precision_plugin
+        plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
+
+    def _enlarge(self, size: tuple[int, int]) -> None:
+        """Brings the image and what its optimiser remembers to a size (H, W) in pixels."""
+        (optimizer,) = self.trainer.optimizers
+        within_range = partial(nn.functional.interpolate, size=size, mode="bilinear", antialias=True)
+        state = optim.carried_state(optimizer.state[self.image], self.image.shape, within_range)
+        self._place(images.resize(self.image.detach(), size))
+        if state is not None:
+            self.trainer.optimizers[0].state[self.image] = state
+
+    def _place(self, image: Tensor) -> None:
+        self.image = nn.Parameter(image)
+        self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def _initial_image(self, step: Step) -> Tensor:
+        contents, styles = step.batch.contents(step.stage), step.batch.styles(step.stage)
+        starts = [
+            initializers.initial_image(
+                self.init if pair.init is None else pair.init,
+                content[None],
+                style[0].image(),
+                self.seed if pair.seed is None else pair.seed,
+            )
+            for pair, content, style in zip(step.batch.pairs, contents, styles, strict=True)
+        ]
+        return torch.cat(starts)
+
+    def _note_losses(self, values: Values) -> None:
+        assert self.evaluation is not None
+        found = {name: value.detach() for name, value in values.items()}
+        self.losses = {**found, **self.evaluation.objective.contributions(found, self.evaluation.weights)}
+
+    def _forget_step(self, losses: dict[str, Tensor]) -> None:
+        """Makes ready to take a step again that the memory did not hold."""
+        assert self.evaluation is not None
+        self.evaluation.take_fewer(self.image)
+        self.zero_grad(set_to_none=True)
+        self.losses = losses
+
+    def _settle(
+        self, number: int, before: dict[str, Tensor], optimizer: torch.optim.Optimizer | LightningOptimizer
+    ) -> None:
+        """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
+        self._check_image(number)
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        if not before:
+            self._check_losses()
+        elif isinstance(inner, optim.LBFGS):
+            taken = inner.accepted
+            self.losses = {name: torch.where(taken, value, before[name]) for name, value in self.losses.items()}
+
+    def _check_image(self, number: int) -> None:
+        """Looks at the pixels once in a while, and before they are written."""
+        timeline = self.trainer.train_dataloader
+        assert isinstance(timeline, Timeline)
+        step = timeline.step(number)
         if (step.is_last or step.index % _LOOK_EVERY == 0) and not bool(self.image.isfinite().all()):
             msg = (
                 f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}: "
@@ -280,7 +311,7 @@ class ImageOptimization(L.LightningModule):
             )
             raise InputError(msg)
 
-    def _check_finite(self) -> None:
+    def _check_losses(self) -> None:
         wrong = [name for name, value in self.losses.items() if not bool(value.isfinite().all())]
         if wrong:
             msg = (
@@ -289,18 +320,22 @@ class ImageOptimization(L.LightningModule):
             )
             raise InputError(msg)
 
-    def _check_order(self, step: Step) -> None:
-        if self._position is None:
+    def _check_stage(self, saved: Saved, taken: int) -> None:
+        """Refuses a checkpoint after so many steps of the run where this run would be at another stage."""
+        timeline = Timeline(data_of(self.trainer).batches)
+        if not 0 < taken <= len(timeline):
             return
-        batch_index, stage_index = self._position
-        if step.position not in {(batch_index, stage_index + 1), (batch_index + 1, 0)}:
+        step = timeline.step(taken - 1)
+        if step.stage_index != saved.stage_index:
+            batch = f"batch {step.batch_index + 1}"
             msg = (
-                f"the checkpoint is from stage {stage_index + 1} of batch {batch_index + 1}, this run would go on with "
-                f"stage {step.stage_index + 1} of batch {step.batch_index + 1}: resume with the settings of that run"
+                f"the checkpoint is from stage {saved.stage_index + 1} of {batch}, this run would go on with "
+                f"stage {step.stage_index + 1} of {batch}: resume with the settings of that run"
             )
             raise InputError(msg)
 
     def _check_size(self, step: Step) -> None:
+        """Refuses an image from a checkpoint that is not the one that a step leaves."""
         expected = (len(step.batch.pairs), *step.batch.output_size(step.stage))
         count, _, height, width = self.image.shape
         if (count, height, width) != expected:
@@ -309,65 +344,3 @@ class ImageOptimization(L.LightningModule):
                 f"{expected[2]}x{expected[1]} px: resume with the settings of that run"
             )
             raise InputError(msg)
-
-    def _begin(self, step: Step) -> None:
-        """Makes the image and its optimiser for a batch or stage that begins, or that goes on from a checkpoint."""
-        batch_index, stage_index = step.position
-        if step.batch.saved is not None and (self._position is None or self._position[0] != batch_index):
-            self._restore(step, step.batch.saved)
-            if self._position == step.position:
-                return
-        self._check_order(step)
-        size = step.batch.output_size(step.stage)
-        if self._position == (batch_index, stage_index - 1):
-            (optimizer,) = self.trainer.optimizers
-            within_range = partial(nn.functional.interpolate, size=size, mode="bilinear", antialias=True)
-            state = optim.carried_state(optimizer.state[self.image], self.image.shape, within_range)
-            image = images.resize(self.image.detach(), size)
-        else:
-            state = None
-            image = self._initial_image(step).to(self.device)
-        self._place(image, step.position)
-        if state is not None:
-            self.trainer.optimizers[0].state[self.image] = state
-
-    def _restore(self, step: Step, saved: Saved) -> None:
-        """Takes image and optimiser from a checkpoint, which may be of the end of the stage before."""
-        checkpoint = torch.load(saved.path, map_location=self.device, weights_only=True)
-        self._place(checkpoint["state_dict"]["image"], (step.batch_index, saved.stage_index))
-        self._convergence.load_state_dict(checkpoint["convergence"])
-        self.trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
-        plugin = self.trainer.precision_plugin
-        plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
-
-    def _place(self, image: Tensor, position: tuple[int, int]) -> None:
-        self.image = nn.Parameter(image)
-        self.losses = {}
-        self._convergence.begin()
-        self._position = position
-        self.trainer.strategy.setup_optimizers(self.trainer)
-
-    def _initial_image(self, step: Step) -> Tensor:
-        contents, styles = step.batch.contents(step.stage), step.batch.styles(step.stage)
-        return torch.cat(
-            [
-                initializers.initial_image(
-                    self.init if pair.init is None else pair.init,
-                    content[None],
-                    of_pair[0].image(),
-                    self.seed if pair.seed is None else pair.seed,
-                )
-                for pair, content, of_pair in zip(step.batch.pairs, contents, styles, strict=True)
-            ]
-        )
-
-    def _factors_of(self, step: Step) -> dict[str, Tensor]:
-        """Returns what the weights of pairs that have their own are multiplied by, by group, (N,) each."""
-        own = {group for pair in step.batch.pairs for group in pair.weights}
-        return {
-            group: torch.tensor(
-                [pair.weights.get(group, weight) / weight for pair in step.batch.pairs], device=self.device
-            )
-            for group, weight in self.objective.weights.items()
-            if group in own
-        }

@@ -7,13 +7,12 @@ from typing import Literal
 from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
-from nst_lightning.backbones import Backbone, spec_of
-from nst_lightning.backbones.surgery import Pooling
+from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Objective, Source
-from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
-from nst_lightning.modules.evaluation import Tile
+from nst_lightning.losses import IMAGE, Objective, Source, Term, TotalVariation
+from nst_lightning.modules.choices import Layers, check_weights, described, layer_weights, listed, loss_of, terms
 from nst_lightning.modules.optimization import ImageOptimization
+from nst_lightning.modules.sizing import Tile
 
 
 class Reconstruction(ImageOptimization):
@@ -26,6 +25,7 @@ class Reconstruction(ImageOptimization):
         layers: The layers of the representation: names, a mapping to relative weights, or a place in the study's
             table, as for `StyleTransfer`.
         source: The representation: `content` or `style`.
+        style_loss: As for `StyleTransfer`, from the style representation.
         backbone: The network.
         weights: As for `StyleTransfer`.
         pooling: As for `StyleTransfer`.
@@ -35,8 +35,6 @@ class Reconstruction(ImageOptimization):
         seed: The seed of the noise.
         tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
             the image; the result is the same. `auto` takes the largest that fits, `off` the whole image at once.
-        tolerance: An image whose loss fell by less than this part in twenty steps rests until the stage ends, see
-            `convergence`; 0 lets nobody rest.
         compile: Whether torch.compile makes the evaluation, anew for every size, on a GPU as CUDA graphs. On the CPUs
             where it was measured it takes half a minute and the steps are no faster.
 
@@ -49,6 +47,7 @@ class Reconstruction(ImageOptimization):
         self,
         layers: Layers,
         source: Source = "content",
+        style_loss: str = "gram",
         backbone: str = "vgg16",
         weights: str | None = None,
         pooling: Pooling = "max",
@@ -57,25 +56,21 @@ class Reconstruction(ImageOptimization):
         optimizer: OptimizerCallable | None = None,
         seed: int = 0,
         tile: Tile = "off",
-        tolerance: float = 0.0,
         compile: bool = False,
     ) -> None:
         if source not in {"content", "style"}:
             msg = f"unknown representation {source!r}; known are content, style"
             raise InputError(msg)
         optimizer = optim.LBFGS if optimizer is None else optimizer
-        chosen = layer_weights(source, layers, spec_of(backbone))
-        objective = Objective([*weighted_terms(source, 1.0, chosen), *weighted_terms("tv", tv_weight, {IMAGE: 1.0})])
+        chosen = terms(source, loss_of(source, style_loss), layer_weights(source, layers, spec_of(backbone)))
+        objective = Objective([*chosen, Term("tv", (IMAGE,), TotalVariation(), 1.0)])
         network = Backbone(backbone, objective.layers, weights, pooling)
-        super().__init__(network, objective, optimizer, init, seed, tile, tolerance, compile)
+        of_groups = check_weights({source: 1.0, "tv": tv_weight})
+        super().__init__(network, objective, of_groups, optimizer, init, seed, tile, compile)
+        self.save_hyperparameters(ignore="optimizer")
         self.settings = {
-            "backbone": backbone,
+            **self.hparams,
             "weights": network.origin,
-            "pooling": pooling,
-            "source": source,
             "layers": listed(objective, source),
-            "tv_weight": tv_weight,
-            "init": init,
             "optimizer": described(optimizer),
-            "seed": seed,
         }

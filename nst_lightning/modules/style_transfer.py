@@ -7,12 +7,11 @@ from typing import Literal
 from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
-from nst_lightning.backbones import Backbone, spec_of
-from nst_lightning.backbones.surgery import Pooling
-from nst_lightning.losses import IMAGE, Objective
-from nst_lightning.modules.choices import Layers, described, layer_weights, listed, weighted_terms
-from nst_lightning.modules.evaluation import Tile
+from nst_lightning.backbones import Backbone, Pooling, spec_of
+from nst_lightning.losses import IMAGE, Content, Objective, Term, TotalVariation
+from nst_lightning.modules.choices import Layers, check_weights, described, layer_weights, listed, loss_of, terms
 from nst_lightning.modules.optimization import ImageOptimization
+from nst_lightning.modules.sizing import Tile
 
 
 class StyleTransfer(ImageOptimization):
@@ -33,6 +32,8 @@ class StyleTransfer(ImageOptimization):
             weights, or a place in the study's table, from 0, see `backbones.Spec`.
         style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
             weights of a mapping are divided by their sum.
+        style_loss: What the style is compared by: `gram`, or `wasserstein`, the distance of Gaussians with the
+            features' means and covariances, see `losses`.
         content_weight: How much the outlines count. 0 leaves the content out. By default 1e5 with a VGG.
         style_weight: How much the palette and the texture count. 0 leaves the style out. By default 100 with the
             bundled weights and the predecessor's 3e4 with torchvision's VGGs, see `backbones.Origin`.
@@ -42,8 +43,6 @@ class StyleTransfer(ImageOptimization):
         seed: The seed of the noise to start from.
         tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
             the image; the result is the same. `auto` takes the largest that fits, `off` the whole image at once.
-        tolerance: An image whose loss fell by less than this part in twenty steps rests until the stage ends, see
-            `convergence`; 0 lets nobody rest.
         compile: Whether torch.compile makes the evaluation, anew for every size, on a GPU as CUDA graphs. On the CPUs
             where it was measured it takes half a minute and the steps are no faster.
 
@@ -59,6 +58,7 @@ class StyleTransfer(ImageOptimization):
         pooling: Pooling = "max",
         content_layers: Layers = None,
         style_layers: Layers = None,
+        style_loss: str = "gram",
         content_weight: float | None = None,
         style_weight: float | None = None,
         tv_weight: float = 1.0,
@@ -67,33 +67,30 @@ class StyleTransfer(ImageOptimization):
         optimizer: OptimizerCallable | None = None,
         seed: int = 0,
         tile: Tile = "off",
-        tolerance: float = 0.0,
         compile: bool = False,
     ) -> None:
         spec = spec_of(backbone)
         optimizer = optim.LBFGS if optimizer is None else optimizer
-        of = spec.origin(weights)
-        content_weight = of.content_weight if content_weight is None else content_weight
-        style_weight = of.style_weight if style_weight is None else style_weight
+        origin = spec.origin(weights)
+        content_weight = origin.content_weight if content_weight is None else content_weight
+        style_weight = origin.style_weight if style_weight is None else style_weight
+        of_groups = check_weights({"content": content_weight, "style": style_weight, "tv": tv_weight})
         objective = Objective(
             [
-                *weighted_terms("content", content_weight, layer_weights("content", content_layers, spec)),
-                *weighted_terms("style", style_weight, layer_weights("style", style_layers, spec)),
-                *weighted_terms("tv", tv_weight, {IMAGE: 1.0}),
+                *terms("content", Content(), layer_weights("content", content_layers, spec)),
+                *terms("style", loss_of("style", style_loss), layer_weights("style", style_layers, spec)),
+                Term("tv", (IMAGE,), TotalVariation(), 1.0),
             ]
         )
         network = Backbone(backbone, objective.layers, weights, pooling)
-        super().__init__(network, objective, optimizer, init, seed, tile, tolerance, compile)
+        super().__init__(network, objective, of_groups, optimizer, init, seed, tile, compile)
+        self.save_hyperparameters(ignore="optimizer")
         self.settings = {
-            "backbone": backbone,
+            **self.hparams,
             "weights": network.origin,
-            "pooling": pooling,
             "content_layers": listed(objective, "content"),
             "style_layers": listed(objective, "style"),
             "content_weight": content_weight,
             "style_weight": style_weight,
-            "tv_weight": tv_weight,
-            "init": init,
             "optimizer": described(optimizer),
-            "seed": seed,
         }

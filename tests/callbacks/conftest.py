@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from nst_lightning.api import quiet
-from nst_lightning.batches import Saved
 from nst_lightning.data import PairDataModule
 from nst_lightning.modules import ImageOptimization, StyleTransfer
+from nst_lightning.progress import Progress
 
 Run = Callable[..., L.Trainer]
 
@@ -25,8 +25,7 @@ def fit(
     *callbacks: Callback,
     ckpt_path: Path | None = None,
     module: ImageOptimization | None = None,
-    finished: frozenset[str] = frozenset(),
-    saved: tuple[Saved, ...] = (),
+    progress: Progress | None = None,
     **data_options: Any,
 ) -> L.Trainer:
     """Runs two pairs of noise, 4 steps at 16 px and 4 at 32 px, with the callbacks given."""
@@ -36,7 +35,8 @@ def fit(
     if module is None:
         module = StyleTransfer(content_layers="relu2_1", style_layers="relu1_1,relu2_1")
     data = PairDataModule(**given)
-    data.finished, data.saved = finished, saved
+    if progress is not None:
+        data.progress = progress
     with quiet():
         trainer = L.Trainer(
             accelerator="cpu",

@@ -12,17 +12,28 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from nst_lightning.batches import Saved, Step
+from nst_lightning import runs
+from nst_lightning.batches import Step
 from nst_lightning.callbacks import Checkpoints
-from nst_lightning.callbacks.checkpoints import finished, saved
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.progress import Progress, Saved, note_of
 from nst_lightning.schedule import Stage
 from tests.callbacks.conftest import Run
 
 ONE, TWO = "image_image_1", "image_image_2"
 STAGES = (Stage(16, 4), Stage(32, 4))
 ALWAYS, NEVER = 1e-9, 365 * 24 * 60  # minutes
+
+
+def checkpoints(folder: Path, minutes: float) -> Checkpoints:
+    """Those of the run in a folder, which writes them to its folder `checkpoints`."""
+    return Checkpoints(runs.Run(folder), minutes)
+
+
+def progress(folder: Path) -> Progress:
+    runs.Run(folder).config.touch()
+    return Progress.of(folder)
 
 
 def files(folder: Path) -> set[str]:
@@ -69,26 +80,26 @@ class Stop(Callback):
 
 
 def test_a_batch_has_a_checkpoint_until_it_is_finished(run: Run, tmp_path: Path) -> None:
-    watch = Watch(tmp_path / "c")
-    run(watch, Checkpoints(tmp_path / "c", ALWAYS))
+    watch = Watch(tmp_path / "checkpoints")
+    run(watch, checkpoints(tmp_path, ALWAYS))
     first, done = f"{ONE}.ckpt", f"finished/{ONE}"
     assert watch.seen[:9] == [set(), *[{first}] * 7, {done}]
     assert watch.seen[9:] == [{done, f"{TWO}.ckpt"}] * 7
-    assert files(tmp_path / "c") == {done, f"finished/{TWO}"}
-    assert finished(tmp_path / "c") == {ONE, TWO}
-    assert saved(tmp_path / "c") == ()
+    assert files(tmp_path / "checkpoints") == {done, f"finished/{TWO}"}
+    assert progress(tmp_path).finished == {ONE, TWO}
+    assert progress(tmp_path).saved == ()
 
 
 def test_a_batch_of_several_is_named_after_its_first_pair(run: Run, tmp_path: Path) -> None:
-    watch = Watch(tmp_path / "c")
-    run(watch, Checkpoints(tmp_path / "c", ALWAYS), batch_size=2)
+    watch = Watch(tmp_path / "checkpoints")
+    run(watch, checkpoints(tmp_path, ALWAYS), batch_size=2)
     assert watch.seen == [set(), *[{f"{ONE}.ckpt"}] * 7]
-    assert finished(tmp_path / "c") == {ONE, TWO}
+    assert progress(tmp_path).finished == {ONE, TWO}
 
 
 def test_nothing_is_saved_before_it_is_time(run: Run, tmp_path: Path) -> None:
-    watch = Watch(tmp_path / "c")
-    run(watch, Checkpoints(tmp_path / "c", NEVER))
+    watch = Watch(tmp_path / "checkpoints")
+    run(watch, checkpoints(tmp_path, NEVER))
     assert watch.seen == [set()] * 8 + [{f"finished/{ONE}"}] * 8
 
 
@@ -99,16 +110,17 @@ def test_nothing_is_saved_before_it_is_time(run: Run, tmp_path: Path) -> None:
 def test_a_run_that_fails_leaves_a_checkpoint_that_another_goes_on_from(
     run: Run, tmp_path: Path, after: int, name: str, stage_index: int, taken: int
 ) -> None:
-    whole, folder = Watch(tmp_path), tmp_path / "c"
+    whole, folder = Watch(tmp_path), tmp_path / "checkpoints"
     run(whole)
     with pytest.raises(RuntimeError, match=r"^stopped$"):
-        run(Stop(after), Checkpoints(folder, NEVER))
+        run(Stop(after), checkpoints(folder.parent, NEVER))
     done = frozenset({ONE} if name == TWO else ())
-    (left,) = saved(folder)
-    assert left == Saved(folder / f"{name}.ckpt", (name,), STAGES, stage_index, taken)
-    assert finished(folder) == done
+    (left,) = progress(folder.parent).saved
+    assert left == Saved(folder / f"{name}.ckpt", (name,), STAGES, taken)
+    assert left.stage_index == stage_index
+    assert progress(folder.parent).finished == done
     watch = Watch(folder)
-    run(watch, Checkpoints(folder, NEVER), finished=done, saved=(left,))
+    run(watch, checkpoints(folder.parent, NEVER), progress=Progress(done, (left,)))
     assert watch.steps == whole.steps[after:]
     assert f"{name}.ckpt" in watch.seen[0]
     assert watch.results.keys() == {ONE, TWO} - done
@@ -122,19 +134,19 @@ def test_a_run_that_fails_leaves_a_checkpoint_that_another_goes_on_from(
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_of_a_batch_it_began(
     run: Run, tmp_path: Path, minutes: float, after: int, left: tuple[str, int, int] | None
 ) -> None:
-    run(Stop(after, gently=True), Checkpoints(tmp_path, minutes))
-    found = [(each.names[0], each.stage_index, each.taken) for each in saved(tmp_path)]
+    run(Stop(after, gently=True), checkpoints(tmp_path, minutes))
+    found = [(each.names[0], each.stage_index, each.taken) for each in progress(tmp_path).saved]
     assert found == ([] if left is None else [left])
 
 
 def test_a_batch_of_several_goes_on_too(run: Run, tmp_path: Path) -> None:
-    whole, folder = Watch(tmp_path), tmp_path / "c"
+    whole, folder = Watch(tmp_path), tmp_path / "checkpoints"
     run(whole, batch_size=2)
     with pytest.raises(RuntimeError, match=r"^stopped$"):
-        run(Stop(3), Checkpoints(folder, NEVER), batch_size=2)
-    assert saved(folder) == (Saved(folder / f"{ONE}.ckpt", (ONE, TWO), STAGES, 0, 3),)
+        run(Stop(3), checkpoints(folder.parent, NEVER), batch_size=2)
+    assert progress(folder.parent).saved == (Saved(folder / f"{ONE}.ckpt", (ONE, TWO), STAGES, 3),)
     watch = Watch(folder)
-    run(watch, Checkpoints(folder, NEVER), saved=saved(folder))  # whatever the batch size is now
+    run(watch, checkpoints(folder.parent, NEVER), progress=progress(folder.parent))  # whatever the batch size is now
     assert watch.steps == [((ONE, TWO), index) for index in range(3, 8)]
     assert all(torch.equal(watch.results[name], whole.results[name]) for name in (ONE, TWO))
 
@@ -142,19 +154,19 @@ def test_a_batch_of_several_goes_on_too(run: Run, tmp_path: Path) -> None:
 def test_a_failure_after_the_last_step_leaves_the_batch_unfinished(run: Run, tmp_path: Path) -> None:
     # As when the picture cannot be written.
     with pytest.raises(RuntimeError, match=r"^stopped$"):
-        run(Stop(8), Checkpoints(tmp_path / "c", ALWAYS))
-    assert finished(tmp_path / "c") == frozenset()
-    (left,) = saved(tmp_path / "c")
+        run(Stop(8), checkpoints(tmp_path, ALWAYS))
+    assert progress(tmp_path).finished == frozenset()
+    (left,) = progress(tmp_path).saved
     assert (left.names, left.taken) == ((ONE,), 7)
 
 
 def test_what_earlier_runs_left_of_these_pairs_is_removed(run: Run, tmp_path: Path) -> None:
-    folder, watch = tmp_path / "c", Watch(tmp_path / "c")
+    folder, watch = tmp_path / "checkpoints", Watch(tmp_path / "checkpoints")
     others = {"other.ckpt", "finished/other", "notes.txt"}
     for name in {*others, f"{ONE}.ckpt", f"{TWO}.ckpt", f"finished/{ONE}", f"finished/{TWO}"}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    run(watch, Checkpoints(folder, NEVER))
+    run(watch, checkpoints(folder.parent, NEVER))
     assert watch.seen[0] == others
     assert files(folder) == others | {f"finished/{ONE}", f"finished/{TWO}"}
 
@@ -163,52 +175,59 @@ def test_a_process_that_does_not_write_leaves_the_folder_alone(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nst_lightning.callbacks.checkpoints.is_writer", lambda trainer: False)
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / f"{ONE}.ckpt").touch()
-    run(Checkpoints(tmp_path / "c", NEVER))
-    assert files(tmp_path / "c") == {f"{ONE}.ckpt"}
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / f"{ONE}.ckpt").touch()
+    run(checkpoints(tmp_path, NEVER))
+    assert files(tmp_path / "checkpoints") == {f"{ONE}.ckpt"}
 
 
 def test_checkpoints_are_found_newest_first(tmp_path: Path) -> None:
-    def batch(*names: str) -> dict[str, Any]:
-        return {"names": list(names), "stages": [[16, 4], [32, 4]], "stage_index": 1, "taken": 5}
-
-    contents: dict[str, Any] = {"b": batch("b"), "a": batch("a", "c"), "between": None, "d": batch("d")}
-    for age, (name, of) in enumerate(contents.items()):
-        path = tmp_path / f"{name}.ckpt"
-        found: dict[str, Any] = {"state_dict": {"image": torch.zeros(1)}, "convergence": {}}
-        torch.save(found | ({} if of is None else {"batch": of}), path)
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert saved(tmp_path) == tuple(
-        Saved(tmp_path / f"{names[0]}.ckpt", names, STAGES, 1, 5) for names in (("b",), ("a", "c"), ("d",))
+    contents: dict[str, tuple[str, ...]] = {"b": ("b",), "a": ("a", "c"), "between": (), "d": ("d",)}
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for age, (name, names) in enumerate(contents.items()):
+        note: dict[str, Any] = {} if names == () else {"batch": note_of(names, STAGES, 5)}
+        torch.save({"state_dict": {"image": torch.zeros(1)}, **note}, folder / f"{name}.ckpt")
+        os.utime(folder / f"{name}.ckpt", (1e9 - age, 1e9 - age))
+    assert progress(tmp_path).saved == tuple(
+        Saved(folder / f"{names[0]}.ckpt", names, STAGES, 5) for names in (("b",), ("a", "c"), ("d",))
     )
 
 
 def test_a_checkpoint_of_an_earlier_version_is_left_alone_and_named(tmp_path: Path) -> None:
-    of = {"names": ["a"], "stages": [[16, 4]], "stage_index": 0, "taken": 2}
-    torch.save({"state_dict": {"image": torch.zeros(1)}, "batch": of}, tmp_path / "a.ckpt")
+    note = {"names": ["a"], "stages": [[16, 4]], "stage_index": 0, "taken": 2}
+    torch.save({"state_dict": {"image": torch.zeros(1)}, "batch": note}, tmp_path / "a.ckpt")
     with pytest.warns(UserWarning, match=r"a\.ckpt: is of an earlier version; the pairs it was of will begin anew"):
-        assert saved(tmp_path) == ()
+        assert Progress.of(tmp_path / "a.ckpt").saved == ()
 
 
-def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
-    assert saved(tmp_path / "c") == ()
-    assert finished(tmp_path / "c") == frozenset()
+def test_a_run_without_checkpoints_has_nothing_done(tmp_path: Path) -> None:
+    assert progress(tmp_path) == Progress()
+
+
+def test_a_folder_that_is_no_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r": is not the folder of a run, for it has no config\.yaml$"):
+        Progress.of(tmp_path)
+
+
+def test_progress_is_told_to_other_processes_as_text() -> None:
+    done = Progress(frozenset({"x", "y"}), (Saved(Path("a.ckpt"), ("a", "c"), STAGES, 5),))
+    assert Progress.from_json(done.as_json()) == done
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf"), 525_601.0])
 def test_refuses_minutes_out_of_range(tmp_path: Path, minutes: float) -> None:
     message = f"^checkpoint_minutes must be above 0 and at most 525600, got {minutes}$"
     with pytest.raises(InputError, match=message):
-        Checkpoints(tmp_path, minutes)
+        checkpoints(tmp_path, minutes)
 
 
 def test_a_checkpoint_that_lightning_goes_on_from_stays_until_its_batch_is_finished(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     with pytest.raises(RuntimeError):
-        run(Checkpoints(folder, ALWAYS), Stop(3))
+        run(checkpoints(folder.parent, ALWAYS), Stop(3))
     assert files(folder) == {f"{ONE}.ckpt"}
     watch = Watch(folder)
-    run(Checkpoints(folder, NEVER), watch, ckpt_path=folder / f"{ONE}.ckpt")
+    run(checkpoints(folder.parent, NEVER), watch, ckpt_path=folder / f"{ONE}.ckpt")
     assert watch.seen[0] == {f"{ONE}.ckpt"}
     assert files(folder) == {f"finished/{ONE}", f"finished/{TWO}"}

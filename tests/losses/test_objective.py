@@ -13,7 +13,7 @@ from torchvision.models import vgg16
 from nst_lightning.backbones import Backbone
 from nst_lightning.backbones.weights import load
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Content, Gram, Objective, Statistic, Term, TotalVariation
+from nst_lightning.losses import IMAGE, Content, Features, Gram, Objective, Statistic, Target, Term, TotalVariation
 from nst_lightning.modules import StyleTransfer
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -32,11 +32,25 @@ def random_features(*shape: int, seed: int, dtype: torch.dtype = torch.float32) 
 def objective() -> Objective:
     return Objective(
         [
-            Term("content", CONTENT_LAYER, Content(), 1e5),
-            *(Term("style", layer, Gram(), 3e4 / 5) for layer in STYLE_LAYERS),
-            Term("tv", IMAGE, TotalVariation(), 1.0),
+            Term("content", (CONTENT_LAYER,), Content(), 1.0),
+            *(Term("style", (layer,), Gram(), 1 / 5) for layer in STYLE_LAYERS),
+            Term("tv", (IMAGE,), TotalVariation(), 1.0),
         ]
     )
+
+
+def weights(content: float, style: float, tv: float, count: int = 1) -> dict[str, Tensor]:
+    groups = {"content": content, "style": style, "tv": tv}
+    return {group: torch.full((count,), weight) for group, weight in groups.items()}
+
+
+def whole(features: Mapping[str, Tensor]) -> dict[str, Features]:
+    return {layer: Features.whole(values) for layer, values in features.items()}
+
+
+def targets_of(goal: Objective, content: Mapping[str, Tensor], style: Mapping[str, Tensor]) -> dict[str, Target]:
+    found = [goal.kept("content", whole(content), 0), goal.kept("style", whole(style), 0)]
+    return goal.targets(found[:1], [1.0]) | goal.targets(found[1:], [1.0])
 
 
 class Predecessor:
@@ -91,9 +105,9 @@ def test_losses_equal_the_predecessors_formulas() -> None:
         return {IMAGE: image, **backbone(image)}
 
     with torch.no_grad():
-        targets = goal.targets("content", features(content)) | goal.targets("style", features(style))
-        found = features(ours)
-        losses = goal.contributions(goal.scores(goal.statistics(found, targets), targets))
+        targets = targets_of(goal, features(content), features(style))
+        values = goal.values(whole(features(ours)), targets, 0)
+        losses = goal.contributions(values, weights(1e5, 3e4, 1.0, 2))
         predecessor = Predecessor()
         for index in range(2):
             one = slice(index, index + 1)
@@ -104,8 +118,8 @@ def test_losses_equal_the_predecessors_formulas() -> None:
 
 def test_the_style_weight_is_shared_out_evenly_between_layers() -> None:
     module = StyleTransfer(content_layers="relu1_1", style_layers="relu1_1,relu1_2", style_weight=3e4)
-    weights = {term.name: term.weight for term in module.objective.terms}
-    assert weights == {"content/relu1_1": 1e5, "style/relu1_1": 1.5e4, "style/relu1_2": 1.5e4, "tv/image": 1.0}
+    shares = {term.name: term.share for term in module.objective.terms}
+    assert shares == {"content/relu1_1": 1.0, "style/relu1_1": 0.5, "style/relu1_2": 0.5, "tv/image": 1.0}
 
 
 def test_gradient_equals_finite_differences_in_float64() -> None:
@@ -113,18 +127,17 @@ def test_gradient_equals_finite_differences_in_float64() -> None:
     content, style = images(1, 20, 24, 4).double(), images(1, 24, 20, 5).double()
     goal = Objective(
         [
-            Term("content", "relu2_1", Content(), 1e-2),
-            Term("style", "relu1_1", Gram(), 1e-4),
-            Term("style", "relu2_1", Gram(), 1e-6),
-            Term("tv", IMAGE, TotalVariation(), 1e-1),
+            Term("content", ("relu2_1",), Content(), 1.0),
+            Term("style", ("relu1_1",), Gram(), 100 / 101),
+            Term("style", ("relu2_1",), Gram(), 1 / 101),
+            Term("tv", (IMAGE,), TotalVariation(), 1.0),
         ]
     )
-    targets = goal.targets("content", {IMAGE: content, **backbone(content)})
-    targets |= goal.targets("style", {IMAGE: style, **backbone(style)})
+    targets = targets_of(goal, backbone(content), backbone(style))
 
     def loss(image: Tensor) -> Tensor:
-        features = {IMAGE: image, **backbone(image)}
-        return goal.total(goal.scores(goal.statistics(features, targets), targets)).sum()
+        values = goal.values(whole({IMAGE: image, **backbone(image)}), targets, 0)
+        return goal.total(values, weights(1e-2, 1e-4, 1e-1)).sum()
 
     image = images(1, 20, 24, 6).double().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(image), image)
@@ -138,11 +151,22 @@ def test_gradient_equals_finite_differences_in_float64() -> None:
         assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5)
 
 
+def summed(loss: Content | Gram, feature: Tensor, other: Tensor) -> Tensor:
+    """The only sum of a loss's statistic; what a content loss compares with is a map."""
+    statistic = statistic_of(loss, Features.whole(feature), Features.whole(other))
+    (total,) = statistic.sums.values()
+    return total
+
+
+def statistic_of(loss: Content | Gram, feature: Features, other: Features) -> Statistic:
+    return loss.statistic([feature], 0) if isinstance(loss, Gram) else loss.statistic([feature], [other], 0)
+
+
 def test_the_gram_matrixs_own_backward_equals_autograds() -> None:
     feature = images(2, 6, 5, 8).double().requires_grad_()
     flat, weight = feature.flatten(2), torch.arange(18.0, dtype=torch.float64).view(2, 3, 3)
     (expected,) = torch.autograd.grad(((flat @ flat.transpose(1, 2)) * weight).sum(), feature)
-    total = Gram().statistic(feature, torch.empty(0)).total
+    total = summed(Gram(), feature, feature)
     (actual,) = torch.autograd.grad((total * weight).sum(), feature)
     torch.testing.assert_close(actual, expected, rtol=1e-14, atol=0)
 
@@ -154,10 +178,9 @@ def test_float32_statistics_and_gradients_equal_autograds_in_float64(
     loss: Content | Gram, memory_format: torch.memory_format, count: int, channels: int, height: int, width: int
 ) -> None:
     feature, other = (100 * random_features(count, channels, height, width, seed=seed).relu() for seed in (1, 2))
-    target = loss.target(other)
-    weight = random_features(*loss.statistic(feature, target).total.shape, seed=3)
+    weight = random_features(*summed(loss, feature, other).shape, seed=3)
     given = feature.to(memory_format=memory_format).requires_grad_()
-    total = loss.statistic(given, target.to(memory_format=memory_format) if loss.spatial else target).total
+    total = summed(loss, given, other.to(memory_format=memory_format))
     (gradient,) = torch.autograd.grad((weight * total).sum(), given)
     exact = feature.double().requires_grad_()
     if isinstance(loss, Gram):
@@ -175,7 +198,7 @@ def test_float32_statistics_and_gradients_equal_autograds_in_float64(
 def test_the_gradient_is_in_the_layout_of_the_features(loss: Content | Gram) -> None:
     # Added to that of the next convolution in another layout, it took longer than the Gram matrix itself.
     feature = random_features(2, 8, 6, 5, seed=1).to(memory_format=torch.channels_last).requires_grad_()
-    total = loss.statistic(feature, loss.target(feature)).total
+    total = summed(loss, feature, feature.detach())
     (gradient,) = torch.autograd.grad(total.sum(), feature)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
@@ -183,39 +206,38 @@ def test_the_gradient_is_in_the_layout_of_the_features(loss: Content | Gram) -> 
 @pytest.mark.parametrize("loss", [Content(), Gram()])
 def test_statistics_of_two_halves_add_up_to_that_of_the_whole(loss: Content | Gram) -> None:
     feature, other = random_features(2, 5, 6, 8, seed=1), random_features(2, 5, 6, 8, seed=2)
-    target = loss.target(other)
     halves = [
-        loss.statistic(feature[..., part], target[..., part] if isinstance(loss, Content) else target)
+        statistic_of(loss, *(Features(each[..., part], (6, 8), (0, part.start)) for each in (feature, other)))
         for part in (slice(0, 3), slice(3, 8))
     ]
-    whole = loss.statistic(feature, target)
-    torch.testing.assert_close(loss.score(halves[0] + halves[1], target), loss.score(whole, target))
-    assert (halves[0] + halves[1]).pixels == whole.pixels == 48
+    both, expected = halves[0] + halves[1], statistic_of(loss, Features.whole(feature), Features.whole(other))
+    for name, total in expected.sums.items():
+        torch.testing.assert_close(both.sums[name], total)
+    assert both.weight.tolist() == expected.weight.tolist() == [48.0, 48.0]
 
 
-def test_an_images_scores_do_not_depend_on_its_batch() -> None:
-    goal = Objective([Term("content", "a", Content(), 2.0), Term("style", "a", Gram(), 3.0)])
+def test_an_images_values_do_not_depend_on_its_batch() -> None:
+    goal = Objective([Term("content", ("a",), Content(), 1.0), Term("style", ("a",), Gram(), 1.0)])
     feature, source = random_features(3, 8, 7, 9, seed=3), random_features(3, 8, 7, 9, seed=4)
 
     def total(rows: slice) -> Tensor:
-        targets: Mapping[str, Tensor] = goal.targets("content", {"a": source[rows]}) | goal.targets(
-            "style", {"a": source[rows]}
-        )
-        return goal.total(goal.scores(goal.statistics({"a": feature[rows]}, targets), targets))
+        targets = targets_of(goal, {"a": source[rows]}, {"a": source[rows]})
+        values = goal.values(whole({"a": feature[rows]}), targets, 0)
+        return goal.total(values, weights(2.0, 3.0, 0.0, len(feature[rows])))
 
     alone = torch.cat([total(slice(index, index + 1)) for index in range(3)])
     torch.testing.assert_close(total(slice(0, 3)), alone, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_features_give_finite_float32_scores(dtype: torch.dtype) -> None:
+def test_half_precision_features_give_finite_float32_sums(dtype: torch.dtype) -> None:
     feature = (1e3 * random_features(1, 4, 16, 16, seed=5)).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        statistic = Gram().statistic(feature, torch.zeros(1, 4, 4))
-    assert statistic.total.dtype == torch.float32
+        total = summed(Gram(), feature, feature)
+    assert total.dtype == torch.float32
     expected = torch.einsum("nchw,ndhw->ncd", feature.double(), feature.double())
     assert expected.max() > torch.finfo(torch.float16).max  # what a float16 Gram could not hold
-    torch.testing.assert_close(statistic.total.double(), expected, rtol=1e-5, atol=1.0)
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1.0)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -227,7 +249,7 @@ def test_the_gradient_of_half_precision_features_is_theirs_but_for_rounding(
     # In float16 beyond its largest number.
     slope = size * torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(6))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total = Gram().statistic(feature, torch.zeros(2, 5, 5)).total
+        total = summed(Gram(), feature, feature)
     (gradient,) = torch.autograd.grad((total * slope).sum(), feature)
     assert gradient.dtype == dtype
     both = slope.double() + slope.double().transpose(1, 2)
@@ -235,45 +257,33 @@ def test_the_gradient_of_half_precision_features_is_theirs_but_for_rounding(
     assert (gradient.double() - expected).norm() < precision * expected.norm()
 
 
-def test_targets_hold_no_graph() -> None:
-    feature = random_features(1, 3, 4, 4, seed=6).requires_grad_()
-    assert not any(loss.target(feature).requires_grad for loss in (Content(), Gram(), TotalVariation()))
-
-
 def test_total_variation_of_a_checkerboard() -> None:
     board = torch.zeros(1, 3, 4, 5)
     board[..., ::2, ::2] = 1
     board[..., 1::2, 1::2] = 1
-    loss = TotalVariation()
     # Every one of the 4*4 + 3*5 neighbouring pairs of each channel differs by 255.
-    assert loss.score(loss.statistic(board, torch.zeros(1)), torch.zeros(1)).item() == 255 * 3 * 31
+    assert TotalVariation().compare([Features.whole(board)], ()).item() == 255 * 3 * 31
 
 
 def test_contributions_sum_to_the_total() -> None:
-    goal = objective()
-    scores = {term.name: torch.rand(2, generator=torch.Generator().manual_seed(8)) for term in goal.terms}
-    parts = goal.contributions(scores)
+    goal, given = objective(), weights(2.0, 3.0, 5.0, 2)
+    values = {term.name: torch.rand(2, generator=torch.Generator().manual_seed(8)) for term in goal.terms}
+    parts = goal.contributions(values, given)
     torch.testing.assert_close(parts["content"] + parts["style"] + parts["tv"], parts["total"])
-    torch.testing.assert_close(parts["total"], goal.total(scores))
+    torch.testing.assert_close(parts["total"], goal.total(values, given))
 
 
 def test_layers_come_in_the_order_of_use_and_without_the_image() -> None:
     assert objective().layers == (CONTENT_LAYER, *STYLE_LAYERS)
 
 
-@pytest.mark.parametrize("weight", [-1.0, 0.0, float("nan"), float("inf")])
-def test_a_terms_weight_must_be_a_finite_number_above_0(weight: float) -> None:
-    with pytest.raises(InputError, match=f"weight of style/a must be a finite number above 0, got {weight}"):
-        Term("style", "a", Gram(), weight)
-
-
 def test_an_objective_needs_terms_of_different_names() -> None:
     with pytest.raises(InputError, match="nothing to optimise: every weight is 0"):
         Objective([])
     with pytest.raises(InputError, match=re.escape("stands twice among the terms: style/a, style/a")):
-        Objective([Term("style", "a", Gram(), 1.0), Term("style", "a", Gram(), 1.0)])
+        Objective([Term("style", ("a",), Gram(), 0.5), Term("style", ("a",), Gram(), 0.5)])
 
 
 def test_statistics_of_unlike_shape_do_not_add() -> None:
     with pytest.raises(RuntimeError, match="must match"):
-        Statistic(torch.zeros(1, 2), 1) + Statistic(torch.zeros(1, 3), 1)
+        Statistic({"x": torch.zeros(1, 2)}, torch.ones(1)) + Statistic({"x": torch.zeros(1, 3)}, torch.ones(1))

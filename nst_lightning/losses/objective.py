@@ -1,0 +1,184 @@
+"""The objective: a weighted sum of losses on named layers, which the optimiser brings down."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from nst_lightning.errors import InputError
+from nst_lightning.losses.base import IMAGE, Additive, Features, Global, Loss, Pointwise, Source, Statistic, Target
+
+Values: TypeAlias = Mapping[str, Tensor]
+"""Every term's value, not weighted, (N,) each, by the term's name."""
+Kept: TypeAlias = Statistic | Target
+"""What is kept of one source image: the statistic of an additive loss, which is still to be finished, or the target."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss on named layers.
+
+    Attributes:
+        group: What the term counts towards, with whose weight: `content`, `style` or `tv`.
+        layers: The layers that the loss reads, in its order; `image` stands for the pixels.
+        loss: The loss.
+        share: Its part of the group's weight, above 0; those of a group add up to 1.
+    """
+
+    group: str
+    layers: tuple[str, ...]
+    loss: Loss
+    share: float
+
+    @property
+    def name(self) -> str:
+        """The term's name in curves and targets, e.g. `style/relu3_1`."""
+        return f"{self.group}/{'+'.join(self.layers)}"
+
+    def of(self, features: Mapping[str, Features]) -> list[Features]:
+        """Returns the features of the term's layers."""
+        return [features[layer] for layer in self.layers]
+
+
+class Objective:
+    """The weighted sum of terms: what the optimiser brings down, Gatys et al. (2016), equation 7.
+
+    Weights are not part of it: each image has its own for every group, see `total`.
+
+    Args:
+        terms: The losses, each of another name.
+
+    Raises:
+        InputError: If there is no term, or two have one name.
+    """
+
+    def __init__(self, terms: Iterable[Term]) -> None:
+        self.terms: Sequence[Term] = tuple(terms)
+        names = [term.name for term in self.terms]
+        if not names:
+            msg = "nothing to optimise: every weight is 0"
+            raise InputError(msg)
+        if len(set(names)) != len(names):
+            msg = f"a layer stands twice among the terms: {', '.join(names)}"
+            raise InputError(msg)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The backbone's layers that the terms read, in the order of their first use."""
+        read = dict.fromkeys(layer for term in self.terms for layer in term.layers)
+        return tuple(layer for layer in read if layer != IMAGE)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of the terms, in the order of their first."""
+        return tuple(dict.fromkeys(term.group for term in self.terms))
+
+    @property
+    def sources(self) -> set[Source]:
+        """The images that the terms compare with."""
+        return {term.loss.source for term in self.terms if term.loss.source is not None}
+
+    def only(self, groups: Collection[str]) -> Objective:
+        """Returns the objective of some groups' terms."""
+        return Objective(term for term in self.terms if term.group in groups)
+
+    def kept(self, source: Source, features: Mapping[str, Features], draw: int) -> dict[str, Kept]:
+        """Returns what the terms that compare with one source image keep of it, by the term's name.
+
+        Args:
+            source: `content` or `style`.
+            features: That image's features by layer, with the image itself as `image`.
+            draw: What random positions follow from.
+        """
+        return {term.name: _kept(term, features, draw) for term in self.terms if term.loss.source == source}
+
+    def targets(self, kept: Sequence[Mapping[str, Kept]], weights: Sequence[float]) -> dict[str, Target]:
+        """Finishes what was kept of the images of one source, merged by their weights.
+
+        Args:
+            kept: What was kept of each image, by the term's name.
+            weights: Theirs, >= 0, with a sum above 0.
+
+        Raises:
+            InputError: If there are several images and a loss cannot merge them.
+        """
+        terms = [term for term in self.terms if term.name in kept[0]]
+        return {term.name: _target(term, [each[term.name] for each in kept], weights) for term in terms}
+
+    def statistics(
+        self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int
+    ) -> dict[str, Statistic]:
+        """Returns the statistics of the terms that add up, of the output or of a tile with the targets' tile."""
+        found = {}
+        for term in self.terms:
+            own = term.of(features)
+            if isinstance(term.loss, Additive):
+                found[term.name] = term.loss.statistic(own, draw)
+            elif isinstance(term.loss, Pointwise):
+                pairs = zip(targets[term.name], own, strict=True)
+                maps = [Features(values, layer.size, layer.corner) for values, layer in pairs]
+                found[term.name] = term.loss.statistic(own, maps, draw)
+        return found
+
+    def compared(self, statistics: Mapping[str, Statistic], targets: Mapping[str, Target]) -> dict[str, Tensor]:
+        """Returns the values of the terms that statistics are of, given those of the whole image."""
+        values = {}
+        for term in self.terms:
+            if isinstance(term.loss, Additive):
+                values[term.name] = term.loss.compare(statistics[term.name], targets[term.name])
+            elif isinstance(term.loss, Pointwise):
+                values[term.name] = term.loss.compare(statistics[term.name])
+        return values
+
+    def values(self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, (N,) each, of the features of whole images."""
+        additive = self.compared(self.statistics(features, targets, draw), targets)
+        rest = {
+            term.name: term.loss.compare(term.of(features), targets.get(term.name, ()))
+            for term in self.terms
+            if isinstance(term.loss, Global)
+        }
+        return {term.name: {**additive, **rest}[term.name] for term in self.terms}
+
+    def total(self, values: Values, weights: Mapping[str, Tensor]) -> Tensor:
+        """Returns the weighted sum, (N,): the loss of each image.
+
+        Args:
+            values: Every term's value.
+            weights: Each image's weights by group, (N,) each.
+        """
+        weighted = [term.share * weights[term.group] * values[term.name] for term in self.terms]
+        # One after the other: terms of weight 0, which a companion in the batch may bring, then leave no rounding.
+        return reduce(torch.add, weighted)
+
+    def contributions(self, values: Values, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the weighted values summed by group and in `total`, (N,) each, for curves; arguments as there."""
+        sums = {group: self.only([group]).total(values, weights) for group in self.groups}
+        return {"total": self.total(values, weights), **sums}
+
+
+def _kept(term: Term, features: Mapping[str, Features], draw: int) -> Kept:
+    own = term.of(features)
+    if isinstance(term.loss, Additive):
+        return term.loss.statistic(own, draw)
+    if isinstance(term.loss, Pointwise):
+        return term.loss.maps(own)
+    assert isinstance(term.loss, Global)
+    return term.loss.target(own)
+
+
+def _target(term: Term, kept: Sequence[Kept], weights: Sequence[float]) -> Target:
+    statistics = [each for each in kept if isinstance(each, Statistic)]
+    if isinstance(term.loss, Additive):
+        return term.loss.target(Statistic.merged(statistics, weights))
+    if len(kept) > 1:
+        msg = f"{term.name}: {type(term.loss).__name__} cannot merge {len(kept)} {term.loss.source} images: give one"
+        raise InputError(msg)
+    (target,) = kept
+    assert not isinstance(target, Statistic)
+    return target

@@ -1,0 +1,127 @@
+"""What an earlier run has done, so that another one, of any number of processes, can do the rest."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from nst_lightning.errors import InputError
+from nst_lightning.runs import Run
+from nst_lightning.schedule import Stage
+
+FORMAT = 2
+"""The number of what a checkpoint notes; those of another cannot be gone on from."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a batch that was not finished.
+
+    Attributes:
+        path: The file.
+        names: The names of the batch's pairs.
+        stages: The stages that it was to go through.
+        taken: The number of steps taken, over all stages, >= 1.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    taken: int
+
+    @property
+    def stage_index(self) -> int:
+        """The place of the stage that the image belongs to, from 0."""
+        return stage_of(self.stages, self.taken - 1)
+
+    @classmethod
+    def of(cls, path: Path, note: Mapping[str, Any]) -> Saved:
+        """Returns what a checkpoint noted."""
+        stages = tuple(Stage(*stage) for stage in note["stages"])
+        return cls(path, tuple(note["names"]), stages, note["taken"])
+
+
+def note_of(names: Sequence[str], stages: Sequence[Stage], taken: int) -> dict[str, Any]:
+    """Returns what a checkpoint notes of its batch, in plain values: `Saved` without the path."""
+    sizes = [[stage.size, stage.steps] for stage in stages]
+    return {"format": FORMAT, "names": list(names), "stages": sizes, "taken": taken}
+
+
+def stage_of(stages: Sequence[Stage], index: int) -> int:
+    """Returns the place of the stage that a step belongs to, both counted from 0."""
+    return bisect_right(list(accumulate(stage.steps for stage in stages)), index)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an earlier run has done.
+
+    Attributes:
+        finished: The names of the pairs that are finished.
+        saved: The checkpoints of unfinished batches, the newest first.
+    """
+
+    finished: frozenset[str] = frozenset()
+    saved: tuple[Saved, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path) -> Progress:
+        """Returns what a run's folder, or a single checkpoint, holds.
+
+        Raises:
+            InputError: If there is neither.
+        """
+        if path.is_file():
+            return cls(frozenset(), _read([path]))
+        run = Run(path)
+        if not run.config.is_file():
+            msg = f"{path}: is not the folder of a run, for it has no config.yaml"
+            raise InputError(msg)
+        newest = sorted(run.checkpoints.glob("*.ckpt"), key=lambda file: -file.stat().st_mtime_ns)
+        return cls(run.finished(), _read(newest))
+
+    def as_json(self) -> str:
+        """Returns all of it as text, for the other processes of a run."""
+        return json.dumps(
+            {"finished": sorted(self.finished), "saved": [asdict(each) for each in self.saved]}, default=str
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """Returns what `as_json` wrote."""
+        found = json.loads(text)
+        saved = [
+            Saved(
+                Path(each["path"]),
+                tuple(each["names"]),
+                tuple(Stage(**stage) for stage in each["stages"]),
+                each["taken"],
+            )
+            for each in found["saved"]
+        ]
+        return cls(frozenset(found["finished"]), tuple(saved))
+
+
+def _read(files: Sequence[Path]) -> tuple[Saved, ...]:
+    found = []
+    for path in files:
+        try:
+            checkpoint = torch.load(path, map_location="meta", weights_only=True)
+        except (OSError, EOFError, RuntimeError, UnpicklingError):  # what torch makes of damaged files
+            warnings.warn(f"{path}: is damaged; the pairs it was of will begin anew", stacklevel=2)
+            continue
+        note = checkpoint.get("batch")
+        if note is not None and note.get("format") != FORMAT:
+            warnings.warn(f"{path}: is of an earlier version; the pairs it was of will begin anew", stacklevel=2)
+        elif note is not None:
+            found.append(Saved.of(path, note))
+    return tuple(found)
