@@ -176,7 +176,7 @@ class TensorBoardWriter(Callback):
 
     def _count(self, trainer: L.Trainer, step: Step) -> None:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
-        before = len(data_of(trainer).finished) + self._finished  # so that a resumed run's curve goes on
+        before = len(data_of(trainer).progress.finished) + self._finished  # so that a resumed run's curve goes on
         if self._run is None:
             name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
             folder = Path(trainer.default_root_dir) / "tensorboard" / name

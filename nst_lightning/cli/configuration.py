@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from jsonargparse import ActionConfigFile
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.cli import ActionConfigFile, LightningArgumentParser, SaveConfigCallback
 
 from nst_lightning import pairs, runs
-from nst_lightning.batches import Saved
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
-from nst_lightning.callbacks.checkpoints import saved
 from nst_lightning.cli import options
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError, say
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, check_trainer
 from nst_lightning.parallel import RankError, agreed, telling
-from nst_lightning.schedule import Stage
 
 _TRAINER = {
     **{"accelerator": "auto", "devices": 1, "max_epochs": 1},
@@ -98,8 +92,7 @@ class Job:
     def __init__(self, configuration: Configuration) -> None:
         self.module, self.data, self.settings = configuration.make()
         values = configuration.values
-        # The configuration that is saved is that of the whole run.
-        resume, values.resume = values.resume, None
+        resume, values.data.resume = values.data.resume, None  # what is saved is the configuration of the whole run
         self.resumed = resume is not None
 
         def choose() -> str:
@@ -119,7 +112,7 @@ class Job:
             *([] if scores is None else [scores]),
             TensorBoardWriter(every, representations=names_of(values.representations), scores=scores),
             ProgressBar(scores=scores, shown=values.show_score),
-            Checkpoints(self.run.checkpoints, values.checkpoint_minutes),
+            Checkpoints(self.run, values.checkpoint_minutes),
             _SaveConfig(configuration.parser, values, save_to_log_dir=False),
         ]
         root = str(self.run.folder)
@@ -187,28 +180,3 @@ def _find_images(settings: Any) -> None:  # noqa: ANN401 - a namespace
     for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
         found = [os.path.abspath(str(path)) for path in pairs.find(argument, settings[argument], folder)]
         settings[argument] = found if isinstance(settings[argument], list) or len(found) > 1 else found[0]
-
-
-# ---- what an earlier run has done ----
-
-
-def take_up(job: Job, processes: int) -> None:
-    """Tells the data what the run that is resumed has done: in every process what the first one found."""
-    data, run = job.data, job.run
-    if not job.resumed:
-        return
-    if processes == 1:
-        data.finished, data.saved = run.finished(), saved(run.checkpoints)
-        return
-
-    def write() -> str:
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        begun = [{**asdict(each), "path": str(each.path)} for each in saved(run.checkpoints)]
-        run.progress.write_text(json.dumps([sorted(run.finished()), begun]), encoding="utf-8")
-        return str(run.progress)
-
-    done, begun = json.loads(Path(agreed("progress", write)).read_text(encoding="utf-8"))
-    data.finished = frozenset(done)
-    for each in begun:
-        each["stages"] = tuple(Stage(**stage) for stage in each["stages"])
-        data.saved += (Saved(**{**each, "path": Path(each["path"]), "names": tuple(each["names"])}),)

@@ -25,13 +25,11 @@ def main(arguments: Sequence[str]) -> None:
         if "all" not in arguments:
             return
     from nst_lightning.api import quiet  # not above: the help answers before torch could be imported
-    from nst_lightning.cli.configuration import Configuration, Job, parser_of, take_up
+    from nst_lightning.cli.configuration import Configuration, Job, parser_of
     from nst_lightning.modules import StyleTransfer
 
     with quiet():
         if asked:
             print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
             return
-        job = Job(Configuration(arguments, StyleTransfer))
-        take_up(job, job.trainer.world_size)
-        job.fit()
+        Job(Configuration(arguments, StyleTransfer)).fit()

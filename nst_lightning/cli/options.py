@@ -19,7 +19,6 @@ from nst_lightning.runs import Run
 OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
     "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
-    "resume": (str | None, None, "The folder of a run to go on with"),
     "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
     "video": (bool | Literal["mp4", "webp", "gif"], False, "A film of the optimisation: true, mp4, webp, gif [false]"),
     "scores": (list[str] | str, "auto", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nst_lightning import images, planning
 from nst_lightning.api import quiet
-from nst_lightning.cli.configuration import Configuration, Job, take_up
+from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
@@ -45,7 +45,6 @@ def estimate(arguments: Sequence[str]) -> tuple[Job, planning.Estimate]:
             msg = "ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER"
             raise InputError(msg)
         job = Job(configuration)
-        take_up(job, processes=1)
         if job.writer.file is not None:
             images.format_of(job.writer.file)
         return job, planning.measure(job.module, job.data, job.trainer, job.settings)

@@ -10,7 +10,6 @@ from pathlib import Path
 import lightning as L
 
 from nst_lightning.api import quiet
-from nst_lightning.callbacks.checkpoints import saved
 from nst_lightning.cli.configuration import Configuration
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
@@ -45,21 +44,21 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _validate(configuration: Configuration) -> None:
-    module, data, settings = configuration.make()
-    path, scores = str(configuration.values.ckpt_path), configuration.scores()
+    path, scores = configuration.values.ckpt_path, configuration.scores()
     if scores is None:
         msg = "scores is off: there is nothing to validate"
         raise InputError(msg)
-    # One process, whatever the run had: a checkpoint is of one process's pairs.
-    settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "callbacks": [scores]}
-    trainer = L.Trainer(**{**settings, "enable_progress_bar": False})
-    check_trainer(trainer)
+    configuration.values.data.resume = path
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* will begin anew")  # nothing begins here
-        data.saved = saved(Path(path))
-        if not data.saved:
+        module, data, settings = configuration.make()
+        if not data.progress.saved:
             msg = f"{path}: is damaged or holds no picture; a finished one's scores are in its run's folder scores"
             raise InputError(msg)
+        # One process, whatever the run had: a checkpoint is of one process's pairs.
+        settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "callbacks": [scores]}
+        trainer = L.Trainer(**{**settings, "enable_progress_bar": False})
+        check_trainer(trainer)
         trainer.validate(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
     if not scores.finals:
         msg = f"{path}: is of other pairs or stages than these settings; give the configuration of its run"
