@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from nst_lightning.errors import InputError
 
 Pooling = Literal["max", "avg"]
 
 
-def replace_pooling_and_relus(network: nn.Module, pooling: Pooling) -> None:
-    """Pools as asked, and gives every ReLU an output of its own.
+def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling) -> GraphModule:
+    """Returns what computes some layers of a network and nothing behind them.
+
+    Args:
+        network: The whole network on the meta device, in eval mode; its modules are changed and taken over.
+        nodes: The layers' names by torchvision's nodes.
+        pooling: What takes the place of max pooling.
 
     Raises:
         InputError: If the pooling is unknown.
@@ -22,6 +30,58 @@ def replace_pooling_and_relus(network: nn.Module, pooling: Pooling) -> None:
     if pooling not in {"max", "avg"}:
         msg = f"unknown pooling {pooling!r}; known are max, avg"
         raise InputError(msg)
+    _replace_relus_and_pooling(network, pooling)
+    traced = create_feature_extractor(network, dict(nodes), suppress_diff_warning=True)
+    _read_images_in_full_precision(traced)
+    _pool_before_relu(traced)
+    _work_in_place(traced)
+    return traced
+
+
+def part(network: GraphModule, layers: tuple[str, ...]) -> GraphModule:
+    """Returns what computes some outputs of a network and nothing that only others need, with the same modules."""
+    trimmed = GraphModule(network, copy.deepcopy(network.graph))
+    output = next(node for node in trimmed.graph.nodes if node.op == "output")
+    (outputs,) = output.args
+    output.args = ({layer: outputs[layer] for layer in layers},)
+    trimmed.graph.eliminate_dead_code()
+    trimmed.recompile()
+    return trimmed
+
+
+def freeze(network: nn.Module) -> None:
+    """Turns parameters and buffers into buffers that no state dict holds."""
+    for module in network.modules():
+        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            delattr(module, key)
+            module.register_buffer(key, tensor.detach(), persistent=False)
+
+
+class ImageConvolution(nn.Conv2d):
+    """A convolution of an image, computed in the image's own precision also under autocast, then rounded once.
+
+    Rounded to bfloat16 an image has steps as large as those of an optimiser near its end: the loss would be that of
+    another picture. Of three channels, a convolution in float32 costs next to nothing.
+
+    Args:
+        like: What it takes the place of; the weights, on the meta device, come later.
+    """
+
+    def __init__(self, like: nn.Conv2d) -> None:
+        shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
+        super().__init__(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns the convolution of images (N, C, H, W), in autocast's type where that is on."""
+        kind = input.device.type
+        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+            return super().forward(input)
+        with torch.autocast(kind, enabled=False):
+            output = super().forward(input)
+        return output.to(torch.get_autocast_dtype(kind))
+
+
+def _replace_relus_and_pooling(network: nn.Module, pooling: Pooling) -> None:
     for parent in list(network.modules()):
         for key, child in list(parent.named_children()):
             if isinstance(child, nn.ReLU):
@@ -31,7 +91,16 @@ def replace_pooling_and_relus(network: nn.Module, pooling: Pooling) -> None:
                 setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
 
 
-def pool_first(network: GraphModule) -> None:
+def _read_images_in_full_precision(network: GraphModule) -> None:
+    """Makes the convolutions that read the network's input `ImageConvolution`s."""
+    for node in network.graph.nodes:
+        if node.op == "call_module" and node.all_input_nodes[0].op == "placeholder":
+            convolution = network.get_submodule(node.target)
+            if isinstance(convolution, nn.Conv2d):
+                network.set_submodule(node.target, ImageConvolution(convolution))
+
+
+def _pool_before_relu(network: GraphModule) -> None:
     """Lets ReLUs that only a maximum over windows reads come after it: the same to the bit, on a quarter of a map."""
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
@@ -47,7 +116,7 @@ def pool_first(network: GraphModule) -> None:
     network.recompile()
 
 
-def overwrite_what_nobody_reads(network: GraphModule) -> None:
+def _work_in_place(network: GraphModule) -> None:
     """Lets the ReLUs work in place whose input is read by nothing else, which saves a feature map each."""
     modules = dict(network.named_modules())
     calls: dict[str, list[Node]] = {}
@@ -56,45 +125,3 @@ def overwrite_what_nobody_reads(network: GraphModule) -> None:
             calls.setdefault(node.target, []).append(node)
     for target, nodes in calls.items():
         modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
-
-
-class ImageConvolution(nn.Conv2d):
-    """A convolution of an image, computed in the image's own precision also under autocast, then rounded once.
-
-    Rounded to bfloat16 an image has steps as large as those of an optimiser near its end: the loss would be that of
-    another picture. Of three channels, a convolution in float32 costs next to nothing.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Returns the convolution of images (N, C, H, W), in autocast's type where that is on."""
-        kind = input.device.type
-        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-            return super().forward(input)
-        with torch.autocast(kind, enabled=False):
-            output = super().forward(input)
-        return output.to(torch.get_autocast_dtype(kind))
-
-
-def read_the_image_exactly(network: GraphModule) -> None:
-    """Makes the convolutions that read the network's input `ImageConvolution`s; the weights, on meta, come later."""
-    modules = dict(network.named_modules())
-    for node in network.graph.nodes:
-        before = node.all_input_nodes
-        if node.op != "call_module" or before[0].op != "placeholder":
-            continue
-        convolution = modules[node.target]
-        if isinstance(convolution, nn.Conv2d):
-            network.set_submodule(node.target, _image_convolution(convolution))
-
-
-def _image_convolution(like: nn.Conv2d) -> ImageConvolution:
-    shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
-    return ImageConvolution(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
-
-
-def freeze(network: nn.Module) -> None:
-    """Turns parameters and buffers into buffers that no state dict holds."""
-    for module in network.modules():
-        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            delattr(module, key)
-            module.register_buffer(key, tensor.detach(), persistent=False)

@@ -17,7 +17,6 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import load_file as load_safetensors_file
 from torch import Tensor
 from torchvision.models._api import WeightsEnum
 
@@ -25,12 +24,14 @@ from nst_lightning.errors import InputError
 
 OXFORD = "oxford"
 TORCHVISION = "torchvision"
-
-OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
 CAFFE = "caffe:"
 """What stands before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red."""
+OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds without a byte after which a download is given up; torch.hub itself would wait for ever."""
+
+_CAFFE_FIRST = "conv1_1.weight"
+_CAFFE_CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
 
 
 class WeightsError(InputError):
@@ -44,56 +45,24 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
         weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
             `torchvision` (downloaded once by torch.hub), the path of a .safetensors, .pth or .pt file, or `caffe:`
             before the path of a VGG as Caffe trained it, under Caffe's names (conv1_1) or torchvision's.
-        torchvision_weights: What `torchvision` stands for, an entry of torchvision's weights API.
+        torchvision_weights: What `torchvision` stands for, an entry of torchvision's weights API; None where it is
+            not asked for.
 
     Raises:
         WeightsError: If the weights are unknown, missing, damaged or cannot be downloaded.
     """
     if weights == OXFORD:
-        state = _bundled()
-    elif weights == TORCHVISION:
-        if torchvision_weights is None:
-            msg = "torchvision has no weights for this backbone"
-            raise WeightsError(msg)
-        state = _torchvision(torchvision_weights)
-    elif weights.startswith(CAFFE):
-        state = _caffe(Path(weights.removeprefix(CAFFE)))
-    else:
-        state = _file(Path(weights))
-        if _CAFFE_FIRST in state:
-            msg = (
-                f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
-            )
-            raise WeightsError(msg)
-    return state
-
-
-_CAFFE_FIRST = "conv1_1.weight"
-_CAFFE_CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
-
-
-def _caffe(path: Path) -> dict[str, Tensor]:
-    """Returns a VGG of Caffe's under torchvision's names, its first convolution turned to red, green, blue."""
-    state = _file(path)
+        return _bundled()
+    if weights == TORCHVISION:
+        assert torchvision_weights is not None
+        return _torchvision(torchvision_weights)
+    if weights.startswith(CAFFE):
+        return _caffe(Path(weights.removeprefix(CAFFE)))
+    state = _file(Path(weights))
     if _CAFFE_FIRST in state:
-        names = _CAFFE_CLASSIFIER | _convolutions({name.rpartition(".")[0] for name in state})
-        parted = ((*name.rpartition("."), tensor) for name, tensor in state.items())
-        state = {f"{names.get(layer, layer)}.{kind}": tensor for layer, _, kind, tensor in parted}
-    first = state.get("features.0.weight")
-    if first is None or first.dim() != 4 or first.shape[1] != 3:
-        msg = f"{path}: not a VGG of Caffe's: neither conv1_1 nor features.0 is a convolution of three channels"
+        msg = f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
         raise WeightsError(msg)
-    return {**state, "features.0.weight": first.flip(1)}
-
-
-def _convolutions(layers: set[str]) -> dict[str, str]:
-    """Returns torchvision's names of convolutions called conv1_1, conv1_2, conv2_1 and so on."""
-    places = sorted(tuple(map(int, match.groups())) for match in map(_CAFFE_NAME.fullmatch, layers) if match)
-    # Behind every convolution stands a ReLU, and behind every block a pooling.
-    return {f"conv{block}_{depth}": f"features.{2 * index + block - 1}" for index, (block, depth) in enumerate(places)}
-
-
-_CAFFE_NAME = re.compile(r"conv(\d+)_(\d+)")
+    return state
 
 
 def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[str], origin: str) -> None:
@@ -109,14 +78,10 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
         WeightsError: If a needed tensor is missing, a name is unknown, or a shape or the kind of number differs;
             names the first.
     """
-    missing = sorted(needed - state.keys())
-    if missing:
-        msg = f"{origin}: {len(missing)} tensors are missing, the first is {missing[0]}: another architecture?"
-        raise WeightsError(msg)
-    unknown = sorted(state.keys() - whole.keys())
-    if unknown:
-        msg = f"{origin}: {len(unknown)} tensors are unknown, the first is {unknown[0]}: another architecture?"
-        raise WeightsError(msg)
+    for fault, names in (("missing", needed - state.keys()), ("unknown", state.keys() - whole.keys())):
+        if names:
+            msg = f"{origin}: {len(names)} tensors are {fault}, the first is {min(names)}: another architecture?"
+            raise WeightsError(msg)
     for name, tensor in state.items():
         expected = whole[name]
         if tensor.shape != expected.shape:
@@ -125,37 +90,6 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
         if tensor.is_floating_point() != expected.is_floating_point():  # quantised, say
             msg = f"{origin}: {name} is of {tensor.dtype}, expected {expected.dtype} or another precision of it"
             raise WeightsError(msg)
-
-
-def _bundled() -> dict[str, Tensor]:
-    with resources.as_file(resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors") as path:
-        try:
-            digest = _sha256(path)
-        except OSError as error:
-            msg = f"{path}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
-            raise WeightsError(msg) from error
-        if digest != OXFORD_SHA256:
-            msg = f"{path}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
-            raise WeightsError(msg + "install nst-lightning again")
-        return load_safetensors_file(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def cached(weights: WeightsEnum) -> Path:
@@ -189,6 +123,30 @@ def fetch(weights: WeightsEnum) -> Path:
     return path
 
 
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _bundled() -> dict[str, Tensor]:
+    file = resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        msg = f"{file}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
+        raise WeightsError(msg) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != OXFORD_SHA256:
+        msg = f"{file}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
+        raise WeightsError(msg + "install nst-lightning again")
+    return load_safetensors(content)
+
+
 def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
     try:
         path = fetch(weights)
@@ -198,15 +156,36 @@ def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
     return _file(path)
 
 
+def _caffe(path: Path) -> dict[str, Tensor]:
+    """Returns a VGG of Caffe's under torchvision's names, its first convolution turned to red, green, blue."""
+    state = _file(path)
+    if _CAFFE_FIRST in state:
+        names = _CAFFE_CLASSIFIER | _convolutions({name.rpartition(".")[0] for name in state})
+        parted = ((*name.rpartition("."), tensor) for name, tensor in state.items())
+        state = {f"{names.get(layer, layer)}.{kind}": tensor for layer, _, kind, tensor in parted}
+    first = state.get("features.0.weight")
+    if first is None or first.dim() != 4 or first.shape[1] != 3:
+        msg = f"{path}: not a VGG of Caffe's: neither conv1_1 nor features.0 is a convolution of three channels"
+        raise WeightsError(msg)
+    return {**state, "features.0.weight": first.flip(1)}
+
+
+def _convolutions(layers: set[str]) -> dict[str, str]:
+    """Returns torchvision's names of convolutions called conv1_1, conv1_2, conv2_1 and so on."""
+    matches = (re.fullmatch(r"conv(\d+)_(\d+)", layer) for layer in layers)
+    places = sorted(tuple(map(int, match.groups())) for match in matches if match)
+    # Behind every convolution stands a ReLU, and behind every block a pooling.
+    return {f"conv{block}_{depth}": f"features.{2 * index + block - 1}" for index, (block, depth) in enumerate(places)}
+
+
 def _file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         msg = f"{path}: no such weights file; allowed are {OXFORD}, {TORCHVISION} or a .safetensors or .pth file"
         raise WeightsError(msg)
     try:
         if path.suffix.lower() == ".safetensors":
-            state = load_safetensors(path.read_bytes())
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_safetensors(path.read_bytes())
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = f"{path}: not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
         raise WeightsError(msg) from error
