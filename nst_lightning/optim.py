@@ -13,25 +13,16 @@ from nst_lightning.errors import InputError
 
 
 class Adam(torch.optim.Adam):
-    """`torch.optim.Adam` with a learning rate made for pixels.
-
-    It works element by element, so a batch's images do not touch each other.
+    """`torch.optim.Adam`, element by element, with a learning rate made for pixels.
 
     Args:
         params: The images.
         lr: Learning rate in units of [0, 1] a step; the default is the predecessor's 10 of 255.
-        betas: Decay of the averages of the gradient and of its square, Kingma and Ba (2015), algorithm 1.
-        eps: What is added to the denominator.
+        options: Further ones of `torch.optim.Adam`.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 10 / 255,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps)
+    def __init__(self, params: Iterable[Any], lr: float = 10 / 255, **options: Any) -> None:
+        super().__init__(params, lr=lr, **options)
 
 
 Precondition = Callable[[Tensor], Tensor]
@@ -47,25 +38,21 @@ class LBFGS(torch.optim.Optimizer):
 
     A step moves to the trial point of the step before and evaluates there; the first one only evaluates. So the
     parameter always stands at a point whose loss is known. With the safeguard, an image whose loss rose or is
-    not finite goes back, and its next trial is a shorter step along the same direction: the minimum of the
-    parabola through both losses and the slope, held between a tenth and a half of the step (equation 3.58). Where
-    that does not help, the image forgets its history and goes down its gradient. An accepted image never gets
-    worse, except where the losses differ by less than a thousandth, which may be rounding, as late in a run of
-    bfloat16: there the slopes at both ends of the step decide, as in the approximate Wolfe conditions of Hager and
-    Zhang (2005), *A New Conjugate Gradient Method with Guaranteed Descent and an Efficient Line Search*.
+    not finite goes back, and its next trial is shorter: the minimum of the parabola through both losses and the
+    slope, between a tenth and a half of the step (equation 3.58). Where that does not help, the image forgets its
+    history and goes down its gradient. Where the losses differ by less than a thousandth, which may be rounding, as
+    late in a run of bfloat16, the slopes at both ends of the step decide, as in the approximate Wolfe conditions of
+    Hager and Zhang (2005), *A New Conjugate Gradient Method with Guaranteed Descent and an Efficient Line Search*.
 
-    Where the loss is concave along an accepted step, no curvature says how far to go on. The next step is then four
-    times as long, or with a history the scale of the inverse Hessian four times as large: `torch.optim.LBFGS` keeps
-    its own and advances slowly.
+    Where the loss is concave along an accepted step, no curvature says how far to go on: the next step is four times
+    as long, or with a history the scale of the inverse Hessian four times as large.
 
     Args:
         params: One parameter (N, ...), floating point.
         lr: The first trial's length along each direction, > 0.
-        history_size: The number of curvature pairs that an image remembers, >= 1; each costs two images of
-            memory.
+        history_size: The number of curvature pairs that an image remembers, >= 1, of two images of memory each.
         safeguard: Whether a step that raises an image's loss is taken back.
-        precondition: What the recursion starts from but for its scale: the inverse Hessian before any curvature is
-            known; None for the identity.
+        precondition: What the inverse Hessian is up to a factor before any curvature is known; None for the identity.
 
     Attributes:
         accepted: Which images moved, or kept their place as the first step asks, in the last step, (N,).
@@ -85,15 +72,12 @@ class LBFGS(torch.optim.Optimizer):
         precondition: Precondition | None = None,
     ) -> None:
         if not lr > 0:
-            msg = f"lr must be above 0, got {lr}"
-            raise InputError(msg)
+            raise InputError(f"lr must be above 0, got {lr}")
         if history_size < 1:
-            msg = f"history_size must be at least 1, got {history_size}"
-            raise InputError(msg)
+            raise InputError(f"history_size must be at least 1, got {history_size}")
         super().__init__(params, {"lr": lr, "history_size": history_size, "safeguard": safeguard})
         if len(self.param_groups) != 1 or len(self.param_groups[0]["params"]) != 1:
-            msg = "LBFGS optimises one parameter, whose first dimension counts the images"
-            raise InputError(msg)
+            raise InputError("LBFGS optimises one parameter, whose first dimension counts the images")
         self.defaults["precondition"] = precondition  # not in the parameter's group, which checkpoints hold
 
     @torch.no_grad()
@@ -111,8 +95,7 @@ class LBFGS(torch.optim.Optimizer):
             InputError: If there is no closure, or it does not return one loss an image.
         """
         if closure is None:
-            msg = "LBFGS needs a closure: it evaluates the loss itself"
-            raise InputError(msg)
+            raise InputError("LBFGS needs a closure: it evaluates the loss itself")
         group = self.param_groups[0]
         (parameter,) = group["params"]
         state = self.state[parameter]
@@ -137,14 +120,9 @@ class LBFGS(torch.optim.Optimizer):
 NAMED: Mapping[str, type[torch.optim.Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}
 """The optimisers that users can give by a short name."""
 
-_SHORTEST = 1e-3
-"""A step cut below this part of the learning rate says that the remembered curvature is of no use any more."""
-
-_ROUNDING = 1e-3
-"""The part of a loss below which a difference of two may be rounding, in bfloat16."""
-
-_GROWTH = 4.0
-"""By what a step is longer than the accepted one before it, along which the loss was concave."""
+_SHORTEST = 1e-3  # of the learning rate: a step cut below it says that the history is of no use any more
+_ROUNDING = 1e-3  # of a loss: a smaller difference of two may be rounding, in bfloat16
+_GROWTH = 4.0  # by what a step is longer than the accepted one before it, along which the loss was concave
 
 
 def _column(values: Tensor) -> Tensor:
@@ -186,8 +164,7 @@ def _evaluate(closure: Callable[[], Tensor | float], parameter: Tensor, start: T
             found = closure()
         loss = (found.detach() if isinstance(found, Tensor) else parameter.new_tensor(found)).reshape(-1)
         if len(loss) != len(parameter):
-            msg = f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses"
-            raise InputError(msg)
+            raise InputError(f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses")
     except BaseException:
         parameter.copy_(start)  # an interrupted step has not happened
         raise
@@ -233,12 +210,7 @@ def _choose_trial(
 ) -> None:
     """Gives the images that moved, or whose history is of no use, their next direction and first trial length.
 
-    Args:
-        state: The optimiser's.
-        accepted: Which images moved, (N,).
-        without_history: Which of them moved along their gradient, for want of a history, (N,).
-        lr: The first trial's length along a direction of L-BFGS.
-        precondition: What the recursion starts from, of images (N, D).
+    Images of `without_history` have moved along their gradient, for want of a history.
     """
     gradient = state["gradient"]
     history_useless = ~accepted & (state["length"] < _SHORTEST * lr) & _has_history(state)
@@ -288,7 +260,7 @@ def _two_loops(state: dict[str, Any], gradient: Tensor, precondition: Preconditi
 def carried_state(
     state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]
 ) -> dict[str, Any] | None:
-    """Returns an optimiser's state of one parameter for the same image at another size.
+    """Returns an optimiser's state of a parameter for the same image at another size, None where it begins anew.
 
     Averages of gradients, as Adam's, are images themselves and are resized like one; the curvature pairs of a
     quasi-Newton method belong to one size and are forgotten.
@@ -297,16 +269,10 @@ def carried_state(
         state: The optimiser's state of the parameter.
         shape: The parameter's old shape.
         resize: Resizes a tensor of that shape to the new one without leaving the range of its values.
-
-    Returns:
-        The new state, or None where the optimiser has to begin anew.
     """
     carried: dict[str, Any] = {}
     for key, value in state.items():
-        if isinstance(value, Tensor) and value.shape == shape:
-            carried[key] = resize(value)
-        elif isinstance(value, Tensor) and value.dim() == 0:
-            carried[key] = value
-        else:
+        if not isinstance(value, Tensor) or value.shape not in {shape, torch.Size()}:
             return None
+        carried[key] = resize(value) if value.shape == shape else value
     return carried if carried else None

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -61,16 +61,8 @@ class View:
         return View(max(self.stride, other.stride), min(self.first, other.first), max(self.last, other.last))
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a backbone.
-
-    Attributes:
-        name: Its name in the field.
-        channels: The number of its channels.
-        stride: The distance of two of its positions on the image in pixels.
-        receptive_field: The side of the square of pixels that one of its positions sees.
-    """
+class Layer(NamedTuple):
+    """The name of a layer in the field, the number of its channels, its stride and receptive field in pixels."""
 
     name: str
     channels: int

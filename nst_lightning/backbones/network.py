@@ -67,7 +67,9 @@ class Backbone(nn.Module):
         state = weights_.load(self.origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), self.origin)
-        self.network.load_state_dict({key: _in_float32(state[key]) for key in needed}, assign=True)
+        stored = {key: state[key] for key in needed}
+        in_float32 = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+        self.network.load_state_dict(in_float32, assign=True)
         surgery.freeze(self.network)
         scale = spec.origin(self.origin)
         self.register_buffer("mean", torch.tensor(scale.mean).view(1, 3, 1, 1), persistent=False)
@@ -113,8 +115,7 @@ def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
     unknown = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
     if unknown or not layers:
         reason = unknown[0] if unknown else f"no layer of {name} was asked for"
-        msg = f"{reason}; known are {', '.join(spec.layers)}"
-        raise InputError(msg)
+        raise InputError(f"{reason}; known are {', '.join(spec.layers)}")
     return {spec.layers[layer]: layer for layer in layers}
 
 
@@ -142,7 +143,3 @@ def _min_side(network: nn.Module) -> int:
         except RuntimeError:
             too_small = side
     return enough
-
-
-def _in_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor

@@ -5,21 +5,12 @@ Another network is an entry of `SPECS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
-from torchvision.models import (
-    Inception_V3_Weights,
-    ResNet50_Weights,
-    VGG16_Weights,
-    VGG19_Weights,
-    inception_v3,
-    resnet50,
-    vgg16,
-    vgg19,
-)
+from torchvision import models
 from torchvision.models._api import WeightsEnum
 
 from nst_lightning.backbones import weights as weights_
@@ -73,20 +64,23 @@ class Spec:
     Attributes:
         build: Makes the whole network without weights.
         layers: Torchvision's node for every layer that can be named, shallowest first.
-        ordinals: The study's table: the layers that can be chosen by their place in it, counted from 0.
         content_layers: The layers that the content loss reads unless told otherwise.
-        style_layers: The layers that the style loss reads unless told otherwise, all in the study's table.
+        style_layers: The layers that the style loss reads unless told otherwise.
         origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
         torchvision_weights: The entry of torchvision's weights API.
     """
 
     build: Callable[[], nn.Module]
     layers: Mapping[str, str]
-    ordinals: tuple[str, ...]
     content_layers: tuple[str, ...]
     style_layers: tuple[str, ...]
     origins: Mapping[str, Origin]
     torchvision_weights: WeightsEnum
+
+    @property
+    def ordinals(self) -> tuple[str, ...]:
+        """The study's table: the default layers by depth, which can be chosen by their place in it, from 0."""
+        return tuple(layer for layer in self.layers if layer in {*self.content_layers, *self.style_layers})
 
     @property
     def default_weights(self) -> str:
@@ -106,10 +100,11 @@ class Spec:
         Raises:
             InputError: If the table has no such place.
         """
-        if not 0 <= place < len(self.ordinals):
-            msg = f"content_layers must be a place from 0 to {len(self.ordinals) - 1} of {self._table}, got {place}"
-            raise InputError(msg)
-        return (self.ordinals[place],)
+        table = self.ordinals
+        if not 0 <= place < len(table):
+            allowed = f"a place from 0 to {len(table) - 1} of the table {', '.join(table)}"
+            raise InputError(f"content_layers must be {allowed}, got {place}")
+        return (table[place],)
 
     def style_up_to(self, count: int) -> tuple[str, ...]:
         """Returns the style layers among the first `count` of the study's table.
@@ -117,14 +112,11 @@ class Spec:
         Raises:
             InputError: If the table is not that long, or `count` is below 1.
         """
-        if not 1 <= count <= len(self.ordinals):
-            msg = f"style_layers must be a number from 1 to {len(self.ordinals)} of {self._table}, got {count}"
-            raise InputError(msg)
-        return tuple(layer for layer in self.ordinals[:count] if layer in self.style_layers)
-
-    @property
-    def _table(self) -> str:
-        return f"the table {', '.join(self.ordinals)}"
+        table = self.ordinals
+        if not 1 <= count <= len(table):
+            allowed = f"a number from 1 to {len(table)} of the table {', '.join(table)}"
+            raise InputError(f"style_layers must be {allowed}, got {count}")
+        return tuple(layer for layer in table[:count] if layer in self.style_layers)
 
 
 def _vgg_layers(*convolutions: int) -> dict[str, str]:
@@ -136,71 +128,54 @@ def _vgg_layers(*convolutions: int) -> dict[str, str]:
     return {name: f"features.{index}" for index, name in enumerate(names)}
 
 
-def _without(layers: Iterable[str], layer: str) -> tuple[str, ...]:
-    return tuple(each for each in layers if each != layer)
-
-
-_VGG16_LAYERS = _vgg_layers(2, 2, 3, 3, 3)
-_VGG16_ORIGINS = {weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR}
-# The predecessor's table for VGG19, its place 4 called conv4_2. What the predecessor read there was relu4_2, for the
-# ReLU after it works in place and overwrites the convolution's output.
-_GATYS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
-_EXPERIMENTAL = ("relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1")
+_VGG16 = Spec(
+    build=models.vgg16,
+    layers=_vgg_layers(2, 2, 3, 3, 3),
+    # The predecessor calls its content layer conv4_2, for VGG19 too. What it read there was relu4_2, for the ReLU
+    # after it works in place and overwrites the convolution's output.
+    content_layers=("relu4_2",),
+    style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    origins={weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR},
+    torchvision_weights=models.VGG16_Weights.IMAGENET1K_V1,
+)
 _RESNET50_BLOCKS = [f"layer{stage}.{block}" for stage, count in enumerate((3, 4, 6, 3), 1) for block in range(count)]
-_RESNET50 = ("relu", "layer1.2", "layer2.3", "layer3.2", "layer3.5", "layer4.2")
 _INCEPTION_LAYERS = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
     *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
     *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
 )
-_INCEPTION = ("Conv2d_1a_3x3", "Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")
 
 SPECS: Mapping[str, Spec] = {
-    "vgg16": Spec(
-        build=vgg16,
-        layers=_VGG16_LAYERS,
-        ordinals=_GATYS,
-        content_layers=("relu4_2",),
-        style_layers=_without(_GATYS, "relu4_2"),
-        origins=_VGG16_ORIGINS,
-        torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
-    ),
+    "vgg16": _VGG16,
     # The predecessor's network "with everything exposed": every ReLU, and the eight it had settled on.
-    "vgg16_experimental": Spec(
-        build=vgg16,
-        layers={name: node for name, node in _VGG16_LAYERS.items() if name.startswith("relu")},
-        ordinals=_EXPERIMENTAL,
+    "vgg16_experimental": replace(
+        _VGG16,
+        layers={name: node for name, node in _VGG16.layers.items() if name.startswith("relu")},
         content_layers=("relu3_2",),
-        style_layers=_EXPERIMENTAL,
-        origins=_VGG16_ORIGINS,
-        torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
+        style_layers=("relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1"),
     ),
-    "vgg19": Spec(
-        build=vgg19,
+    "vgg19": replace(
+        _VGG16,
+        build=models.vgg19,
         layers=_vgg_layers(2, 2, 4, 4, 4),
-        ordinals=_GATYS,
-        content_layers=("relu4_2",),
-        style_layers=_without(_GATYS, "relu4_2"),
         origins={weights_.TORCHVISION: PREDECESSOR},
-        torchvision_weights=VGG19_Weights.IMAGENET1K_V1,
+        torchvision_weights=models.VGG19_Weights.IMAGENET1K_V1,
     ),
     "resnet50": Spec(
-        build=resnet50,
+        build=models.resnet50,
         layers={name: name for name in ("relu", "maxpool", *_RESNET50_BLOCKS)},
-        ordinals=_RESNET50,
         content_layers=("layer3.5",),
-        style_layers=_without(_RESNET50, "layer3.5"),
+        style_layers=("relu", "layer1.2", "layer2.3", "layer3.2", "layer4.2"),
         origins={weights_.TORCHVISION: IMAGENET},
-        torchvision_weights=ResNet50_Weights.IMAGENET1K_V1,
+        torchvision_weights=models.ResNet50_Weights.IMAGENET1K_V1,
     ),
     "inception_v3": Spec(
-        build=partial(inception_v3, init_weights=False, transform_input=False),
+        build=partial(models.inception_v3, init_weights=False, transform_input=False),
         layers={name: name for name in _INCEPTION_LAYERS},
-        ordinals=_INCEPTION,
         content_layers=("Mixed_6e",),
-        style_layers=_without(_INCEPTION, "Mixed_6e"),
+        style_layers=("Conv2d_1a_3x3", "Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_7c"),
         origins={weights_.TORCHVISION: INCEPTION},
-        torchvision_weights=Inception_V3_Weights.IMAGENET1K_V1,
+        torchvision_weights=models.Inception_V3_Weights.IMAGENET1K_V1,
     ),
 }
 
@@ -212,6 +187,5 @@ def spec_of(name: str) -> Spec:
         InputError: If there is no backbone of that name; lists those there are.
     """
     if name not in SPECS:
-        msg = f"unknown backbone {name!r}; known are {', '.join(SPECS)}"
-        raise InputError(msg)
+        raise InputError(f"unknown backbone {name!r}; known are {', '.join(SPECS)}")
     return SPECS[name]

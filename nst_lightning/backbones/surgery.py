@@ -17,19 +17,13 @@ Pooling = Literal["max", "avg"]
 
 
 def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling) -> GraphModule:
-    """Returns what computes some layers of a network and nothing behind them.
-
-    Args:
-        network: The whole network on the meta device, in eval mode; its modules are changed and taken over.
-        nodes: The layers' names by torchvision's nodes.
-        pooling: What takes the place of max pooling.
+    """Returns what computes some layers, given by torchvision's nodes, of a network on the meta device in eval mode.
 
     Raises:
         InputError: If the pooling is unknown.
     """
     if pooling not in {"max", "avg"}:
-        msg = f"unknown pooling {pooling!r}; known are max, avg"
-        raise InputError(msg)
+        raise InputError(f"unknown pooling {pooling!r}; known are max, avg")
     _replace_relus_and_pooling(network, pooling)
     traced = create_feature_extractor(network, dict(nodes), suppress_diff_warning=True)
     _read_images_in_full_precision(traced)

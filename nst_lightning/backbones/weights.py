@@ -85,8 +85,7 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
     for name, tensor in state.items():
         expected = whole[name]
         if tensor.shape != expected.shape:
-            msg = f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
-            raise WeightsError(msg)
+            raise WeightsError(f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
         if tensor.is_floating_point() != expected.is_floating_point():  # quantised, say
             msg = f"{origin}: {name} is of {tensor.dtype}, expected {expected.dtype} or another precision of it"
             raise WeightsError(msg)
@@ -151,8 +150,7 @@ def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
     try:
         path = fetch(weights)
     except WeightsError as error:
-        msg = f"{error}, or name a local file with --weights"
-        raise WeightsError(msg) from error
+        raise WeightsError(f"{error}, or name a local file with --weights") from error
     return _file(path)
 
 
@@ -195,6 +193,5 @@ def _file(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        msg = f"{path}: not a plain state dict of tensors"
-        raise WeightsError(msg)
+        raise WeightsError(f"{path}: not a plain state dict of tensors")
     return state
