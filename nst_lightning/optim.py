@@ -55,7 +55,7 @@ class LBFGS(torch.optim.Optimizer):
         precondition: What the inverse Hessian is up to a factor before any curvature is known; None for the identity.
 
     Attributes:
-        accepted: Which images moved, or kept their place as the first step asks, in the last step, (N,).
+        accepted: Which images moved in the last step, (N,); all in the first, which moves none.
 
     Raises:
         InputError: If there is not one parameter, or an argument is out of range.
@@ -117,8 +117,7 @@ class LBFGS(torch.optim.Optimizer):
         return loss
 
 
-NAMED: Mapping[str, type[torch.optim.Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}
-"""The optimisers that users can give by a short name."""
+NAMED: Mapping[str, type[torch.optim.Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}  # the names that users give
 
 _SHORTEST = 1e-3  # of the learning rate: a step cut below it says that the history is of no use any more
 _ROUNDING = 1e-3  # of a loss: a smaller difference of two may be rounding, in bfloat16
@@ -208,10 +207,7 @@ def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
 def _choose_trial(
     state: dict[str, Any], accepted: Tensor, without_history: Tensor, lr: float, precondition: Precondition
 ) -> None:
-    """Gives the images that moved, or whose history is of no use, their next direction and first trial length.
-
-    Images of `without_history` have moved along their gradient, for want of a history.
-    """
+    """Gives the images that moved, some `without_history`, or whose history is of no use, their next trial."""
     gradient = state["gradient"]
     history_useless = ~accepted & (state["length"] < _SHORTEST * lr) & _has_history(state)
     _clear_history(state, history_useless)

@@ -19,9 +19,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
@@ -115,11 +113,10 @@ class _Launcher(_SubprocessScriptLauncher):
 
 
 class PairParallel(DDPStrategy):
-    """Every process optimises pairs of its own; they exchange nothing.
+    """Every process optimises pairs of its own, see `data.deal`; they exchange nothing.
 
-    There is no process group and no DDP wrapper, which would average the gradients of unlike images. Which pairs are
-    whose follows from rank and world size, see `data.deal`. Checkpoints are written by every process, so their names
-    have to differ. A process that fails fails the run, as a `RankError`, after the others have finished.
+    There is no process group and no DDP wrapper, which would average the gradients of unlike images. Every process
+    writes checkpoints, under other names. One that fails fails the run, as a `RankError`, after the others' end.
     """
 
     def _configure_launcher(self) -> None:
@@ -134,9 +131,7 @@ class PairParallel(DDPStrategy):
         reset_seed()
         self.set_world_ranks()
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
         """Writes a checkpoint, in every process."""
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
@@ -148,8 +143,7 @@ class PairParallel(DDPStrategy):
 class TileParallel(DDPStrategy):
     """All processes optimise the same image, each computing some of its tiles, see `tiling.Tiled`.
 
-    Statistics and gradients are summed over the default process group (gloo on CPUs, NCCL on GPUs); every process
-    then takes the same step. Only the first writes.
+    Sums go over the default process group (gloo on CPUs, NCCL on GPUs); every process then takes the same step.
     """
 
     def configure_ddp(self) -> None:

@@ -30,10 +30,9 @@ class Stage:
 
 
 def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
-    """Returns stages whose size doubles up to the last, with the steps dealt out evenly.
+    """Returns stages whose size doubles, with the steps dealt out evenly, as in Gatys et al. (2017), section 6.
 
-    Coarse-to-fine optimisation is that of Gatys et al. (2017), section 6. The last stages take what does not
-    divide.
+    The last stages take what does not divide.
 
     Args:
         size: The long side of the last stage in pixels, >= 1.

@@ -16,10 +16,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from nst_lightning.backbones.specs import SPECS, Spec, spec_of
 from nst_lightning.errors import InputError
 
-_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _WINDOWED_FUNCTIONS = (F.max_pool2d, F.avg_pool2d)
-_POSITION_BY_POSITION = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
-_FUNCTIONS_POSITION_BY_POSITION = (F.relu, torch.relu, operator.add, operator.iadd, torch.add)
+_POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
+_POINTWISE_FUNCTIONS = (F.relu, torch.relu, operator.add, operator.iadd, torch.add)
 _LARGE = 1024  # px; a multiple of every stride
 
 
@@ -73,8 +72,8 @@ class Layer(NamedTuple):
 def layers_of(backbone: str) -> tuple[Layer, ...]:
     """Returns the layers of a backbone that can be named, shallowest first.
 
-    Receptive fields follow Araujo, Norris and Sim (2019), *Computing Receptive Fields of Convolutional Neural
-    Networks*, equation 2, along the path that sees most.
+    Receptive fields, along the path that sees most, follow equation 2 of Araujo, Norris and Sim (2019), *Computing
+    Receptive Fields of Convolutional Neural Networks*.
 
     Raises:
         InputError: If there is no backbone of that name.
@@ -117,13 +116,12 @@ def views(network: fx.GraphModule) -> dict[str, tuple[View, View]]:
 def _window(network: fx.GraphModule, node: fx.Node) -> tuple[tuple[int, int], ...]:
     """Returns kernel size, step, padding and dilation of a node, of rows and columns each."""
     module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, _WINDOWED):
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return _sizes(vars(module))
     if node.target in _WINDOWED_FUNCTIONS:
         return _sizes(_arguments(node, "input", "kernel_size", "stride", "padding", "dilation"))
     joins_channels = node.target is torch.cat and _arguments(node, "tensors", "dim").get("dim") == 1
-    known = isinstance(module, _POSITION_BY_POSITION) or node.target in _FUNCTIONS_POSITION_BY_POSITION
-    if known or joins_channels:
+    if isinstance(module, _POINTWISE) or node.target in _POINTWISE_FUNCTIONS or joins_channels:
         return (1, 1), (1, 1), (0, 0), (1, 1)
     kind = node.target if module is None else type(module).__name__
     allowed = "convolutions, poolings of a fixed window, ReLU, batch normalisation, sums and joins of channels"

@@ -1,7 +1,4 @@
-"""The frozen network whose features the losses compare.
-
-A backbone takes sRGB images in [0, 1]; the scale that its weights were trained on is part of its spec.
-"""
+"""The frozen network whose features the losses compare."""
 
 from __future__ import annotations
 
@@ -17,10 +14,9 @@ from nst_lightning.backbones.specs import Spec, spec_of
 from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
 
-_BATCHED_ABOVE = 20480
-"""The values of a single image's map up to which torch convolves it on the CPU by other code than it does a batch's
-(`ConvParams::use_mkldnn` in ATen's Convolution.cpp)."""
-
+# The values of a single image's map up to which torch convolves it on the CPU by other code than it does a batch's
+# (`ConvParams::use_mkldnn` in ATen's Convolution.cpp).
+_ALONE = 20480
 _LARGE = 1024  # px; a multiple of every stride
 
 
@@ -63,7 +59,7 @@ class Backbone(nn.Module):
         expected = whole.state_dict()
         self.network = surgery.extractor(whole, nodes, pooling)
         self.min_side = _min_side(self.network)
-        self.small = math.ceil(_BATCHED_ABOVE / _values_per_pixel(self.network))
+        self.small = math.ceil(_ALONE / _values_per_pixel(self.network))
         state = weights_.load(self.origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), self.origin)
@@ -98,11 +94,9 @@ class Backbone(nn.Module):
             raise InputError(msg)
         network = self.network if layers is None else self._part(layers)
         scaled = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        if len(image) == 1 and image.device.type == "cpu" and height * width <= self.small:
-            in_company: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1))
-            return {layer: feature[:1] for layer, feature in in_company.items()}
-        features: dict[str, Tensor] = network(scaled)
-        return features
+        small = len(image) == 1 and image.device.type == "cpu" and height * width <= self.small
+        features: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1) if small else scaled)
+        return {layer: feature[:1] for layer, feature in features.items()} if small else features
 
     def _part(self, layers: tuple[str, ...]) -> fx.GraphModule:
         if layers not in self._parts:
@@ -112,10 +106,10 @@ class Backbone(nn.Module):
 
 def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
     """Returns the layers that are asked for by torchvision's nodes, or refuses them."""
-    unknown = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
-    if unknown or not layers:
-        reason = unknown[0] if unknown else f"no layer of {name} was asked for"
-        raise InputError(f"{reason}; known are {', '.join(spec.layers)}")
+    faults = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
+    faults += [] if layers else [f"no layer of {name} was asked for"]
+    if faults:
+        raise InputError(f"{faults[0]}; known are {', '.join(spec.layers)}")
     return {spec.layers[layer]: layer for layer in layers}
 
 

@@ -1,7 +1,4 @@
-"""The table of networks: their layers, the defaults of losses on them, and what goes with their weights.
-
-Another network is an entry of `SPECS`.
-"""
+"""The table of networks: their layers, the defaults of losses on them, and what goes with their weights."""
 
 from __future__ import annotations
 
@@ -21,13 +18,11 @@ from nst_lightning.errors import InputError
 class Origin:
     """What goes with weights of one origin.
 
-    The input scale is the affine map from sRGB in [0, 1] to what the network is fed: (image - mean) / std.
-
     Attributes:
-        mean: Of the input scale, per channel, red first.
-        std: Of the input scale, per channel, red first.
+        mean: Of the input scale per channel, red first: the network is fed (image - mean) / std.
+        std: Likewise.
         content_weight: The content weight unless told otherwise.
-        style_weight: The style weight unless told otherwise. Both belong to the weights because content losses
+        style_weight: The style weight unless told otherwise. Both belong to the network's weights, for content losses
             grow with the second power of the features' magnitude, Gram losses with the fourth.
     """
 

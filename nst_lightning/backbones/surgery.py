@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,13 @@ def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling) ->
     """
     if pooling not in {"max", "avg"}:
         raise InputError(f"unknown pooling {pooling!r}; known are max, avg")
-    _replace_relus_and_pooling(network, pooling)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.MaxPool2d) and pooling == "avg":
+            network.set_submodule(name, nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
     traced = create_feature_extractor(network, dict(nodes), suppress_diff_warning=True)
-    _read_images_in_full_precision(traced)
+    for node, convolution in _calls(traced, nn.Conv2d):
+        if node.all_input_nodes[0].op == "placeholder":
+            traced.set_submodule(str(node.target), ImageConvolution(convolution))
     _pool_before_relu(traced)
     _work_in_place(traced)
     return traced
@@ -75,35 +79,21 @@ class ImageConvolution(nn.Conv2d):
         return output.to(torch.get_autocast_dtype(kind))
 
 
-def _replace_relus_and_pooling(network: nn.Module, pooling: Pooling) -> None:
-    for parent in list(network.modules()):
-        for key, child in list(parent.named_children()):
-            if isinstance(child, nn.ReLU):
-                # An in-place ReLU would overwrite the convolution's output under the loss that reads it.
-                setattr(parent, key, nn.ReLU(inplace=False))
-            elif isinstance(child, nn.MaxPool2d) and pooling == "avg":
-                setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
-
-
-def _read_images_in_full_precision(network: GraphModule) -> None:
-    """Makes the convolutions that read the network's input `ImageConvolution`s."""
-    for node in network.graph.nodes:
-        if node.op == "call_module" and node.all_input_nodes[0].op == "placeholder":
-            convolution = network.get_submodule(node.target)
-            if isinstance(convolution, nn.Conv2d):
-                network.set_submodule(node.target, ImageConvolution(convolution))
+def _calls(network: GraphModule, kind: type[nn.Module]) -> list[tuple[Node, Any]]:
+    """Returns the nodes that call modules of a kind, with these."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    called = [(node, modules[node.target]) for node in network.graph.nodes if node.op == "call_module"]
+    return [(node, module) for node, module in called if isinstance(module, kind)]
 
 
 def _pool_before_relu(network: GraphModule) -> None:
     """Lets ReLUs that only a maximum over windows reads come after it: the same to the bit, on a quarter of a map."""
-    modules = dict(network.named_modules())
-    for node in list(network.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.MaxPool2d):
-            continue
+    relus = {node for node, _ in _calls(network, nn.ReLU)}
+    for node, _ in _calls(network, nn.MaxPool2d):
         (before,) = node.all_input_nodes
-        if before.op == "call_module" and isinstance(modules[before.target], nn.ReLU) and len(before.users) == 1:
+        if before in relus and len(before.users) == 1:
             with network.graph.inserting_after(node):
-                after = network.graph.call_module(before.target, (node,))
+                after = network.graph.call_module(str(before.target), (node,))
             node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
             node.args = (before.args[0], *node.args[1:])
             network.graph.erase_node(before)
@@ -111,11 +101,8 @@ def _pool_before_relu(network: GraphModule) -> None:
 
 
 def _work_in_place(network: GraphModule) -> None:
-    """Lets the ReLUs work in place whose input is read by nothing else, which saves a feature map each."""
-    modules = dict(network.named_modules())
-    calls: dict[str, list[Node]] = {}
-    for node in network.graph.nodes:
-        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU):
-            calls.setdefault(node.target, []).append(node)
-    for target, nodes in calls.items():
-        modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
+    """Lets the ReLUs work in place whose input nothing else reads, as a loss would: saves a feature map each."""
+    calls = _calls(network, nn.ReLU)
+    shared = {relu for node, relu in calls if len(node.all_input_nodes[0].users) > 1}
+    for _, relu in calls:
+        relu.inplace = relu not in shared

@@ -8,8 +8,8 @@ import pickle
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
@@ -24,11 +24,9 @@ from nst_lightning.errors import InputError
 
 OXFORD = "oxford"
 TORCHVISION = "torchvision"
-CAFFE = "caffe:"
-"""What stands before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red."""
+CAFFE = "caffe:"  # before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red
 OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
-DOWNLOAD_TIMEOUT = 30.0
-"""Seconds without a byte after which a download is given up; torch.hub itself would wait for ever."""
+DOWNLOAD_TIMEOUT = 30.0  # s without a byte after which a download is given up; torch.hub would wait for ever
 
 _CAFFE_FIRST = "conv1_1.weight"
 _CAFFE_CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
@@ -45,8 +43,7 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
         weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
             `torchvision` (downloaded once by torch.hub), the path of a .safetensors, .pth or .pt file, or `caffe:`
             before the path of a VGG as Caffe trained it, under Caffe's names (conv1_1) or torchvision's.
-        torchvision_weights: What `torchvision` stands for, an entry of torchvision's weights API; None where it is
-            not asked for.
+        torchvision_weights: What `torchvision` stands for; None where it is not asked for.
 
     Raises:
         WeightsError: If the weights are unknown, missing, damaged or cannot be downloaded.
@@ -55,7 +52,7 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
         return _bundled()
     if weights == TORCHVISION:
         assert torchvision_weights is not None
-        return _torchvision(torchvision_weights)
+        return _file(fetch(torchvision_weights, ", or name a local file with --weights"))
     if weights.startswith(CAFFE):
         return _caffe(Path(weights.removeprefix(CAFFE)))
     state = _file(Path(weights))
@@ -70,13 +67,12 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
 
     Args:
         state: The state dict.
-        whole: The state dict of the whole architecture, on the meta device, say: only shapes and kinds are read.
+        whole: That of the whole architecture, on the meta device, say: only shapes and kinds are read.
         needed: The names that must be there; the classifier's, say, may be left out of a file.
         origin: What the error calls the weights.
 
     Raises:
-        WeightsError: If a needed tensor is missing, a name is unknown, or a shape or the kind of number differs;
-            names the first.
+        WeightsError: If a needed tensor is missing, a name unknown, or a shape or kind of number another.
     """
     for fault, names in (("missing", needed - state.keys()), ("unknown", state.keys() - whole.keys())):
         if names:
@@ -97,39 +93,33 @@ def cached(weights: WeightsEnum) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
 
 
-def fetch(weights: WeightsEnum) -> Path:
+def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
     """Returns `cached` of an entry of torchvision's weights API, downloading it once.
 
     What is downloaded has the hash in its name; a file that is there already is taken as it is.
 
     Raises:
-        WeightsError: If the file is not there and cannot be downloaded; names it, its URL and where to copy it.
+        WeightsError: If the file is not there and cannot be downloaded; names it, its URL, where to copy it, and
+            what could be done otherwise.
     """
-    path = cached(weights)
+    path, timeout = cached(weights), socket.getdefaulttimeout()
     if path.exists():
         return path
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         # torch.hub says on stdout that it downloads, where this program prints its results.
-        with _socket_timeout(DOWNLOAD_TIMEOUT), redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr):
             # torch.hub writes to a temporary name and checks the hash before it renames.
             torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
     except pickle.UnpicklingError:
         pass  # it came whole, but is no state dict: reading it from the cache says so
     except (URLError, HTTPException, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # a server that speaks no HTTP is quoted with its line's end
-        msg = f"cannot download {path.name} from {weights.url} ({reason}): copy the file to {path}"
+        msg = f"cannot download {path.name} from {weights.url} ({reason}): copy the file to {path}{otherwise}"
         raise WeightsError(msg) from error
-    return path
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)
+    return path
 
 
 def _bundled() -> dict[str, Tensor]:
@@ -144,14 +134,6 @@ def _bundled() -> dict[str, Tensor]:
         msg = f"{file}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
         raise WeightsError(msg + "install nst-lightning again")
     return load_safetensors(content)
-
-
-def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        path = fetch(weights)
-    except WeightsError as error:
-        raise WeightsError(f"{error}, or name a local file with --weights") from error
-    return _file(path)
 
 
 def _caffe(path: Path) -> dict[str, Tensor]:
@@ -190,8 +172,7 @@ def _file(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # the restricted unpickler raises nearly anything over a damaged file
         msg = f"{path}: damaged or not a weights file ({str(error).splitlines()[0] if str(error) else error!r})"
         raise WeightsError(msg) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: not a plain state dict of tensors")
-    return state
+    return dict(state)
