@@ -16,7 +16,7 @@ PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("figures", "preconditioner", "runs", "schedule"),
+    ("figures", "runs", "schedule"),
     ("images",),
     ("memory", "optim", "parallel", "backbones"),
     ("losses", "initializers", "metrics"),
