@@ -15,7 +15,6 @@ from torch import device
 from nst_lightning import memory, pairs
 from nst_lightning.batches import Batch, Gallery, Saved, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import Stage, coarse_to_fine, described
 
@@ -222,7 +221,7 @@ def _pairs(content: object, style: object, pairing: Literal["zip", "product"], c
     if content is not None or style is not None:
         msg = f"pairs {csv} names the images already: leave out content and style"
         raise InputError(msg)
-    return pairs.read_pairs(csv, allowed_inits=INITIALIZERS)
+    return pairs.read_pairs(csv)
 
 
 def data_of(trainer: L.Trainer) -> PairDataModule:
