@@ -1,24 +1,24 @@
-"""What a network sees: the feature maps and Gram matrices of an image as pictures, and the command `nst inspect`."""
+"""What a network sees: the feature maps and Gram matrices of an image as pictures."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import math
-from argparse import ArgumentError, HelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nst_lightning import images, pairs, runs
-from nst_lightning.backbones import SPECS, Backbone, spec_of
-from nst_lightning.errors import InputError, refused
+from nst_lightning import images
+from nst_lightning.backbones import Backbone, spec_of
+from nst_lightning.errors import InputError
 from nst_lightning.losses import Gram
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 MAX_PICTURE = 2048  # px; no side of a picture is longer
 MAX_CHANNELS = 256  # rows of a heat map: more would be lines too thin to see
@@ -31,29 +31,52 @@ _GAP = 2  # px
 _LINE = 16  # px; height of a line of text
 _BAR = 20  # px; width of the colour bar
 _TICKS = 5
-
-# Every 17th of the 256 colours of viridis by Smith, van der Walt and Firing (CC0), as sRGB bytes:
-# https://github.com/BIDS/colormap/blob/master/colormaps.py. Between them it is all but linear.
-_VIRIDIS = torch.tensor(
-    [
-        tuple(bytes.fromhex(colour))
-        for colour in (
-            "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
-            "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
-        ).split()
-    ]
-)
+_UNIT = "activation^2"
 
 
-def viridis(values: Tensor) -> Tensor:
-    """Returns the colours of values in [0, 1], from dark violet to yellow: sRGB in [0, 1], (3, ...).
+def inspect(
+    image: images.Source,
+    layers: Sequence[str] | str | None = None,
+    backbone: str = "vgg16",
+    weights: str | None = None,
+    size: int = 512,
+    most: int | None = MOST,
+) -> dict[str, Tensor]:
+    """Returns pictures of what a network makes of an image: feature maps and Gram matrix of each layer.
 
-    Equal steps of the value look like equal steps of colour, also in greyscale and to the colour-blind.
+    Args:
+        image: The image: a file, a PIL image or a tensor, see `images.read`.
+        layers: The layers, a list or one string with commas; by default those that the backbone's content and
+            style losses read.
+        backbone: A key of `backbones.SPECS`.
+        weights: `oxford`, `torchvision`, a file's path, or None for the backbone's default.
+        size: Long side in pixels that a larger image is reduced to, >= 1.
+        most: How many feature maps to show, the most active ones, >= 1; None shows all.
+
+    Returns:
+        `<layer>_features` and `<layer>_gram` for every layer: (1, 3, H, W), sRGB in [0, 1].
+
+    Raises:
+        InputError: If anything given cannot be used.
     """
-    place = values.clamp(0, 1) * (len(_VIRIDIS) - 1)
-    below = place.floor().clamp(max=len(_VIRIDIS) - 2).long()
-    colours = torch.lerp(_VIRIDIS[below] / 255, _VIRIDIS[below + 1] / 255, (place - below)[..., None])
-    return colours.movedim(-1, 0)
+    if size < 1:
+        raise InputError(f"size must be at least 1, got {size}")
+    _check_most(most)
+    rgb = images.read(image).rgb
+    if layers is None:
+        spec = spec_of(backbone)
+        layers = [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
+    elif isinstance(layers, str):
+        layers = layers.replace(" ", "").split(",")
+    network = Backbone(backbone, list(dict.fromkeys(layers)), weights)
+    height, width = rgb.shape[-2:]
+    with torch.no_grad():
+        features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
+    pictures = {}
+    for name in dict.fromkeys(layers):
+        pictures[f"{name}_features"] = feature_tiles(features[name], most, name)
+        pictures[f"{name}_gram"] = gram_heat_map(features[name], name)
+    return pictures
 
 
 def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "features") -> Tensor:
@@ -75,9 +98,10 @@ def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "featur
     """
     _check_most(most)
     maps = _checked(feature)[0]
-    channels = range(len(maps)) if most is None else _by_activity(maps)[:most]
+    by_mean = maps.mean(dim=(1, 2)).sort(descending=True, stable=True).indices
+    channels = list(range(len(maps))) if most is None else by_mean[:most].tolist()
     columns = math.ceil(math.sqrt(len(channels)))
-    tiles = _scaled_to_fit(_own_range(maps[list(channels)]), columns, math.ceil(len(channels) / columns))
+    tiles = _scaled_to_fit(_own_range(maps[channels]), columns, math.ceil(len(channels) / columns))
     which = "all" if len(channels) == len(maps) else f"the {len(channels)} most active of"
     order = "in their order" if most is None else "highest mean first"
     heading = (
@@ -111,7 +135,8 @@ def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
     scaled = _signed_power(shown, power)
     low, high = scaled.min().item(), scaled.max().item()
     ticks = _signed_power(torch.linspace(high, low, _TICKS, dtype=torch.float64), 1 / power)
-    subset = "" if every == 1 else f", every {_ordinal(every)} of {len(gram)} channels"
+    ordinal = {2: "second", 3: "third"}.get(every, f"{every}th")
+    subset = "" if every == 1 else f", every {ordinal} of {len(gram)} channels"
     scale = {1.0: "linear", 0.5: "square-root", 0.25: "fourth-root"}[power]
     heading = (
         f"{title}: Gram matrix F F^T / (C H W){subset}",
@@ -121,166 +146,29 @@ def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
     return _heat_map_sheet(cells, (len(shown) - 1) * every, [f"{tick:.4g}" for tick in ticks.tolist()], heading)
 
 
-def inspect(
-    image: images.Source,
-    layers: Sequence[str] | str | None = None,
-    backbone: str = "vgg16",
-    weights: str | None = None,
-    size: int = 512,
-    most: int | None = MOST,
-) -> dict[str, Tensor]:
-    """Returns pictures of what a network makes of an image: feature maps and Gram matrix of each layer.
-
-    Args:
-        image: The image: a file, a PIL image or a tensor, see `images.read`.
-        layers: The layers, a list or one string with commas; by default those that the backbone's content and
-            style losses read.
-        backbone: A key of `backbones.SPECS`.
-        weights: `oxford`, `torchvision`, a file's path, or None for the backbone's default.
-        size: Long side in pixels that a larger image is reduced to, >= 1.
-        most: How many feature maps to show, the most active ones, >= 1; None shows all.
-
-    Returns:
-        `<layer>_features` and `<layer>_gram` for every layer: (1, 3, H, W), sRGB in [0, 1].
-
-    Raises:
-        InputError: If anything given cannot be used.
-    """
-    if size < 1:
-        msg = f"size must be at least 1, got {size}"
-        raise InputError(msg)
-    _check_most(most)
-    rgb = images.read(image).rgb
-    names = _layers(layers, backbone)
-    network = Backbone(backbone, names, weights)
-    height, width = rgb.shape[-2:]
-    with torch.no_grad():
-        features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
-    pictures = {}
-    for name in names:
-        pictures[f"{name}_features"] = feature_tiles(features[name], most, name)
-        pictures[f"{name}_gram"] = gram_heat_map(features[name], name)
-    return pictures
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs `nst inspect`: writes the pictures of `inspect` and prints their paths.
-
-    Args:
-        arguments: The options, without the command.
-
-    Returns:
-        The exit code: 0, or 2 after one line on what cannot be used.
-    """
-    try:
-        for path in _write(arguments):
-            print(path)
-    except (InputError, ArgumentError) as error:
-        return refused(error)
-    return 0
-
-
-# ---- the command line ----
-
-
-def _write(arguments: Sequence[str]) -> list[Path]:
-    given = _parser().parse_args(list(arguments))
-    source = _find(given.image)
-    run, file = runs.claim(given.output, [f"{source.stem}_inspect"], overwrite=False)
-    if file is not None:
-        msg = f"output must be a folder, for there are several pictures, got {given.output}"
-        raise InputError(msg)
-    settings = {key: getattr(given, key) for key in ("layers", "backbone", "weights", "size")}
-    pictures = inspect(source, **settings, most=_number_or_all(given.most))
-    metadata = {"Software": "nst-lightning", "nst_lightning": json.dumps({"image": str(source), **settings})}
-    return [
-        images.write(run.folder / f"{source.stem}_{name}.png", picture, metadata=metadata)
-        for name, picture in pictures.items()
-    ]
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="nst inspect",
-        usage="nst inspect --image FILE [options]",
-        description="Shows what a network sees in an image. For every layer it writes the feature maps as tiles, "
-        "<image>_<layer>_features.png, and the Gram matrix, which the style loss compares, as a heat map, "
-        "<image>_<layer>_gram.png.",
-        formatter_class=HelpFormatter,  # jsonargparse's own shows Python types
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    looked_up = f"a name is also looked up in {pairs.CONTENT_FOLDER} and {pairs.STYLE_FOLDER}"
-    for name, kind, default, metavar, text in (
-        ("image", str | None, None, "FILE", f"the image; {looked_up}"),
-        ("layers", str | None, None, "LAYERS", "e.g. relu1_1,relu4_2 [those that nst fit reads]"),
-        ("backbone", str, "vgg16", "NAME", f"the network: {', '.join(SPECS)} [vgg16]"),
-        ("weights", str | None, None, "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),
-        ("size", int, 512, "PIXELS", "long side that a larger image is reduced to [512]"),
-        ("most", str, str(MOST), "N", f"how many feature maps to show, the most active ones, or all [{MOST}]"),
-        ("output", str | None, None, "FOLDER", f"a new folder [{runs.FOLDER}/<image>_inspect]"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
-    return parser
-
-
-def _find(image: str | None) -> Path:
-    folders = (pairs.CONTENT_FOLDER, pairs.STYLE_FOLDER)
-    if image is None:
-        msg = f"no image was given; name a file with --image, e.g. one of {folders[0]}"
-        raise InputError(msg)
-    for folder in folders:
-        with contextlib.suppress(InputError):
-            (found,) = pairs.find("content", image, folder)
-            return Path(str(found))
-    known = ", ".join(sorted(entry.name for folder in folders for entry in folder.glob("*.*")))
-    there = f"; there are {known}" if known != "" else ""
-    msg = f"image {image} is neither here nor in {folders[0]} or {folders[1]}{there}"
-    raise InputError(msg)
-
-
-def _number_or_all(most: str) -> int | None:
-    try:
-        return None if most == "all" else int(most)
-    except ValueError as error:
-        msg = f"most must be a whole number or all, got {most}"
-        raise InputError(msg) from error
+def viridis(values: Tensor) -> Tensor:
+    """Returns matplotlib's colours of values in [0, 1], from dark violet to yellow: sRGB in [0, 1], (3, ...)."""
+    return torch.from_numpy(_colour_map()(values.numpy())[..., :3]).float().movedim(-1, 0)
 
 
 # ---- numbers ----
 
 
-def _layers(given: Sequence[str] | str | None, backbone: str) -> list[str]:
-    """Returns the layers to show, each once; those of the losses in the order of their depth."""
-    if given is None:
-        spec = spec_of(backbone)
-        return [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
-    return list(dict.fromkeys(given.replace(" ", "").split(",") if isinstance(given, str) else given))
-
-
 def _check_most(most: int | None) -> None:
     if most is not None and most < 1:
-        msg = f"most must be at least 1, or all of them, got {most}"
-        raise InputError(msg)
+        raise InputError(f"most must be at least 1, or all of them, got {most}")
 
 
 def _checked(feature: Tensor) -> Tensor:
     """Returns features as float32 on the CPU, of no graph."""
     shape = tuple(feature.shape)
     if feature.ndim != 4 or shape[0] != 1 or 0 in shape:
-        msg = f"features of shape {shape}; expected those of one image, (1, C, H, W)"
-        raise InputError(msg)
+        raise InputError(f"features of shape {shape}; expected those of one image, (1, C, H, W)")
     feature = feature.detach().to("cpu", torch.float32)
     if not feature.isfinite().all():
         msg = f"features of shape {shape} are not finite: the weights do not fit the network, or the image is broken"
         raise InputError(msg)
     return feature
-
-
-def _by_activity(maps: Tensor) -> list[int]:
-    """Returns the channels of (C, H, W), those of the highest mean first."""
-    order: list[int] = maps.mean(dim=(1, 2)).sort(descending=True, stable=True).indices.tolist()
-    return order
 
 
 def _own_range(maps: Tensor) -> Tensor:
@@ -298,10 +186,6 @@ def _power(entries: Tensor) -> float:
 
 def _signed_power(values: Tensor, power: float) -> Tensor:
     return values.sign() * values.abs() ** power
-
-
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 # ---- pictures ----
@@ -350,8 +234,7 @@ def _heat_map_sheet(cells: Tensor, last: int, ticks: Sequence[str], heading: Seq
     side = colours.shape[-1]
     left, top = _length(str(last)) + 2 * _GAP, len(heading) * _LINE + _LINE // 2
     bar = left + side + _LINE
-    unit = "activation^2"
-    right = bar + max(_BAR + 4 * _GAP + max(map(_length, ticks)), _length(unit)) + _GAP
+    right = bar + max(_BAR + 4 * _GAP + max(map(_length, ticks)), _length(_UNIT)) + _GAP
     sheet, pen = _sheet(right, top + side + 2 * _LINE, heading)
     sheet.paste(images.to_pil(colours), (left, top))
     sheet.paste(images.to_pil(viridis(torch.linspace(1, 0, side))[..., None].expand(-1, -1, _BAR)), (bar, top))
@@ -359,7 +242,7 @@ def _heat_map_sheet(cells: Tensor, last: int, ticks: Sequence[str], heading: Seq
         level = top + round(index * (side - 1) / (len(ticks) - 1))
         pen.line((bar + _BAR, level, bar + _BAR + 2 * _GAP, level), "black")
         pen.text((bar + _BAR + 4 * _GAP, level), tick, "black", _font(), anchor="lm")
-    pen.text((bar, top + side + _LINE), unit, "black", _font(), anchor="lm")
+    pen.text((bar, top + side + _LINE), _UNIT, "black", _font(), anchor="lm")
     for channel, cell, at_row, at_column in ((0, 0, "rt", "lt"), (last, side - 1, "rb", "rt")):
         pen.text((left - _GAP, top + cell), str(channel), "black", _font(), anchor=at_row)
         pen.text((left + cell, top + side), str(channel), "black", _font(), anchor=at_column)
@@ -384,3 +267,11 @@ def _font() -> ImageFont.FreeTypeFont:
 
 def _length(text: str) -> int:
     return math.ceil(_font().getlength(text))
+
+
+@functools.cache
+def _colour_map() -> Colormap:
+    from matplotlib import colormaps, colors  # not above: it takes its time, and most runs show no heat map
+
+    # Between the 256 colours that are published it is linear.
+    return colors.LinearSegmentedColormap.from_list("viridis", colormaps["viridis"](np.arange(256)), N=4096)

@@ -115,7 +115,7 @@ def chosen(
 # ---- looking up names ----
 
 
-def find(argument: str, given: Images, folder: Path) -> list[images.Source]:
+def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
     """Returns the images that were named, files with their path.
 
     A folder stands for the images in it, in natural order of their names, without hidden files and subfolders; a
@@ -125,23 +125,24 @@ def find(argument: str, given: Images, folder: Path) -> list[images.Source]:
     Args:
         argument: What an error calls the argument.
         given: An image, a folder, a pattern, or a list of them.
-        folder: Where a name without a folder is looked up when no file here has it; its suffix may be left out
+        folders: Where a name without a folder is looked up when no file here has it; its suffix may be left out
             there.
 
     Raises:
         InputError: If nothing was named, or a name, folder or pattern stands for no file.
     """
     sources: Sequence[images.Source | None] = given if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
-    found = [image for source in sources for image in _find(argument, source, folder)]
+    found = [image for source in sources for image in _find(argument, source, folders)]
     if not found:
         raise InputError(f"{argument} is an empty list; name an image, or several")
     return found
 
 
-def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence[images.Source]:
+def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) -> Sequence[images.Source]:
     """What one value stands for, at least one image."""
+    noun = "image" if argument == "image" else f"{argument} image"
     if source is None:
-        raise InputError(f"no {argument} image was given; name a file with --{argument}, e.g. one of {folder}")
+        raise InputError(f"no {noun} was given; name a file with --{argument}, e.g. one of {folders[0]}")
     if not isinstance(source, (str, os.PathLike)):
         return [source]
     path = Path(source)
@@ -149,7 +150,7 @@ def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence
     # reading it says what is wrong.
     if os.path.isfile(path) or os.fspath(source) == "":
         return [path]
-    sample = _sample(path, folder)
+    sample = _sample(path, *folders)
     if sample is not None:
         return [sample]
     if os.path.isdir(path):
@@ -158,20 +159,21 @@ def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence
         return _matches(argument, path)
     if path.parent != Path():
         return [path]  # reading it says what is wrong
-    raise InputError(f"{argument} image {source} is neither here nor in {folder}{_known(folder)}")
+    raise InputError(f"{noun} {source} is neither here nor in {' or '.join(map(str, folders))}{_known(*folders)}")
 
 
-def _sample(path: Path, folder: Path) -> Path | None:
-    """The file of this name in the folder of samples, its suffix given or not; None for a path with a folder."""
-    if path.parent != Path():
-        return None
-    candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
-    # A folder of that name, a run's say, is no image.
-    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+def _sample(path: Path, *folders: Path) -> Path | None:
+    """The file of this name in a folder of samples, its suffix given or not; None for a path with a folder."""
+    for folder in folders if path.parent == Path() else ():
+        candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
+        # A folder of that name, a run's say, is no image.
+        if files := [candidate for candidate in candidates if os.path.isfile(candidate)]:
+            return files[0]
+    return None
 
 
-def _known(folder: Path) -> str:
-    known = sorted(entry.name for entry in folder.glob("*.*"))
+def _known(*folders: Path) -> str:
+    known = sorted(entry.name for folder in folders for entry in folder.glob("*.*"))
     return f"; there are {', '.join(known)}" if known else ""
 
 
