@@ -119,16 +119,13 @@ def to_pil(rgb: Tensor, alpha: Tensor | None = None, label: str = _IN_MEMORY) ->
     white: over white the picture looks as given. Where it is wholly transparent the colour is white.
 
     Raises:
-        ImageError: If a shape or dtype is not as above, or a value is not finite; begins with the label.
+        ImageError: If a value is not finite; begins with the label.
     """
-    planes = _to_bytes(rgb, 3, label)
+    planes = _to_bytes(rgb, label)
     if alpha is not None:
-        opacity = _to_bytes(alpha, 1, label)
-        if opacity.shape[1:] != planes.shape[1:]:
-            shapes = f"rgb {tuple(rgb.shape)} and alpha {tuple(alpha.shape)}"
-            raise ImageError(f"{label}: got {shapes}; their H and W must agree")
+        opacity = _to_bytes(alpha, label)
         straight = _without_white(rgb.detach().to("cpu", torch.float32), opacity / 255)
-        planes = torch.cat([_to_bytes(straight, 3, label), opacity])
+        planes = torch.cat([_to_bytes(straight, label), opacity])
     return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -148,16 +145,16 @@ def write(
         path: The file to write.
         rgb: (1, 3, H, W) or (3, H, W), float; clamped to [0, 1].
         alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; JPEG drops it, as `rgb` is composited already.
-        metadata: Texts to store with the image; `read_metadata` returns them.
+        metadata: Texts to store with the image; `read_metadata` returns them. Keys are ASCII, as in PNG.
         overwrite: Whether a file that exists already may be replaced.
 
     Raises:
-        ImageError: If an argument is not as above, or the file exists or cannot be written.
+        ImageError: If a value is not finite, or the file exists or cannot be written.
     """
     target = Path(path)
     form = format_of(target)
     image = to_pil(rgb, None if form == "JPEG" else alpha, str(target))
-    options = _ENCODERS[form] | _metadata_options(form, metadata, str(target))
+    options = _ENCODERS[form] | _metadata_options(form, {} if metadata is None else metadata)
     check_writable(target.parent)
     try:
         if target.exists() and not overwrite:
@@ -184,7 +181,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         found = json.loads(str(description))
     except ValueError:  # none, or one that a camera or another program wrote
-        return {}
+        found = None
     return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
 
 
@@ -379,34 +376,25 @@ def _without_white(rgb: Tensor, opacity: Tensor) -> Tensor:
     return torch.where(opacity > 0, (rgb - (1 - opacity)) / opacity.clamp(min=1 / 255), 1.0)
 
 
-def _to_bytes(image: Tensor, channels: int, label: str) -> Tensor:
-    """(C, H, W) uint8 of a float image with this many channels."""
-    planes = image.detach()[0] if image.ndim == 4 and image.shape[0] == 1 else image.detach()
-    good_shape = planes.ndim == 3 and planes.shape[0] == channels and planes.numel() > 0
-    if not (good_shape and image.is_floating_point()):
-        got = f"got a tensor of shape {tuple(image.shape)} and {image.dtype}"
-        raise ImageError(f"{label}: {got}; expected float (1, {channels}, H, W) or ({channels}, H, W)")
-    wrong = int((~torch.isfinite(planes)).sum())
+def _to_bytes(image: Tensor, label: str) -> Tensor:
+    """(C, H, W) uint8 of a float image."""
+    wrong = int((~torch.isfinite(image)).sum())
     if wrong > 0:
         raise ImageError(f"{label}: {wrong} values are NaN or infinite; all must be finite")
-    return (planes.to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8)
+    planes = image.detach().reshape(image.shape[-3:]).to("cpu", torch.float32)
+    return (planes.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _metadata_options(form: str, metadata: Mapping[str, str] | None, label: str) -> dict[str, Any]:
+def _metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of Pillow's `save` that store the texts."""
-    texts = {} if metadata is None else dict(metadata)
-    for key, text in texts.items():
-        if not (isinstance(text, str) and 1 <= len(key) <= 79 and key.isascii() and key.isprintable()):
-            allowed = "a key has 1 to 79 printable ASCII characters, as in PNG, and a value is str"
-            raise ImageError(f"{label}: cannot store metadata {key!r} of {type(text).__name__}; {allowed}")
     if form == "PNG":
         chunks = PngInfo()
-        for key in sorted(texts):
-            chunks.add_text(key, texts[key])  # as iTXt where tEXt, which is Latin-1, cannot hold it
+        for key in sorted(metadata):
+            chunks.add_text(key, metadata[key])  # as iTXt where tEXt, which is Latin-1, cannot hold it
         return {"pnginfo": chunks}
     exif = Image.Exif()
-    if len(texts) > 0:
-        exif[_IMAGE_DESCRIPTION] = json.dumps(texts, sort_keys=True)
+    if len(metadata) > 0:
+        exif[_IMAGE_DESCRIPTION] = json.dumps(dict(metadata), sort_keys=True)
     return {"exif": exif}
 
 

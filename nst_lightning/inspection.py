@@ -61,7 +61,6 @@ def inspect(
     """
     if size < 1:
         raise InputError(f"size must be at least 1, got {size}")
-    _check_most(most)
     rgb = images.read(image).rgb
     if layers is None:
         spec = spec_of(backbone)
@@ -96,7 +95,8 @@ def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "featur
     Raises:
         InputError: If the features are not as above, or `most` is below 1.
     """
-    _check_most(most)
+    if most is not None and most < 1:
+        raise InputError(f"most must be at least 1, or all of them, got {most}")
     maps = _checked(feature)[0]
     by_mean = maps.mean(dim=(1, 2)).sort(descending=True, stable=True).indices
     channels = list(range(len(maps))) if most is None else by_mean[:most].tolist()
@@ -133,8 +133,8 @@ def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
     shown = gram[::every, ::every]
     power = _power(shown)
     scaled = _signed_power(shown, power)
-    low, high = scaled.min().item(), scaled.max().item()
-    ticks = _signed_power(torch.linspace(high, low, _TICKS, dtype=torch.float64), 1 / power)
+    low, high = scaled.aminmax()
+    ticks = _signed_power(torch.linspace(high.item(), low.item(), _TICKS, dtype=torch.float64), 1 / power)
     ordinal = {2: "second", 3: "third"}.get(every, f"{every}th")
     subset = "" if every == 1 else f", every {ordinal} of {len(gram)} channels"
     scale = {1.0: "linear", 0.5: "square-root", 0.25: "fourth-root"}[power]
@@ -152,11 +152,6 @@ def viridis(values: Tensor) -> Tensor:
 
 
 # ---- numbers ----
-
-
-def _check_most(most: int | None) -> None:
-    if most is not None and most < 1:
-        raise InputError(f"most must be at least 1, or all of them, got {most}")
 
 
 def _checked(feature: Tensor) -> Tensor:

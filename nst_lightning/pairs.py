@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import glob
 import io
 import math
@@ -14,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import count, product
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -125,8 +125,7 @@ def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
     Args:
         argument: What an error calls the argument.
         given: An image, a folder, a pattern, or a list of them.
-        folders: Where a name without a folder is looked up when no file here has it; its suffix may be left out
-            there.
+        folders: Where a name without a folder that no file here has is looked up, its suffix given or not.
 
     Raises:
         InputError: If nothing was named, or a name, folder or pattern stands for no file.
@@ -204,7 +203,7 @@ def _matches(argument: str, pattern: Path) -> list[Path]:
     return sorted(found, key=_natural)
 
 
-@functools.cache
+@cache
 def _suffixes() -> frozenset[str]:
     """The suffixes of the formats that Pillow reads, in lower case."""
     formats = Image.registered_extensions()  # fills OPEN
@@ -310,6 +309,9 @@ class _Row:
     def positive(self, column: str) -> int | None:
         return self.number(column, int, lambda value: value >= 1, "a whole number of at least 1")
 
+    def weight(self, column: str) -> float | None:
+        return self.number(column, float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
+
     def file(self, column: str, name: str, folder: Path) -> Path:
         base = self.path.parent
         if name == "":
@@ -356,7 +358,7 @@ def _pair(row: _Row) -> Pair:
     init = row.cells.get("init")
     if init is not None and init not in INITIALIZERS:
         raise row.error(f"unknown init {init!r}; known are {', '.join(INITIALIZERS)}")
-    weights = {group: _weight(row, f"{group}_weight") for group in GROUPS}
+    weights = {group: row.weight(f"{group}_weight") for group in GROUPS}
     return Pair(
         content,
         styles,
@@ -366,12 +368,8 @@ def _pair(row: _Row) -> Pair:
         row.positive("steps"),
         init,
         row.number("seed", int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1"),
-        row.number("style_weights", _floats, functools.partial(_can_weigh, len(styles)), _STYLE_WEIGHTS) or (),
+        row.number("style_weights", _floats, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS) or (),
     )
-
-
-def _weight(row: _Row, column: str) -> float | None:
-    return row.number(column, float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
 
 
 def _floats(text: str) -> tuple[float, ...]:
@@ -397,13 +395,10 @@ def _rows(path: Path) -> Iterator[_Row]:
     lines = [(n, line) for n, line in numbered if line.strip() != "" and not line.lstrip().startswith("#")]
     if not lines:
         raise InputError(f"{path}: is empty; expected a line with the columns, e.g. {','.join(COLUMNS[:3])}")
-    header = _Row(path, lines[0][0], {})
     delimiter = max(",;\t", key=lines[0][1].count)
-    columns = _split(header, lines[0][1], delimiter)
-    _check_columns(header, columns)
-    for number, line in lines[1:]:
-        row = _Row(path, number, {})
-        cells = _split(row, line, delimiter)
+    header, *rows = [(row := _Row(path, number, {}), _split(row, line, delimiter)) for number, line in lines]
+    columns = _columns(*header)
+    for row, cells in rows:
         if all(cell == "" for cell in cells):  # how a spreadsheet stores an empty row
             continue
         if len(cells) != len(columns):
@@ -412,7 +407,8 @@ def _rows(path: Path) -> Iterator[_Row]:
         yield replace(row, cells={name: cell for name, cell in zip(columns, cells, strict=True) if cell != ""})
 
 
-def _check_columns(header: _Row, columns: Sequence[str]) -> None:
+def _columns(header: _Row, columns: Sequence[str]) -> Sequence[str]:
+    """Returns the columns where they are known, each once and the required ones among them."""
     for column in columns:
         if column not in COLUMNS:
             raise header.error(f"unknown column {column!r}; known are {', '.join(COLUMNS)}")
@@ -421,6 +417,7 @@ def _check_columns(header: _Row, columns: Sequence[str]) -> None:
     for required in COLUMNS[:2]:
         if required not in columns:
             raise header.error(f"column {required!r} is missing; content and style are required")
+    return columns
 
 
 def _split(row: _Row, line: str, delimiter: str) -> list[str]:
@@ -434,13 +431,11 @@ def _split(row: _Row, line: str, delimiter: str) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as err:  # ValueError: a null character in the path
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err
-    try:
-        return content.decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line = err.object[: err.start].count(b"\n") + 1
         text = f"byte 0x{err.object[err.start]:02x} is not UTF-8; save the file as UTF-8"
         raise InputError(f"{path} line {line}: {text}") from err
+    except (OSError, ValueError) as err:  # ValueError: a null character in the path
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err

@@ -102,11 +102,14 @@ class TensorBoardWriter(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Closes the run directories."""
-        self._close_all()
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Closes the run directories of a run that was stopped before its last step."""
-        self._close_all()
+        self._close()
+        if self._run is not None:
+            self._run.close()
+            self._run = None
 
     def _open(self, run: Run, step: Step) -> None:
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
@@ -127,31 +130,28 @@ class TensorBoardWriter(Callback):
             for index, pair in enumerate(step.batch.names):
                 for tag, value in _values(losses, index).items():
                     self._writers[pair].add_scalar(tag, value, number)
-        self._write_scores(number)
+        if self.scores is not None:
+            self._write_scores(self.scores, number)
         if number % self.images_every == 0 or step.is_last:
             for pair, image in zip(step.batch.names, module.result.cpu(), strict=True):
                 self._writers[pair].add_image("picture/output", image, number)
-            self._write_representations(trainer, module, step)
+            if self.representations != ():
+                self._write_representations(trainer, module, step)
 
     @torch.no_grad()
     def _write_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
-        if self.representations == ():
-            return
         with trainer.precision_plugin.forward_context():
             features = module.backbone(module.result)
-        for index, pair in enumerate(step.batch.names):
-            for layer in self.representations:
-                feature, writer = features[layer][index : index + 1], self._writers[pair]
+        for layer in self.representations:
+            for writer, feature in zip(self._writers.values(), features[layer].split(1), strict=True):
                 writer.add_image(f"features/{layer}", feature_tiles(feature, title=layer)[0], step.index + 1)
                 writer.add_image(f"gram/{layer}", gram_heat_map(feature, layer)[0], step.index + 1)
 
-    def _write_scores(self, number: int) -> None:
-        if self.scores is None:
-            return
-        for pair, values in self.scores.found.items():
+    def _write_scores(self, scores: Scores, number: int) -> None:
+        for pair, values in scores.found.items():
             for name, value in _defined(values).items():
                 self._writers[pair].add_scalar(f"score/{name}", value, number)
-        for pair, differs in self.scores.maps.items():
+        for pair, differs in scores.maps.items():
             largest = differs.max().item()
             if math.isfinite(largest):  # else the picture was too small
                 shown = differs[0, 0].cpu() / (largest if largest > 0 else 1)
@@ -159,12 +159,12 @@ class TensorBoardWriter(Callback):
 
     def _finish(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):
-            # The table shows the last value of each curve. add_hparams would open a run directory of its own.
+            # The table shows the last value of each curve, and first those that say most. add_hparams would open a run
+            # directory of its own.
             scores = {} if self.scores is None else _defined(self.scores.finals.get(pair.name, {}))
-            # The first columns of the table are those that say most.
             ordered = sorted(scores, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-            results = {f"score/{name}": scores[name] for name in ordered}
-            results |= dict(sorted(_values(module.losses, index).items()))
+            losses = dict(sorted(_values(module.losses, index).items()))
+            results = {**{f"score/{name}": scores[name] for name in ordered}, **losses}
             settings = {**module.settings_of(step, pair), "pair": pair.name}
             for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
                 self._writers[pair.name].file_writer.add_summary(summary)  # type: ignore[attr-defined]
@@ -178,21 +178,16 @@ class TensorBoardWriter(Callback):
             name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
             folder = Run(Path(trainer.default_root_dir)).tensorboard(name)
             self._run = SummaryWriter(str(folder), purge_step=before + 1)
-        self._finished += len(step.batch.pairs)
+        pairs = len(step.batch.pairs)
+        self._finished += pairs
         rate = 60 * self._finished / (time.monotonic() - self._began)
-        self._run.add_scalar("pairs/per_minute", rate, before + len(step.batch.pairs))
+        self._run.add_scalar("pairs/per_minute", rate, before + pairs)
         self._run.flush()  # else it is seen two minutes later
 
     def _close(self) -> None:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
-
-    def _close_all(self) -> None:
-        self._close()
-        if self._run is not None:
-            self._run.close()
-            self._run = None
 
 
 def _values(losses: dict[str, Tensor], index: int) -> dict[str, float]:

@@ -153,16 +153,12 @@ def _frame(run: Run, pair: str, number: int) -> Path:
 def frame_steps(total_steps: int, frames: int) -> tuple[int, ...]:
     """Returns the numbers of the steps that become frames, from 1 to `total_steps`, both of them included.
 
-    All steps where there are frames enough. Else frame i, from 0, is the step
+    All steps, >= 1, where there are frames, >= 2, enough. Else frame i, from 0, is the step
 
         1 + max(i, (total_steps - 1) i^2 / (frames - 1)^2),  rounded down:
 
     every one of the first steps, about frames^2 / total_steps of them, where most changes, then gaps that grow evenly
     to about 2 total_steps / frames at the end.
-
-    Args:
-        total_steps: The number of steps, >= 1.
-        frames: The number of frames, >= 2.
     """
     if total_steps <= frames:
         return tuple(range(1, total_steps + 1))
@@ -172,12 +168,8 @@ def frame_steps(total_steps: int, frames: int) -> tuple[int, ...]:
 def staged_frame_steps(stages: Sequence[int], frames: int) -> tuple[int, ...]:
     """Returns the steps of a coarse-to-fine run that become frames: `frame_steps` anew for every stage.
 
-    Each stage begins with quick changes as the first does, so the frames are dealt out by steps; every stage has at
-    least its first and last, be the frames as few as they may.
-
-    Args:
-        stages: The number of steps of each stage, >= 1.
-        frames: The number of frames, >= 2.
+    Each of the stages, given by their steps, begins with quick changes as the first does, so the frames are dealt out
+    by steps; every stage has at least its first and last, be the frames as few as they may.
     """
     numbers: list[int] = []
     for index, steps in enumerate(stages):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,10 @@ def test_help_speaks_of_pictures_and_not_of_python(capsys: pytest.CaptureFixture
         assert re.search(rf"^  --{name} [A-Z]+ ", told, re.MULTILINE)
     assert "null" not in told
     assert "type:" not in told
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from nst_lightning.cli import inspect; inspect.main(['--help'])"
+    told = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("usage: nst inspect --image FILE")
+    assert not re.search(r"\| +(torch|PIL|numpy|matplotlib)$", told.stderr, re.MULTILINE)
