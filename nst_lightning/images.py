@@ -82,8 +82,8 @@ def read(source: Source) -> Picture:
             image.load()
         rgb, alpha = _from_pil(image, label)
     else:
-        kind = type(source).__name__
-        raise ImageError(f"{_IN_MEMORY}: got {kind}; expected a path, a Pillow image or a tensor")
+        got = type(source).__name__
+        raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else _IN_MEMORY
     if alpha is None or bool((alpha == 1).all()):
         return Picture(rgb, None, name)
@@ -145,7 +145,7 @@ def write(
         path: The file to write.
         rgb: (1, 3, H, W) or (3, H, W), float; clamped to [0, 1].
         alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; JPEG drops it, as `rgb` is composited already.
-        metadata: Texts to store with the image; `read_metadata` returns them. Keys are ASCII, as in PNG.
+        metadata: Texts for `read_metadata` to return, under ASCII names.
         overwrite: Whether a file that exists already may be replaced.
 
     Raises:

@@ -45,25 +45,14 @@ def _around_mean(noise: Tensor, content: Tensor) -> Tensor:
     return (torch.tensor(IMAGENET.mean).view(1, 3, 1, 1) + SPREAD * noise).to(content)
 
 
-INITIALIZERS: Mapping[str, Initializer] = {
-    "content": content,
-    "style": style,
-    "gaussian": gaussian,
-    "uniform": uniform,
-}
+INITIALIZERS: Mapping[str, Initializer] = {each.__name__: each for each in (content, style, gaussian, uniform)}
 
 
 def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tensor:
-    """Returns the image to start from, (1, 3, H, W).
+    """Returns the image to start from, (1, 3, H, W), of the content image's size; the style image has any size.
 
     Noise is drawn on the CPU with a generator of its own, so that a pair starts alike on every device, rank and
     in every batch.
-
-    Args:
-        name: `content`, `style`, `gaussian` or `uniform`.
-        content: The content image (1, 3, H, W), which gives the size.
-        style: The style image (1, 3, h, w), of any size.
-        seed: The seed of the noise.
 
     Raises:
         InputError: If there is no initialisation of that name.

@@ -79,21 +79,15 @@ def inspect(
 
 
 def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "features") -> Tensor:
-    """Returns the feature maps of a layer as tiles of one picture, each labelled with its channel number.
+    """Returns the feature maps (1, C, H, W) of a layer as one picture (1, 3, H', W'), sRGB in [0, 1].
 
-    Each map goes from black, its own minimum, to white, its own maximum; a constant one is black. Small maps are
-    enlarged pixel by pixel to 64 px at least, as far as the picture's 2048 px allow; larger ones are scaled down.
-
-    Args:
-        feature: (1, C, H, W), finite.
-        most: How many channels to show, those of the highest mean first; None shows all in their order.
-        title: What the heading begins with.
-
-    Returns:
-        (1, 3, H', W'), sRGB in [0, 1].
+    Each map is a tile under its channel number, from black, its own minimum, to white, its own maximum; a constant one
+    is black. Small maps are enlarged pixel by pixel to 64 px at least, as far as the picture's 2048 px allow; larger
+    ones are scaled down. Of the channels, `most`, >= 1, are shown, those of the highest mean first, or with None all
+    in their order. The heading begins with `title`.
 
     Raises:
-        InputError: If the features are not as above, or `most` is below 1.
+        InputError: If the features are not finite or not of one image, or `most` is below 1.
     """
     if most is not None and most < 1:
         raise InputError(f"most must be at least 1, or all of them, got {most}")
@@ -112,21 +106,14 @@ def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "featur
 
 
 def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
-    """Returns the Gram matrix of a layer, `losses.Gram`'s, as a heat map with a colour bar.
+    """Returns the Gram matrix of a layer's features (1, C, H, W), `losses.Gram`'s, as a heat map with a colour bar.
 
-    The colours are those of `viridis` from the smallest to the largest entry shown. Where most entries would look
-    alike, they follow a signed root of the entries; the picture says so. Of more than 256 channels every second
-    is shown, or every third and so on.
-
-    Args:
-        feature: (1, C, H, W), finite.
-        title: What the heading begins with.
-
-    Returns:
-        (1, 3, H', W'), sRGB in [0, 1].
+    The picture is (1, 3, H', W'), sRGB in [0, 1]; its heading begins with `title`. The colours are those of `viridis`
+    from the smallest to the largest entry shown. Where most entries would look alike, they follow a signed root of
+    the entries; the picture says so. Of more than 256 channels every second is shown, or every third and so on.
 
     Raises:
-        InputError: If the features are not as above.
+        InputError: If the features are not finite or not of one image.
     """
     gram = Gram().target(_checked(feature))[0].cpu()
     every = math.ceil(len(gram) / MAX_CHANNELS)
@@ -149,9 +136,6 @@ def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
 def viridis(values: Tensor) -> Tensor:
     """Returns matplotlib's colours of values in [0, 1], from dark violet to yellow: sRGB in [0, 1], (3, ...)."""
     return torch.from_numpy(_colour_map()(values.numpy())[..., :3]).float().movedim(-1, 0)
-
-
-# ---- numbers ----
 
 
 def _checked(feature: Tensor) -> Tensor:
@@ -181,9 +165,6 @@ def _power(entries: Tensor) -> float:
 
 def _signed_power(values: Tensor, power: float) -> Tensor:
     return values.sign() * values.abs() ** power
-
-
-# ---- pictures ----
 
 
 def _enlarged(maps: Tensor, factor: int) -> Tensor:

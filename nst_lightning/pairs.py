@@ -94,13 +94,7 @@ def chosen(
     pairing: Literal["zip", "product"] = "zip",
     csv: str | os.PathLike[str] | None = None,
 ) -> tuple[Pair, ...]:
-    """Returns the pairs that a run's options name.
-
-    Args:
-        content: The content images, see `find`; None beside a list.
-        style: The style images, likewise.
-        pairing: How they are paired, see `pair_up`.
-        csv: A list of pairs instead, see `read_pairs`.
+    """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
@@ -226,11 +220,8 @@ def pair_up(
 ) -> tuple[Pair, ...]:
     """Returns the pairs of content and style images, under names of which no two are one file on any file system.
 
-    Args:
-        contents: The content images.
-        styles: The style images.
-        pairing: `zip` pairs each content image with the style image at its place, and a single one with all;
-            `product` pairs every content image with every style image, all styles of the first content first.
+    `zip` pairs each content image with the style image at its place, and a single one with all; `product` pairs every
+    content image with every style image, all styles of the first content first.
 
     Raises:
         InputError: If there is no such pairing; or, for `zip`, if there are several of both and not equally many.

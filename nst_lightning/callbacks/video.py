@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import lightning as L
 import numpy as np
@@ -30,16 +28,14 @@ from nst_lightning.runs import Run, replacing
 
 INSTALL = "pip install 'nst-lightning[video]'"
 HOLD = 1.0  # s that the finished picture stays on screen
-MIN_FPS, MAX_FPS = 0.1, 120.0
 
 
 class VideoWriter(Callback):
     """Writes a film of each pair's optimisation into the run folder, the trainer's `default_root_dir`.
 
-    Frames are kept on disk, each at its stage's size, until the film is encoded after the pair's last step: a run
-    that was killed and resumed finds those of before and gives the whole film. All of the film has the size of the
-    last stage, smaller frames being enlarged. Where a run is resumed behind a finished film, whose frames are gone,
-    the film stays as it is.
+    Frames are kept on disk, each at its stage's size, until the film is encoded at the last stage's size after the
+    pair's last step: a run that was killed and resumed finds those of before and gives the whole film. Where a run is
+    resumed behind a finished film, whose frames are gone, the film stays as it is.
 
     Args:
         format: `mp4`, which needs PyAV, or `webp`; by default `mp4`, or `webp` where PyAV is missing.
@@ -55,29 +51,17 @@ class VideoWriter(Callback):
     """
 
     def __init__(
-        self,
-        format: Literal["mp4", "webp"] | None = None,
-        frames: int = 300,
-        fps: float = 25.0,
-        keep_frames: bool = False,
+        self, format: str | None = None, frames: int = 300, fps: float = 25.0, keep_frames: bool = False
     ) -> None:
         if frames < 2:
             raise InputError(f"video: frames must be at least 2, got {frames}")
-        if not (math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS):
-            raise InputError(f"video: fps must be from {MIN_FPS:g} to {MAX_FPS:g}, got {fps}")
+        if not 0.1 <= fps <= 120:
+            raise InputError(f"video: fps must be from 0.1 to 120, got {fps}")
         self.suffix = _suffix(format)
         self.frames = frames
         self.fps = fps
         self.keep_frames = keep_frames
         self.written: list[Path] = []
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Checks that the film can be written before an hour of work is spent on it.
-
-        Raises:
-            ImageError: If the run folder cannot be written to.
-        """
-        images.check_writable(trainer.default_root_dir)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -147,9 +131,6 @@ def _frame(run: Run, pair: str, number: int) -> Path:
     return run.frames(pair) / f"{number:06d}.jpg"
 
 
-# ---- which steps become frames ----
-
-
 def frame_steps(total_steps: int, frames: int) -> tuple[int, ...]:
     """Returns the numbers of the steps that become frames, from 1 to `total_steps`, both of them included.
 
@@ -178,21 +159,13 @@ def staged_frame_steps(stages: Sequence[int], frames: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-# ---- encoding ----
-
-
 def write_film(frames: Sequence[Path], path: Path, fps: float, size: tuple[int, int]) -> None:
-    """Writes pictures as a film that appears complete or not at all, one decoded picture in memory at a time.
+    """Writes a film of pictures in order, of any size, complete or not at all, one decoded picture in memory at a time.
 
     The suffix decides: .mp4 is H.264 (yuv420p, BT.709, its index in front), whose odd sizes are made even by doubling
-    the last row or column; .webp plays for ever. The last picture stays for a second: in an mp4 it is repeated, for
-    not every player minds a long last frame.
-
-    Args:
-        frames: The pictures' files in order, at least 2, of any size.
-        path: The file to write, .mp4 or .webp; one that is there is replaced.
-        fps: Frames per second, from 0.1 to 120.
-        size: Height and width of the film in pixels, each >= 1; frames of another size are resized (bicubic).
+    the last row or column; .webp plays for ever. It has `fps` pictures a second, from 0.1 to 120, resized to `size`,
+    (H, W) in pixels (bicubic). The last stays for a second: in an mp4 it is repeated, for not every player minds a
+    long last frame.
 
     Raises:
         InputError: If a file cannot be read or written.
