@@ -29,7 +29,7 @@ class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
     Beside them, `_run` has the curve of the pairs that were finished a minute (one for each process, where there are
-    several). Tags are alike for every pair, so that the curves of many runs overlay in a handful of charts: `loss/total`
+    several). Tags are alike for every pair, so that the curves of many runs overlay in few charts: `loss/total`
     and its weighted parts, `term/<group>/<layer>` unweighted, `score/outline` and the other scores, `picture/output`,
     `source/content`, `source/style`, `lpips/map` (bright where the picture differs most from the content), and where
     asked for `features/<layer>` and `gram/<layer>`.

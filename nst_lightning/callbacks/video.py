@@ -190,7 +190,7 @@ def _write_mp4(frames: Sequence[Path], target: Path, fps: float, size: tuple[int
             context = stream.codec_context
             context.color_primaries, context.color_trc, context.colorspace, context.color_range = 1, 1, 1, 1
             for picture in _pictures((*frames, *last), size):
-                pixels = np.pad(picture, ((0, height - size[0]), (0, width - size[1]), (0, 0)), mode="edge")
+                pixels = np.pad(np.asarray(picture), ((0, height - size[0]), (0, width - size[1]), (0, 0)), mode="edge")
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
             container.mux(stream.encode(None))
