@@ -62,17 +62,13 @@ def inspect(
     if size < 1:
         raise InputError(f"size must be at least 1, got {size}")
     rgb = images.read(image).rgb
-    if layers is None:
-        spec = spec_of(backbone)
-        layers = [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
-    elif isinstance(layers, str):
-        layers = layers.replace(" ", "").split(",")
-    network = Backbone(backbone, list(dict.fromkeys(layers)), weights)
+    names = _layers(layers, backbone)
+    network = Backbone(backbone, names, weights)
     height, width = rgb.shape[-2:]
     with torch.no_grad():
         features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
     pictures = {}
-    for name in dict.fromkeys(layers):
+    for name in names:
         pictures[f"{name}_features"] = feature_tiles(features[name], most, name)
         pictures[f"{name}_gram"] = gram_heat_map(features[name], name)
     return pictures
@@ -138,6 +134,14 @@ def viridis(values: Tensor) -> Tensor:
     return torch.from_numpy(_colour_map()(values.numpy())[..., :3]).float().movedim(-1, 0)
 
 
+def _layers(given: Sequence[str] | str | None, backbone: str) -> list[str]:
+    """Returns the layers to show, each once; those of the losses in the order of their depth."""
+    if given is None:
+        spec = spec_of(backbone)
+        return [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
+    return list(dict.fromkeys(given.replace(" ", "").split(",") if isinstance(given, str) else given))
+
+
 def _checked(feature: Tensor) -> Tensor:
     """Returns features as float32 on the CPU, of no graph."""
     shape = tuple(feature.shape)
@@ -196,7 +200,7 @@ def _tile_sheet(tiles: Tensor, labels: Sequence[str], columns: int, heading: Seq
     for index, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         row, column = divmod(index, columns)
         left, above = _GAP + column * cell_width, top + _GAP + row * cell_height
-        pen.text((left, above), label, "black", _font())
+        pen.text((left, above), label, "black")
         sheet.paste(images.to_pil(tile.expand(3, -1, -1)), (left, above + _LINE))
     return images.read(sheet).rgb
 
@@ -217,11 +221,11 @@ def _heat_map_sheet(cells: Tensor, last: int, ticks: Sequence[str], heading: Seq
     for index, tick in enumerate(ticks):
         level = top + round(index * (side - 1) / (len(ticks) - 1))
         pen.line((bar + _BAR, level, bar + _BAR + 2 * _GAP, level), "black")
-        pen.text((bar + _BAR + 4 * _GAP, level), tick, "black", _font(), anchor="lm")
-    pen.text((bar, top + side + _LINE), _UNIT, "black", _font(), anchor="lm")
+        pen.text((bar + _BAR + 4 * _GAP, level), tick, "black", anchor="lm")
+    pen.text((bar, top + side + _LINE), _UNIT, "black", anchor="lm")
     for channel, cell, at_row, at_column in ((0, 0, "rt", "lt"), (last, side - 1, "rb", "rt")):
-        pen.text((left - _GAP, top + cell), str(channel), "black", _font(), anchor=at_row)
-        pen.text((left + cell, top + side), str(channel), "black", _font(), anchor=at_column)
+        pen.text((left - _GAP, top + cell), str(channel), "black", anchor=at_row)
+        pen.text((left + cell, top + side), str(channel), "black", anchor=at_column)
     return images.read(sheet).rgb
 
 
@@ -229,8 +233,9 @@ def _sheet(width: int, height: int, heading: Sequence[str]) -> tuple[Image.Image
     """Returns a white picture with lines of text on top, wide enough for these, and what draws on it."""
     sheet = Image.new("RGB", (max(width, *(_length(line) + 2 * _GAP for line in heading)), height), "white")
     pen = ImageDraw.Draw(sheet)
+    pen.font = _font()
     for index, line in enumerate(heading):
-        pen.text((_GAP, index * _LINE), line, "black", _font())
+        pen.text((_GAP, index * _LINE), line, "black")
     return sheet, pen
 
 
