@@ -42,9 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_unknown(given), file=sys.stderr)
         return 2
     if given[0] == "inspect":  # it prints its own help
-        from nst_lightning import inspection
+        from nst_lightning.cli import inspect
+        from nst_lightning.errors import InputError, refused
 
-        return inspection.main(given[1:])
+        try:
+            return inspect.main(given[1:]) or 0
+        except InputError as error:
+            return refused(error)
     if given[0] == "score":  # likewise
         from nst_lightning.cli import score as command
 

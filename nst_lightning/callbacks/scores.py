@@ -32,8 +32,8 @@ class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
     The final scores and losses are written to `<root>/scores/<pair>.json`, with the trainer's `default_root_dir` as
-    root; how long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter or progress
-    bar that stands behind this callback finds in `found` what is new.
+    root; how long scoring took, and of up to 20 pairs the table, are printed to stderr. Who
+    reads `found` calls `take` first, so that the order of the callbacks does not matter.
 
     Args:
         choice: `auto`, or names of scores, see `scoring.Scorer`.
@@ -64,6 +64,7 @@ class Scores(Callback):
         self._began = 0.0
         self._last = _GUESS
         self._position: tuple[int, int] | None = None
+        self._taken: int | None = None  # the run's step that `found` belongs to
         self._references: list[Reference] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -71,18 +72,26 @@ class Scores(Callback):
         self._say_missing(trainer)
         self._began = time.monotonic()
         self.seconds, self._last = 0.0, _GUESS
-        self._position = None
+        self._position = self._taken = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
         """Scores where it is time to, and writes the final scores."""
+        self.take(trainer, pl_module, batch)
+        if is_writer(trainer) and batch.is_last:
+            self._write(trainer, pl_module)
+
+    def take(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step) -> None:
+        """Fills `found`, `maps` and `finals` with what belongs to a step, once for whichever callback asks first."""
+        if trainer.global_step == self._taken:
+            return
+        self._taken = trainer.global_step
         self.found, self.maps = {}, {}
         if is_writer(trainer) and self._is_due(batch):
             self._score(pl_module, batch)
-        if is_writer(trainer) and batch.is_last:
+        if batch.is_last:
             self.finals.update(self.found)
-            self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the final scores and the time that they took."""

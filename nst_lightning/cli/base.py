@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -95,7 +95,7 @@ class NSTCLI(LightningCLI):
         parser.add_argument("--save_every", type=int | None, default=None, help="Steps between pictures on the way.")
         parser.add_argument(
             "--video",
-            type=bool | Literal["mp4", "webp", "gif"],
+            type=bool | str,  # not a Literal: VideoWriter says in one line what is allowed
             default=False,
             help="Write a film of the optimisation.",
         )

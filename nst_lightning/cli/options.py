@@ -71,7 +71,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("save_every", "save_every", "N", "also write the picture every N steps [never]"),
     Option("scores", "scores", "NAMES", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
     Option("score_every", "score_every", "N", "steps between two scorings on the way [a twelfth of them]"),
-    Option("video", "video", "true|mp4|webp|gif", "also write a film of the optimisation [false]"),
+    Option("video", "video", "true|mp4|webp", "also write a film of the optimisation [false]"),
     Option("overwrite", "overwrite", "true|false", "replace an earlier output instead of numbering [false]"),
 )
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from nst_lightning import images, pairs, runs
 from nst_lightning.errors import InputError, refused
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import AUTO, NAMES, Choice, Scorer, checked
 from nst_lightning.pairs import Pair
@@ -105,9 +104,7 @@ def _compared(given: Any) -> list[tuple[images.Source, Pair]]:  # noqa: ANN401 -
         if given.content is not None or given.style is not None:
             msg = f"pairs {given.pairs} names the images already: leave out content and style"
             raise InputError(msg)
-        return [
-            (_of_pair(given.output, pair), pair) for pair in pairs.read_pairs(given.pairs, allowed_inits=INITIALIZERS)
-        ]
+        return [(_of_pair(given.output, pair), pair) for pair in pairs.read_pairs(given.pairs)]
     found = [pairs.find("output", given.output, runs.FOLDER)]
     for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
         found.append(pairs.find(argument, getattr(given, argument), folder))
