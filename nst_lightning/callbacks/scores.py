@@ -19,6 +19,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.runs import Run, replacing
 from nst_lightning.schedule import Stage
 
 SHARE = 0.05
@@ -31,12 +32,12 @@ _MOST_SHOWN = 20
 class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
-    The final scores and losses are written to `<root>/scores/<pair>.json`, with the trainer's `default_root_dir` as
-    root; how long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter or progress
-    bar that stands behind this callback finds in `found` what is new.
+    The final scores and losses are written to the run's folder, `Run.scores`, with the trainer's `default_root_dir` as
+    folder; how long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter or
+    progress bar that stands behind this callback finds in `found` what is new.
 
     Args:
-        choice: `auto`, or names of scores, see `scoring.Scorer`.
+        choice: `auto`, or names of scores, see `Scorer`.
         every: The number of steps between two scorings, >= 1; by default a twelfth of a pair's steps, of which those
             are left out that would take scoring above a twentieth of the run's time.
 
@@ -63,7 +64,6 @@ class Scores(Callback):
         self.seconds = 0.0
         self._began = 0.0
         self._last = _GUESS
-        self._position: tuple[int, int] | None = None
         self._references: list[Reference] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -71,12 +71,14 @@ class Scores(Callback):
         self._say_missing(trainer)
         self._began = time.monotonic()
         self.seconds, self._last = 0.0, _GUESS
-        self._position = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
         """Scores where it is time to, and writes the final scores."""
+        starts_stage = batch.index == sum(stage.steps for stage in batch.stages[: batch.stage_index])
+        if batch.is_first or starts_stage:  # Step.starts_stage
+            self._references = []
         self.found, self.maps = {}, {}
         if is_writer(trainer) and self._is_due(batch):
             self._score(pl_module, batch)
@@ -105,7 +107,7 @@ class Scores(Callback):
         """Scores the pictures of a checkpoint."""
         if batch_idx == 0:
             self._say_missing(trainer)
-        self._position = None
+        self._references = []
         self._score(pl_module, batch)
         self.finals.update(self.found)
 
@@ -116,11 +118,10 @@ class Scores(Callback):
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)
         losses = {f"loss/{name}": values for name, values in module.losses.items() if "/" not in name}
-        folder = Path(trainer.default_root_dir) / "scores"
-        folder.mkdir(parents=True, exist_ok=True)
         for index, (name, scores) in enumerate(self.found.items()):
             of_pair = {loss: values[index].item() for loss, values in losses.items()}
-            (folder / f"{name}.json").write_text(table.as_json({"pair": name, **scores, **of_pair}), encoding="utf-8")
+            with replacing(Run(Path(trainer.default_root_dir)).scores(name)) as file:
+                file.write_text(table.as_json({"pair": name, **scores, **of_pair}), encoding="utf-8")
 
     def _is_due(self, step: Step) -> bool:
         every = max(1, step.batch.steps // _TIMES) if self.every is None else self.every
@@ -134,9 +135,8 @@ class Scores(Callback):
     def _score(self, module: L.LightningModule, step: Step) -> None:
         assert isinstance(module, ImageOptimization)
         before = time.monotonic()
-        if step.position != self._position:
+        if not self._references:
             self._references = _references(self.scorer, step.batch, step.stage, module.device)
-            self._position = step.position
         images = [image[None] for image in module.result]
         pictures = list(zip(step.batch.names, images, self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}

@@ -19,9 +19,8 @@ from nst_lightning.callbacks.scores import Scores
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map, viridis
+from nst_lightning.metrics.table import SUMMARY
 from nst_lightning.modules import ImageOptimization
-
-_FIRST = ("overall", "outline", "palette", "texture", "leak")
 
 
 class TensorBoardWriter(Callback):
@@ -166,7 +165,7 @@ class TensorBoardWriter(Callback):
             # The table shows the last value of each curve. add_hparams would open a run directory of its own.
             scores = {} if self.scores is None else _defined(self.scores.finals.get(pair.name, {}))
             # The first columns of the table are those that say most.
-            ordered = sorted(scores, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+            ordered = sorted(scores, key=lambda name: SUMMARY.index(name) if name in SUMMARY else len(SUMMARY))
             results = {f"score/{name}": scores[name] for name in ordered}
             results |= dict(sorted(_values(module.losses, index).items()))
             settings = {**module.settings_of(step, pair), "pair": pair.name}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nst_lightning.backbones.surgery import freeze
+
 
 class Frozen(nn.Module):
     """A network that scores pictures and leaves no trace in what holds it.
@@ -22,24 +24,19 @@ class Frozen(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        for module in network.modules():
-            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                delattr(module, key)
-                module.register_buffer(key, tensor.detach(), persistent=False)
+        freeze(network)
         self.eval()
 
     def train(self, mode: bool = True) -> Frozen:
         """Leaves the network in eval mode, whatever is asked for."""
         return super().train(False)
 
-    def forward(self, *images: Tensor, **options: Any) -> object:
+    def forward(self, *images: Tensor, **options: Any) -> Any:  # noqa: ANN401 - each returns something else
         """Returns what the network does."""
         with torch.no_grad(), torch.autocast(images[0].device.type, enabled=False):
             return self.network(*images, **options)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
         # What `.to(device)` and `.half()` come down to: of `fn` only the device is taken.
-        super()._apply(  # type: ignore[no-untyped-call]
-            lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse
-        )
-        return self
+        moved: Frozen = super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call]
+        return moved

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -46,19 +47,15 @@ def median_seconds(step: Callable[[], object], repeats: int) -> float:
 def random_weights() -> Iterator[None]:
     """Has the networks of scores made with random weights."""
 
-    def alexnet(net: perceptual.Net) -> Frozen:
-        return Frozen(_NoTrainLpips(net=net, pnet_rand=True))
-
-    class Metric(features.FeatureDistance):
-        def __init__(self, short_side: int) -> None:
-            super().__init__(weights=str(file), short_side=short_side)
+    def alexnet(net: perceptual.Net, spatial: bool = False) -> Frozen:
+        return Frozen(_NoTrainLpips(net=net, spatial=spatial, pnet_rand=True))
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "resnet50.pth"
         torch.save(SPECS["resnet50"].build().state_dict(), file)
         with (
-            patch.object(perceptual, "distance_network", alexnet),
-            patch("nst_lightning.metrics.scorer.FeatureDistance", Metric),
+            patch.object(perceptual, "lpips_network", alexnet),
+            patch.object(features, "Projector", partial(features.Projector, weights=str(file))),
         ):
             yield
 
