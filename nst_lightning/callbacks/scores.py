@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from nst_lightning.batches import Batch, Step
+from nst_lightning.batches import Step
 from nst_lightning.data import is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run, replacing
-from nst_lightning.schedule import Stage
 
 SHARE = 0.05
 """The part of a run's time that scores on the way may take unless their steps were asked for."""
@@ -32,9 +30,8 @@ _MOST_SHOWN = 20
 class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
-    The final scores and losses are written to the run's folder, `Run.scores`, with the trainer's `default_root_dir` as
-    folder; how long scoring took, and of up to 20 pairs the table, are printed to stderr. A TensorBoardWriter or
-    progress bar that stands behind this callback finds in `found` what is new.
+    The final scores and losses are written to the run's folder; how long scoring took, and of up to 20 pairs the table,
+    are printed to stderr. Callbacks that stand behind this one find in `found` what is new.
 
     Args:
         choice: `auto`, or names of scores, see `Scorer`.
@@ -48,8 +45,7 @@ class Scores(Callback):
         seconds: The time that scoring has taken.
 
     Raises:
-        InputError: If `every` is below 1 or a score is unknown.
-        WeightsError: If a network that was asked for by name cannot be had.
+        InputError: If `every` is below 1; and as `Scorer`.
     """
 
     def __init__(self, choice: Choice = "auto", every: int | None = None) -> None:
@@ -64,7 +60,7 @@ class Scores(Callback):
         self.seconds = 0.0
         self._began = 0.0
         self._last = _GUESS
-        self._references: list[Reference] = []
+        self._references: list[Reference] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock, and says what is left out."""
@@ -76,9 +72,10 @@ class Scores(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
         """Scores where it is time to, and writes the final scores."""
-        starts_stage = batch.index == sum(stage.steps for stage in batch.stages[: batch.stage_index])
-        if batch.is_first or starts_stage:  # Step.starts_stage
-            self._references = []
+        if batch.is_first or batch.index == sum(
+            s.steps for s in batch.stages[: batch.stage_index]
+        ):  # Step.starts_stage
+            self._references = None
         self.found, self.maps = {}, {}
         if is_writer(trainer) and self._is_due(batch):
             self._score(pl_module, batch)
@@ -107,7 +104,7 @@ class Scores(Callback):
         """Scores the pictures of a checkpoint."""
         if batch_idx == 0:
             self._say_missing(trainer)
-        self._references = []
+        self._references = None
         self._score(pl_module, batch)
         self.finals.update(self.found)
 
@@ -125,28 +122,22 @@ class Scores(Callback):
 
     def _is_due(self, step: Step) -> bool:
         every = max(1, step.batch.steps // _TIMES) if self.every is None else self.every
-        if step.is_last:
-            return True
-        if (step.index + 1) % every != 0:
-            return False
         with_final = self.seconds + 2 * self._last
-        return self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
+        affordable = self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
+        return step.is_last or ((step.index + 1) % every == 0 and affordable)
 
     def _score(self, module: L.LightningModule, step: Step) -> None:
         assert isinstance(module, ImageOptimization)
         before = time.monotonic()
-        if not self._references:
-            self._references = _references(self.scorer, step.batch, step.stage, module.device)
-        images = [image[None] for image in module.result]
-        pictures = list(zip(step.batch.names, images, self._references, strict=True))
+        if self._references is None:
+            contents = step.batch.contents(step.stage).to(module.device).split(1)
+            styles = [
+                [style.image().to(module.device) for style in of_pair] for of_pair in step.batch.styles(step.stage)
+            ]
+            self._references = [self.scorer.reference(*of_pair) for of_pair in zip(contents, styles, strict=True)]
+        pictures = list(zip(step.batch.names, module.result.split(1), self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}
         maps = {name: self.scorer.map(image, reference) for name, image, reference in pictures}
         self.maps = {name: found for name, found in maps.items() if found is not None}
         self._last = time.monotonic() - before
         self.seconds += self._last
-
-
-def _references(scorer: Scorer, batch: Batch, stage: Stage, device: torch.device) -> list[Reference]:
-    contents = [content[None] for content in batch.contents(stage).to(device)]
-    styles = [[style.image().to(device) for style in of_pair] for of_pair in batch.styles(stage)]
-    return [scorer.reference(content, of_pair) for content, of_pair in zip(contents, styles, strict=True)]

@@ -26,14 +26,7 @@ _ASPECT_TOLERANCE = 0.02
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `nst score`: prints a table of scores and writes them as CSV and JSON.
-
-    Args:
-        arguments: The options, without the command.
-
-    Returns:
-        The exit code: 0, or 2 after one line on what cannot be used.
-    """
+    """Runs `nst score` with its options; returns the exit code: 0, or 2 after one line on what cannot be used."""
     try:
         _run(_parser().parse_args(list(arguments)))
     except (InputError, ArgumentError) as error:
@@ -53,12 +46,8 @@ def score(
 ) -> dict[str, float]:
     """Returns the scores of one picture by name, NaN where one is undefined.
 
-    Args:
-        output: The picture.
-        content: Its content image, which is brought to the picture's size.
-        styles: Its style images, one or more.
-        scorer: What scores it.
-        style_scale: The style's long side as a multiple of the picture's, as the run had it.
+    The content image is brought to the picture's size, the style images' long sides to `style_scale` times its long
+    side, as the run had it.
 
     Raises:
         InputError: If an image cannot be read, or the content has other proportions than the picture.
@@ -69,11 +58,8 @@ def score(
     (rows, columns), (height, width) = picture.shape[-2:], photograph.shape[-2:]
     expected = height * columns / width
     if abs(expected / rows - 1) > _ASPECT_TOLERANCE and abs(expected - rows) > 1:
-        msg = (
-            f"{output}: {columns}x{rows} px, its content image {content} {width}x{height} px: "
-            "other proportions, so its outlines are elsewhere"
-        )
-        raise InputError(msg)
+        msg = f"{output}: {columns}x{rows} px, its content image {content} {width}x{height} px: other proportions"
+        raise InputError(f"{msg}, so its outlines are elsewhere")
     side = max(1, round(max(rows, columns) * style_scale))
     read = [images.read(style).rgb for style in styles]
     scaled = [images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], side)).clamp(0, 1) for rgb in read]
@@ -125,9 +111,8 @@ def _compared(given: Namespace) -> list[tuple[Source, Pair]]:
             msg = f"{len(pictures)} outputs and {len(found)} {kind} images: as many of both, or one {kind} image"
             raise InputError(msg)
         sources.append(found * len(pictures) if len(found) == 1 else found)
-    return [
-        (picture, pairs.Pair(content, (style,), "")) for picture, content, style in zip(pictures, *sources, strict=True)
-    ]
+    of_pairs = [pairs.Pair(content, (style,), "") for content, style in zip(*sources, strict=True)]
+    return list(zip(pictures, of_pairs, strict=True))
 
 
 def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
@@ -135,9 +120,8 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
     from nst_lightning import pairs
 
     if folders is None or len(folders) != 1 or not Path(folders[0]).is_dir():
-        came = " ".join(folders or ["none"])
-        msg = f"with pairs, output must be the folder that holds a picture for each, got {came}"
-        raise InputError(msg)
+        msg = "with pairs, output must be the folder that holds a picture for each, got "
+        raise InputError(msg + " ".join(folders or ["none"]))
     run = runs.Run(Path(folders[0]))
     if run.picture(pair.name).is_file():  # by nst fit, beside a film of the same name perhaps
         return run.picture(pair.name)
@@ -154,29 +138,24 @@ def _parser() -> ArgumentParser:
         prog="nst score",
         usage="nst score --content FILES --style FILES --output FILES [options]\n"
         "       nst score --pairs CSV --output FOLDER [options]",
-        description="Scores pictures, of this program or another: do they keep the outlines of the content, do they "
-        "take the palette and the texture of the style, do outlines of the style leak into them. Prints a table and "
-        "writes it as CSV and JSON. FILES are files, folders or patterns: as many of each as there are outputs, or "
-        "one content or style image for all.",
+        description="Scores pictures, of this program or another: what they keep of the content and take of the style. "
+        "Prints a table and writes it as CSV and JSON. FILES are files, folders or patterns: as many of each as there "
+        "are outputs, or one content or style image for all.",
         formatter_class=HelpFormatter,  # jsonargparse's own shows Python types
         exit_on_error=False,
         allow_abbrev=False,
     )
-    for name, text in (
-        ("content", "the photographs; a name is also looked up in data/content-images"),
-        ("style", "the paintings; a name is also looked up in data/style-images"),
-        ("output", f"the pictures; a name is also looked up in {runs.FOLDER}"),
-    ):
-        parser.add_argument(f"--{name}", nargs="+", default=None, metavar="FILES", help=text)
-    scores = (
-        f"auto, or some of {', '.join(names())}; auto is all but features, and LPIPS if its network is there [auto]"
-    )
     results = str(runs.FOLDER / "scores")
-    for name, kind, default, metavar, text in (
-        ("pairs", str | None, None, "CSV", "the list that nst fit was given; output is its folder then"),
-        ("style_scale", float, 1.0, "X", "the style's long side as a multiple of the picture's, as it was painted [1]"),
-        ("scores", str, "auto", "NAMES", scores),
-        ("results", str, results, "PATH", f"PATH.csv and PATH.json are written [{results}]"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
+    add = parser.add_argument
+    add(
+        "--content", nargs="+", metavar="FILES", help="the photographs; a name is also looked up in data/content-images"
+    )
+    add("--style", nargs="+", metavar="FILES", help="the paintings; a name is also looked up in data/style-images")
+    add("--output", nargs="+", metavar="FILES", help=f"the pictures; a name is also looked up in {runs.FOLDER}")
+    add("--pairs", metavar="CSV", help="the list that nst fit was given; output is its folder then")
+    scale = "the style's long side as a multiple of the picture's, as it was painted [1]"
+    add("--style_scale", type=float, default=1.0, metavar="X", help=scale)
+    choice = f"auto, which is all that need no download, or some of {', '.join(names())} [auto]"
+    add("--scores", default="auto", metavar="NAMES", help=choice)
+    add("--results", default=results, metavar="PATH", help=f"PATH.csv and PATH.json are written [{results}]")
     return parser

@@ -30,12 +30,8 @@ def quantiles(sample: Tensor, number: int = QUANTILES) -> Tensor:
 def progress(distance: Tensor, baseline: Tensor, floor: float) -> Tensor:
     """Returns how much of the way from content to style an output has gone: 1 - distance / baseline, (N,), at most 1.
 
-    0 is no better than the content, 1 is the style's own, below 0 is further from the style than the content was.
-    NaN where the content is so near to the style that there was no way to go.
-
-    Args:
-        distance: From output to style, (N,), at least 0.
-        baseline: From content to style, likewise.
-        floor: The baseline below which there is no number.
+    The distance is that from output to style, the baseline that from content to style, (N,) each. 0 is no better than
+    the content, 1 is the style's own, below 0 is further from the style than the content was. NaN where the baseline is
+    below the floor: there was no way to go.
     """
     return (1 - distance / baseline).where(baseline >= floor, torch.nan)

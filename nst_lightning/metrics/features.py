@@ -1,9 +1,7 @@
 """How far an output's features are from the style's, as distributions and on a network that was not optimised.
 
 Heitz et al. (2021) compare all of a layer's distribution by its projections on random directions, where a Gram matrix
-has its second moments only. On the network whose Gram matrices were minimised that is circular, and other layers of
-the same network or of another VGG are no way out, for they move together: take a backbone of another family. What is
-best depends on the family too, so backbones cannot be compared by it.
+has its second moments only.
 """
 
 from __future__ import annotations
@@ -15,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning.backbones import Backbone, spec_of
-from nst_lightning.metrics.base import Score, Seen, Sources
+from nst_lightning.metrics.base import Frozen, Score, Seen, Sources
 from nst_lightning.metrics.distributions import quantiles
-from nst_lightning.metrics.frozen import Frozen
 from nst_lightning.metrics.lab import SHORT_SIDE
 
 DIRECTIONS = 64
@@ -43,8 +40,7 @@ class FeatureDistance(Score):
         backbone: A key of `SPECS`; of another family than the one optimised, or the score is circular.
         layers: The names of the layers to compare; None for the backbone's style layers.
         weights: `oxford`, `torchvision`, a file's path, or None for the backbone's default.
-        short_side: As of `Score`.
-        kwargs: Further ones of `torchmetrics.Metric`.
+        short_side, kwargs: Those of `Score`.
 
     Raises:
         InputError: If the backbone or a layer is unknown.
@@ -88,11 +84,8 @@ def feature_distance(output: Mapping[str, Projections], style: Mapping[str, Proj
 
     For each layer the mean absolute difference of quantiles, over directions, by the mean absolute value of the
     style's projections; and the mean over layers. That is a Wasserstein distance, sliced (Heitz et al., 2021), without
-    a unit. Channels are not brought to one variance: those that hardly respond would be most of it.
-
-    Args:
-        output: Of `Projector`.
-        style: Likewise, of the same network; of N images, or of one for all.
+    a unit. Channels are not brought to one variance: those that hardly respond would be most of it. Both are of the
+    same `Projector`, the style of N images or of one for all.
     """
     distances = [
         (output[layer].quantiles - style[layer].quantiles).abs().mean(dim=(1, 2)) / style[layer].magnitude

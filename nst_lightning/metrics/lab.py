@@ -18,13 +18,10 @@ _LINEAR_BELOW = (6 / 29) ** 3
 
 
 def as_written(rgb: Tensor) -> Tensor:
-    """Returns images as an 8-bit file holds them: detached float32, clamped to [0, 1] and rounded to 1/255.
-
-    Args:
-        rgb: (N, 3, H, W), any float type.
+    """Returns images, (N, 3, H, W), as an 8-bit file holds them: detached float32 in [0, 1], rounded to 1/255.
 
     Raises:
-        InputError: If the shape or type is another, or a value is not finite.
+        InputError: If the shape is another, the type is no float, or a value is not finite.
     """
     if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape or not rgb.is_floating_point():
         msg = f"images to be scored must be float (N, 3, H, W) in [0, 1], got {rgb.dtype} {tuple(rgb.shape)}"
@@ -44,9 +41,6 @@ def reduced(image: Tensor, output: Tensor, short_side: int | None = SHORT_SIDE) 
         image: (N, 3, H, W), sRGB in [0, 1].
         output: The outputs, (N, 3, H, W), or images of their size.
         short_side: What the outputs' short side is at most, in pixels; None for no limit.
-
-    Raises:
-        InputError: If the images are none, see `as_written`.
     """
     written = as_written(image)
     shortest = min(output.shape[-2:])

@@ -1,10 +1,8 @@
 """How much of the content's outlines an output keeps.
 
-An edge is a place where the gradient, over 2 px and in any channel of CIELAB, is a maximum across the edge and among
-the strongest of the image. Two things are asked of an output: whether its gradients are stronger at the content's
-edges than far from them, the area under the ROC curve as boundary detectors are judged (Martin, Fowlkes and Malik,
-2004, judge theirs by precision and recall; the area has a chance level that does not depend on the number of edges),
-and whether an edge is as clear as it was, which a blurred or faded picture fails although it passes the first.
+Two things are asked of an output: whether its gradients are stronger at the content's edges than far from them, the
+area under the ROC curve, whose chance level does not depend on the number of edges; and whether an edge is as clear as
+it was, which a blurred or faded picture fails although it passes the first.
 """
 
 from __future__ import annotations
@@ -69,10 +67,7 @@ def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how likely the output's gradient is stronger at an edge than far from any, (N,), in [0, 1].
 
     That is the area under the ROC curve: 0.5 is chance; equal gradients count half. NaN where the reference image
-    has no edge, or no pixel far from one.
-
-    Raises:
-        InputError: If output and reference image differ in size or number.
+    has no edge, or no pixel far from one. Raises InputError if the images differ in size or number.
     """
     check_alike(output.near, outlines.edges)
     images = zip(output.near, outlines.edges, outlines.far, strict=True)

@@ -1,8 +1,7 @@
 """How far an output is from the content to the eye: LPIPS of Zhang et al. (2018), as a number and as a map.
 
-LPIPS compares the features of a network trained on ImageNet, position by position, with weights fitted to what people
-judged. A copy of the content scores best, so it is a score of content and never of the whole picture. The fitted
-weights come with torchmetrics; the network's own are torchvision's, downloaded once.
+A copy of the content scores best, so it is a score of content and never of the whole picture. The weights fitted to
+what people judged come with torchmetrics; the network's own are torchvision's, downloaded once.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from torchvision.models._api import WeightsEnum
 
 from nst_lightning.backbones import weights as weights_
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import Score, Seen, Sources, check_alike
-from nst_lightning.metrics.frozen import Frozen
+from nst_lightning.metrics.base import Frozen, Score, Seen, Sources, check_alike
 from nst_lightning.metrics.lab import SHORT_SIDE
 
 Net = Literal["alex", "squeeze", "vgg"]
@@ -48,14 +46,11 @@ class Lpips(Score):
 
     Images smaller than the network takes, 16 to 31 px, see `TRUNKS`, have no number.
 
-    The network's weights are taken from torch.hub's cache or downloaded into it. A file that is in the cache already
-    is not checked against the hash in its name, so with another file under that name this is not LPIPS; code in it is
-    not run.
+    The network's weights are taken from torch.hub's cache, without a look at their hash, or downloaded into it.
 
     Args:
         net: The network; Zhang et al. found `alex` nearest to people's judgment, and it is the fastest.
-        short_side: As of `Score`.
-        kwargs: Further ones of `torchmetrics.Metric`.
+        short_side, kwargs: Those of `Score`.
 
     Raises:
         InputError: If the network is unknown.
@@ -116,13 +111,10 @@ def lpips_network(net: Net = "alex", spatial: bool = False) -> Frozen:
 
 
 def perceptual_distance(network: Frozen, output: Tensor, content: Tensor) -> Tensor:
-    """Returns LPIPS of images, at least 0: (N, 1, 1, 1), or a map of it, (N, 1, H, W); NaN where they are too small.
+    """Returns LPIPS of sRGB images in [0, 1], (N, 3, H, W), at least 0; NaN where they are too small.
 
-    Args:
-        network: Of `lpips_network`; a spatial one enlarges the layers' maps and adds them up, so that a map's mean is
-            LPIPS but for a part of 1e-4 where a side is no multiple of a layer's.
-        output: (N, 3, H, W), sRGB in [0, 1], of the size at which it is to be compared.
-        content: Likewise.
+    (N, 1, 1, 1), or of a spatial network a map, (N, 1, H, W): it enlarges the layers' maps and adds them up, so that
+    the map's mean is LPIPS but for a part of 1e-4 where a side is no multiple of a layer's.
 
     Raises:
         InputError: If the images differ in size or number.

@@ -46,38 +46,29 @@ class Scorer:
         self.short_side = short_side
         self.missing: str | None = None
         if choice == AUTO:
-            names = tuple(name for name in NAMES if all(score.in_auto() for score in known() if score.asked == name))
-            left_out = [score for score in known() if score.left_out and not score.in_auto()]
+            left_out = [score for score in known() if not score.in_auto()]
+            names = tuple(name for name in NAMES if name not in {score.asked for score in left_out})
             lines = [score.left_out.format(names=",".join([*names, str(score.asked)])) for score in left_out]
-            self.missing = "; ".join(lines) or None
+            self.missing = "; ".join(filter(None, lines)) or None
         else:
             names = checked(choice)
         chosen = [score for score in known() if score.asked in names]
         chosen += [score for score in known() if score.parts and set(score.parts) <= set(chosen)]
         self._scores = [score(short_side=short_side) for score in chosen]
 
-    @property
-    def lpips(self) -> Lpips | None:
-        """The score that has a map, None where it is not taken."""
-        return next((score for score in self._scores if isinstance(score, Lpips)), None)
-
     def reference(self, content: Tensor, styles: Sequence[Tensor]) -> Reference:
-        """Returns what is kept of a pair's images, for outputs of the content's size.
+        """Returns what is kept of a pair's images, (1, 3, H, W) of sRGB in [0, 1], for outputs of the content's size.
 
-        Args:
-            content: (1, 3, H, W), sRGB in [0, 1].
-            styles: One or more (1, 3, h, w), likewise, in the size that the texture is to have in the output.
+        There are one or more styles, in the size that the texture is to have in the output.
         """
         sources = Sources(content, content, styles, self.short_side)
         return {score.name: score.to(content.device).reference(sources) for score in self._scores}
 
     @torch.no_grad()
     def scores(self, output: Tensor, reference: Reference) -> dict[str, float]:
-        """Returns an output's numbers by name, NaN where one is undefined.
+        """Returns the numbers of an output, (1, 3, H, W), sRGB in [0, 1], by name, NaN where one is undefined.
 
-        Args:
-            output: (1, 3, H, W), sRGB in [0, 1]; of the size that the reference is for.
-            reference: What `reference` returned for its pair.
+        The reference is what `reference` returned for its pair.
         """
         seen, found = Seen(reduced(output, output, self.short_side)), {}
         for score in self._scores:
@@ -87,9 +78,10 @@ class Scorer:
     @torch.no_grad()
     def map(self, output: Tensor, reference: Reference) -> Tensor | None:
         """Returns where an output differs from the content, by LPIPS: (1, 1, h, w), or None without LPIPS."""
-        if self.lpips is None:
-            return None
-        return self.lpips.map(reduced(output, output, self.short_side), reference[self.lpips.name])
+        for score in self._scores:
+            if isinstance(score, Lpips):
+                return score.map(reduced(output, output, self.short_side), reference[score.name])
+        return None
 
 
 def checked(choice: Sequence[str]) -> tuple[str, ...]:

@@ -12,24 +12,16 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from nst_lightning.metrics.base import Score, Seen, Sources, check_alike
 
 SHORTEST = 176
-"""The shortest side in pixels that the five scales have room for: torchmetrics asks for 11 px after 16-fold reduction.
-
-Its error says "larger than 160", but 161 to 175 are refused too.
-"""
+"""The shortest side in pixels that the five scales have room for: 11 px after 16-fold reduction."""
 
 _WHITE = 100.0  # the lightness of white
 
 
 def similarity_score(output: Tensor, content: Tensor) -> Tensor:
-    """Returns the multi-scale structural similarity of lightness, (N,), in [0, 1]; 1 for equal images.
+    """Returns the multi-scale structural similarity of images in CIELAB, (N, 3, H, W), by lightness: (N,), in [0, 1].
 
-    Wang, Simoncelli and Bovik (2003), equation 7, with their exponents, as torchmetrics computes it: at the coarsest
-    scale the mean is over windows that reach over the border too. A structure that is inverted at any scale makes the
-    whole 0: the power of a negative number would have no value. NaN where a side is below `SHORTEST`.
-
-    Args:
-        output: (N, 3, H, W), in CIELAB.
-        content: (N, 3, H, W), likewise.
+    Wang, Simoncelli and Bovik (2003), equation 7, with their exponents, as torchmetrics computes it. A structure that
+    is inverted at any scale makes the whole 0. NaN where a side is below `SHORTEST`.
 
     Raises:
         InputError: If the images differ in size or number.

@@ -1,9 +1,7 @@
 """How much of the style's texture an output has: how its lightness varies within 8, 16 and 32 px.
 
-Not the Gram matrices, which the optimisation makes small. Images are filtered by a fixed bank at several scales and the
-responses of each filter compared as distributions, as Heeger and Bergen (1995) describe a texture; by the Wasserstein
-distance, as projected patches are by Elnekave and Weiss (2022, GPDM). Their filters are random, which see little but
-the lowest frequencies; those of the cosine transform (Ahmed et al., 1974) have one frequency and orientation each.
+The responses of a fixed bank of filters at several scales, compared as distributions (Heeger and Bergen, 1995) by the
+Wasserstein distance (Elnekave and Weiss, 2022, GPDM); not the Gram matrices, which the optimisation makes small.
 """
 
 from __future__ import annotations
@@ -26,17 +24,10 @@ WINDOW = 8
 STRIDES = (3, 3, 1)
 """The levels of the pyramid, and how many of its own pixels apart the places are at which each is filtered.
 
-Not a fourth level: its filters are 64 px wide, a quarter of the picture, which is composition rather than texture.
-
-Places further apart sort faster. The strides are odd so that the places fall on every phase of a grid of 2, 4, 8 ...
-px, which JPEG and pooling leave behind. Compared with every place, the distances of 32 pictures from their style
-changed by 2 % at most, but for near copies of the style: 9 % of a distance of about 0.1.
+Odd, so that the places fall on every phase of a grid of 2, 4, 8 ... px, which JPEG and pooling leave behind.
 """
 TEXTURE_FLOOR = 0.05
-"""The distance from content to style below which there is no progress.
-
-Two pictures of 256 x 171 px of the same noise differ by it; the halves of a sample painting by 0.07 to 0.17.
-"""
+"""The distance from content to style below which there is no progress: that of two pictures of the same noise."""
 
 _NO_RESPONSE = 0.01  # of L: a sixth of what rounding to 8 bits alone gives
 
@@ -46,10 +37,7 @@ def texture_of(seen: Tensor) -> list[Tensor]:
 
     The filters are the 8 x 8 cosine transform (DCT-II, orthonormal) without the mean, on L; each level of the pyramid
     is the means of 2 x 2 pixels of the one before. A level of less than 8 px has no windows: it and all after it are
-    left out; the first is then NaN.
-
-    Args:
-        seen: (N, 3, H, W) in CIELAB.
+    left out; the first is then NaN. The images are (N, 3, H, W) in CIELAB.
     """
     level, found = seen.detach()[:, 0], []
     if min(level.shape[-2:]) < WINDOW:
@@ -66,15 +54,11 @@ def texture_of(seen: Tensor) -> list[Tensor]:
 
 
 def texture_levels_score(output: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
-    """Returns how far the textures are apart at each level that both have, (N, levels), in [0, 2].
+    """Returns how far textures of `texture_of` are apart at each level that both have, (N, levels), in [0, 2].
 
     Per filter, the Wasserstein-1 distance of its absolute responses, divided by the mean of both means: 0 for the same
     distribution, 2 where one has no response. The mean over filters, but for those without response in the style; NaN
     if that is all.
-
-    Args:
-        output: `texture_of` it.
-        style: Likewise.
     """
     levels = []
     for ours, theirs in zip(output, style, strict=False):
@@ -91,12 +75,8 @@ class TextureDistance(Score):
 
     Args:
         level: The only level of the pyramid to compare, 0 the finest; images too small to have it have no number.
-            None for the mean over all.
-        short_side: As of `Score`.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Raises:
-        InputError: If there is no such level.
+            None for the mean over all. Raises InputError where there is no such level.
+        short_side, kwargs: Those of `Score`.
     """
 
     name = "texture_distance"

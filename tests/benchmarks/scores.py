@@ -25,7 +25,7 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 from nst_lightning import images
 from nst_lightning.backbones import SPECS
 from nst_lightning.metrics import features, perceptual
-from nst_lightning.metrics.frozen import Frozen
+from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.scorer import Scorer
 from tests.benchmarks.machine import machine
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from nst_lightning.metrics import Leak, Outline, Palette, PaletteDistance, Similarity, Texture, TextureDistance
+from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.distributions import progress
-from nst_lightning.metrics.frozen import Frozen
 from nst_lightning.metrics.lab import SHORT_SIDE, lab, reduced
 from nst_lightning.metrics.outline import Gradients, Outlines, above_chance, edge_auc
 from nst_lightning.metrics.perceptual import Net, lpips_network, perceptual_distance

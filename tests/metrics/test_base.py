@@ -23,9 +23,8 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 import nst_lightning.metrics
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
-from nst_lightning.metrics.base import Score, known
+from nst_lightning.metrics.base import Frozen, Score, known
 from nst_lightning.metrics.features import FeatureDistance
-from nst_lightning.metrics.frozen import Frozen
 from nst_lightning.metrics.leak import Leak
 from nst_lightning.metrics.outline import Outline
 from nst_lightning.metrics.overall import Overall

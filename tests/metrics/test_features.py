@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
+from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.features import (
     DIRECTIONS,
     QUANTILES,
@@ -24,7 +25,6 @@ from nst_lightning.metrics.features import (
     Projector,
     feature_distance,
 )
-from nst_lightning.metrics.frozen import Frozen
 from tests.metrics.functions import working_size
 
 SHALLOW = ("relu", "layer1.2")

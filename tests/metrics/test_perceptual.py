@@ -28,7 +28,7 @@ from nst_lightning.backbones import weights
 from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
-from nst_lightning.metrics.frozen import Frozen
+from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.perceptual import TRUNKS, Lpips, Net, lpips_network, perceptual_distance
 from tests.metrics.functions import lpips_distance, map_network, working_size
 
