@@ -72,9 +72,8 @@ class Scores(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
         """Scores where it is time to, and writes the final scores."""
-        if batch.is_first or batch.index == sum(
-            s.steps for s in batch.stages[: batch.stage_index]
-        ):  # Step.starts_stage
+        starts = batch.index == sum(stage.steps for stage in batch.stages[: batch.stage_index])  # Step.starts_stage
+        if batch.is_first or starts:
             self._references = None
         self.found, self.maps = {}, {}
         if is_writer(trainer) and self._is_due(batch):
@@ -130,12 +129,13 @@ class Scores(Callback):
         assert isinstance(module, ImageOptimization)
         before = time.monotonic()
         if self._references is None:
-            contents = step.batch.contents(step.stage).to(module.device).split(1)
+            contents = [content[None] for content in step.batch.contents(step.stage).to(module.device)]
             styles = [
                 [style.image().to(module.device) for style in of_pair] for of_pair in step.batch.styles(step.stage)
             ]
             self._references = [self.scorer.reference(*of_pair) for of_pair in zip(contents, styles, strict=True)]
-        pictures = list(zip(step.batch.names, module.result.split(1), self._references, strict=True))
+        images = [image[None] for image in module.result]
+        pictures = list(zip(step.batch.names, images, self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}
         maps = {name: self.scorer.map(image, reference) for name, image, reference in pictures}
         self.maps = {name: found for name, found in maps.items() if found is not None}

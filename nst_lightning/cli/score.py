@@ -5,12 +5,11 @@ from __future__ import annotations
 import glob
 import re
 import sys
-from argparse import ArgumentError, HelpFormatter, Namespace
+from argparse import ArgumentError, ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from nst_lightning import runs
@@ -86,7 +85,7 @@ def _run(given: Namespace) -> None:
         sources = {"content": str(pair.content), "style": "|".join(map(str, pair.styles))}
         rows.append({"output": str(picture), **sources, **values})
         name = Path(str(picture)).stem
-        shown[str(picture) if name in shown else name] = values
+        shown[name if name not in shown else str(picture)] = values
     if scorer.missing is not None:
         print(f"nst: {scorer.missing}", file=sys.stderr)
     print(table.text(shown), *table.write(results, rows), sep="\n")
@@ -134,7 +133,9 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    import jsonargparse
+
+    parser: ArgumentParser = jsonargparse.ArgumentParser(
         prog="nst score",
         usage="nst score --content FILES --style FILES --output FILES [options]\n"
         "       nst score --pairs CSV --output FOLDER [options]",

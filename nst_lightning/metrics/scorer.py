@@ -70,7 +70,8 @@ class Scorer:
 
         The reference is what `reference` returned for its pair.
         """
-        seen, found = Seen(reduced(output, output, self.short_side)), {}
+        found: dict[str, Tensor] = {}
+        seen = Seen(reduced(output, output, self.short_side))
         for score in self._scores:
             found |= score.values(seen, reference[score.name])
         return {name: value.item() for name, value in found.items()}
