@@ -21,7 +21,6 @@ DIRECTIONS = 64
 """How many random directions a layer's features are projected on."""
 QUANTILES = 256
 """At how many ranks the projections of two images are compared, so that their sizes may differ."""
-_SEED = 0
 
 
 class Projections(NamedTuple):
@@ -105,7 +104,7 @@ class Projector(nn.Module):
         self.layers = tuple(spec_of(backbone).style_layers if layers is None else layers)
         self.backbone = Backbone(backbone, self.layers, weights)
         self.min_side = self.backbone.min_side
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(0)
         smallest = torch.zeros(1, 3, self.min_side, self.min_side)
         for place, feature in enumerate(self.backbone(smallest).values()):
             drawn = torch.randn(feature.shape[1], DIRECTIONS, generator=generator)
