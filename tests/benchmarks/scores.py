@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -50,12 +49,15 @@ def random_weights() -> Iterator[None]:
     def alexnet(net: perceptual.Net, spatial: bool = False) -> Frozen:
         return Frozen(_NoTrainLpips(net=net, spatial=spatial, pnet_rand=True))
 
+    projector = features.Projector
     with TemporaryDirectory() as folder:
         file = Path(folder) / "resnet50.pth"
         torch.save(SPECS["resnet50"].build().state_dict(), file)
         with (
             patch.object(perceptual, "lpips_network", alexnet),
-            patch.object(features, "Projector", partial(features.Projector, weights=str(file))),
+            patch.object(
+                features, "Projector", lambda backbone, layers, weights: projector(backbone, layers, str(file))
+            ),
         ):
             yield
 
