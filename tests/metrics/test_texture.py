@@ -219,7 +219,7 @@ def test_what_has_no_window_has_no_number() -> None:
 def test_rejects_unlike_numbers_and_no_level() -> None:
     with pytest.raises(InputError, match="2 outputs cannot be compared with 1 images: must be as many"):
         texture_distance(rand(2, 3, 16, 16), rand(1, 3, 16, 16))
-    with pytest.raises(InputError, match="1 outputs cannot be compared with 2 images: must be as many"):
+    with pytest.raises(InputError, match="2 outputs cannot be compared with 1 images: must be as many"):
         texture_progress(rand(2, 3, 16, 16), rand(2, 3, 16, 16), rand(1, 3, 16, 16))
     for level in (-1, 3):
         with pytest.raises(InputError, match=f"there is no level {level} of texture: must be 0 to 2"):
