@@ -324,9 +324,12 @@ def test_a_closure_may_return_a_number_for_a_single_image() -> None:
         image = nn.Parameter(torch.randn(1, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
         optimizer = LBFGS([image])
         closure = closure_of(optimizer, image, rosenbrock)
+
+        def converted(closure: Callable[[], Tensor] = closure, convert: Callable[[Tensor], Any] = convert) -> Any:  # noqa: ANN401
+            return convert(closure().squeeze())
+
         for _ in range(20):
-            returned = optimizer.step(lambda closure=closure, convert=convert: convert(closure().squeeze()))
-            assert returned.dtype == torch.float64
+            assert optimizer.step(converted).dtype == torch.float64
         ends.append(image.detach())
     assert torch.equal(*ends)
 
