@@ -20,7 +20,7 @@ OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
     "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
     "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
-    "video": (bool | Literal["mp4", "webp", "gif"], False, "A film of the optimisation: true, mp4, webp, gif [false]"),
+    "video": (bool | Literal["mp4", "webp"], False, "A film of the optimisation: true, mp4 or webp [false]"),
     "scores": (list[str] | str, "auto", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
     "score_every": (int | None, None, "Steps between two scorings on the way [a twelfth of them]"),
     "show_score": (str | None, "overall", "The score that the progress bar shows [overall]"),

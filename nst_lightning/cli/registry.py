@@ -20,7 +20,7 @@ COMMANDS = {
     "sweep": ("sweep.command", "compare settings: a labelled grid, tables and plots out of one file"),
     "report": ("report.command", "show results on disk as one page of HTML"),
     "validate": ("cli.validate", "score what a checkpoint holds"),
-    "inspect": ("inspection", "show what a network sees in an image: feature maps and Gram matrices"),
+    "inspect": ("cli.inspect", "show what a network sees in an image: feature maps and Gram matrices"),
     "backbones": ("cli.backbones", "list the networks and their layers"),
 }
 """The module of each command, in this package, and what it does.

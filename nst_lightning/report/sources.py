@@ -15,7 +15,6 @@ import yaml
 
 from nst_lightning import images, pairs, runs
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.metrics import table as scores
 from nst_lightning.pairs import Pair
 from nst_lightning.report.page import Entry, Facts, Page, Result, Section, Shot, Table, Value, spoken, words
@@ -362,7 +361,7 @@ def _pairs(config: Mapping[str, Any], folder: Path) -> Sequence[Pair]:
     data = config["data"]
     try:
         if data.get("pairs") is not None:
-            return pairs.read_pairs(data["pairs"], allowed_inits=INITIALIZERS)
+            return pairs.read_pairs(data["pairs"])
         contents = pairs.find("content", data.get("content"), pairs.CONTENT_FOLDER)
         styles = pairs.find("style", data.get("style"), pairs.STYLE_FOLDER)
         return pairs.pair_up(contents, styles, data.get("pairing", "zip"))

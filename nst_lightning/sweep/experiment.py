@@ -15,7 +15,6 @@ import yaml
 
 from nst_lightning import pairs
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
 
 Plain: TypeAlias = "str | int | float | bool"
@@ -288,7 +287,7 @@ def _pairs(path: Path, base: Mapping[str, Any]) -> tuple[Pair, ...]:
     if listed is not None:
         if several:
             raise _error(path, f"base.{several[0]}: not beside pairs, a list that names all images")
-        return pairs.read_pairs(str(listed), allowed_inits=INITIALIZERS)
+        return pairs.read_pairs(str(listed))
     for name in ("content", "style"):
         if name not in base:
             raise _error(path, f"base.{name} is missing; base must name pairs, or content and style")

@@ -54,7 +54,7 @@ def test_writes_the_picture_its_configuration_and_its_curves(
     assert settings["seed"] == 0
     assert settings["step"] == 4
     assert settings["style_layers"] == "relu1_1,relu2_1"
-    assert settings["optimizer"] == "LBFGS(lr=1.0, history_size=10, safeguard=True, smoothness=0.0, measure_after=0)"
+    assert settings["optimizer"] == "LBFGS(lr=1.0, history_size=10, safeguard=True)"
     assert [path.name for path in sorted((run / "steps/photo_painting").iterdir())] == ["000002.png"]
     assert len(list((run / "tensorboard/photo_painting").glob("events*"))) == 1
     assert (run / "config.yaml").is_file()

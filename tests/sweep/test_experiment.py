@@ -11,7 +11,6 @@ import pytest
 
 from nst_lightning import pairs
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.sweep import experiment
 from nst_lightning.sweep.experiment import Experiment
 
@@ -233,7 +232,7 @@ def test_the_row_is_a_line_of_a_list_of_pairs(written: Written, tmp_path: Path) 
         writer = csv.DictWriter(file, list(cells[0].row))
         writer.writeheader()
         writer.writerows(cell.row for cell in cells)
-    found = pairs.read_pairs(tmp_path / "rows.csv", allowed_inits=INITIALIZERS)
+    found = pairs.read_pairs(tmp_path / "rows.csv")
     assert [pair.name for pair in found] == [cell.name for cell in cells]
     for pair, cell in zip(found, cells, strict=True):
         assert [Path(str(style)).name for style in pair.styles] == ["night_cafe.png", "pere_tanguy.png"]
