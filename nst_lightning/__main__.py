@@ -50,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return command.main(given[1:])
     if given[0] == "sweep":  # likewise
-        from nst_lightning.sweep import command as sweep_command
+        from nst_lightning.study import sweep_command
 
         return sweep_command.main(given[1:])
     if given[0] == "report":  # likewise
-        from nst_lightning.report import command as report
+        from nst_lightning.study import report_command
 
-        return report.main(given[1:])
+        return report_command.main(given[1:])
     if {"-h", "--help"} & set(given[1:]):
         print(HELP[given[0]], flush=True)
         if given[0] != "fit":

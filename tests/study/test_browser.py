@@ -1,0 +1,167 @@
+"""The page in a real browser: nothing is asked for, and tables, enlarged pictures and comparisons work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nst_lightning.report.command import write
+from playwright import sync_api
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    path = next((found for name in BROWSERS if (found := shutil.which(name)) is not None), None)
+    if path is None:
+        pytest.skip(f"no browser on this machine: none of {', '.join(BROWSERS)}")
+    with sync_api.sync_playwright() as playwright:
+        # As root, as in a container, Chromium does not start with its sandbox.
+        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A page in a window, and what it complained of or asked for."""
+
+    def __init__(self, browser: sync_api.Browser, path: Path, width: int) -> None:
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page = browser.new_page(viewport={"width": width, "height": 800})
+        self.page.set_default_timeout(10_000)
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.route("**/*", self._route)
+        self.page.goto(path.as_uri())
+
+    def _route(self, route: sync_api.Route) -> None:
+        if route.request.url.startswith(("data:", "file:")):
+            route.continue_()
+        else:
+            self.requests.append(route.request.url)
+            route.abort()
+
+
+@pytest.fixture
+def opened(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """The page about what the test asks for, in a window of the width that it asks for."""
+    kind, width = request.param
+    opened = Opened(browser, write(request.getfixturevalue(kind), width=16), width)
+    yield opened
+    opened.page.close()
+    assert opened.errors == []
+    assert opened.requests == []
+
+
+@pytest.mark.parametrize(
+    "opened", [(kind, width) for kind in ("sweep", "study", "run") for width in (390, 1280)], indirect=True
+)
+def test_fits_the_window(opened: Opened) -> None:
+    wide = opened.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1]
+    assert opened.page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    opened.page.emulate_media(media="print", color_scheme="dark")
+    assert not opened.page.locator(".compare").first.is_visible()
+
+
+@pytest.mark.parametrize("opened", [("sweep", 1280)], indirect=True)
+def test_a_heading_sorts_both_ways_with_undefined_last(opened: Opened) -> None:
+    table = opened.page.locator("table.plain")
+
+    def column(place: int) -> list[str]:
+        cells = table.locator(f"tbody td:nth-child({place})")
+        return [cell.get_attribute("data-key") or "" for cell in cells.all()]
+
+    for place in (5, 6):  # outline, and ms_ssim, which is undefined for some
+        heading = table.locator(f"th:nth-child({place})")
+        numbers = sorted(float(each) for each in column(place) if each)
+        rest = [""] * (8 - len(numbers))
+        assert bool(rest) == (place == 6)
+        for order in ("ascending", "descending"):
+            heading.locator("button").click()
+            assert heading.get_attribute("aria-sort") == order
+            expected = numbers if order == "ascending" else numbers[::-1]
+            assert column(place) == [*map(str, expected), *rest]
+    table.locator("th:nth-child(2) button").click()
+    assert column(2) == ["1"] * 4 + ["10"] * 4
+    assert table.locator("[aria-sort]").count() == 1
+
+
+@pytest.mark.parametrize("opened", [("sweep", 1280), ("sweep", 390)], indirect=True)
+def test_a_picture_is_enlarged_and_the_keyboard_moves_on_and_closes(opened: Opened) -> None:
+    page, dialog = opened.page, opened.page.locator("dialog")
+    assert not dialog.is_visible()
+    picture = page.locator(".open", has=page.get_by_alt_text("other, style weight 1, init content", exact=True))
+    picture.click()
+    assert dialog.is_visible()
+    assert dialog.locator("h2").inner_text() == "other, style weight 1, init content"
+    small = page.locator(".open img").nth(2).evaluate("(image) => image.naturalWidth")
+    large = dialog.locator(".after")
+    large.evaluate("(image) => image.decode()")
+    assert (small, large.evaluate("(image) => image.naturalWidth")) == (16, 36)
+    assert "vgg16" in dialog.inner_text()
+    first = dialog.locator(".count").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert dialog.locator("h2").inner_text() != "other, style weight 1, init content"
+    page.keyboard.press("ArrowLeft")
+    assert dialog.locator(".count").inner_text() == first
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert picture.evaluate("(button) => button === document.activeElement")
+    page.locator("table.plain .link").first.click()
+    assert dialog.is_visible()
+    dialog.get_by_label("Close").click()
+    assert not dialog.is_visible()
+
+
+def revealed(stage: sync_api.Locator) -> str:
+    return str(stage.locator(".after").evaluate("(image) => getComputedStyle(image).clipPath"))
+
+
+@pytest.mark.parametrize("opened", [("run", 1280), ("run", 390)], indirect=True)
+def test_the_slider_moves_the_comparison(opened: Opened) -> None:
+    page = opened.page
+    stage = page.locator(".compare .stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box is not None
+    assert revealed(stage) == "inset(0px 0px 0px 50%)"
+    page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    share = float(revealed(stage).split()[-1].removesuffix("%)"))
+    assert share == pytest.approx(25, abs=6)  # the knob has a width
+    stage.locator("input").press("End")
+    assert revealed(stage) == "inset(0px 0px 0px 100%)"
+    before = stage.locator(".before").get_attribute("src")
+    page.locator(".compare .left").select_option("style")
+    assert stage.locator(".before").get_attribute("src") != before
+
+
+@pytest.mark.parametrize("opened", [("run", 1280)], indirect=True)
+def test_an_enlarged_picture_is_compared_too(opened: Opened) -> None:
+    page, dialog = opened.page, opened.page.locator("dialog")
+    page.locator(".open").nth(2).click()
+    stage = dialog.locator(".stage")
+    assert not stage.locator(".before").is_visible()
+    dialog.get_by_text("against style").click()
+    assert stage.locator(".before").is_visible()
+    stage.locator("input").press("Home")
+    assert revealed(stage) == "inset(0px 0px 0px 0%)"
+    stage.locator("input").press("ArrowRight")  # moves the slider, not on to the next picture
+    assert revealed(stage) == "inset(0px 0px 0px 0.5%)"
+
+
+@pytest.mark.parametrize("opened", [("sweep", 1280)], indirect=True)
+def test_two_pictures_of_a_sweep_are_compared(opened: Opened) -> None:
+    box = opened.page.locator(".compare")
+    right = box.locator(".right option")
+    assert right.count() == 7
+    box.locator(".right").select_option("3")
+    box.locator(".left").select_option("0")
+    alts = [box.locator(f".{side}").get_attribute("alt") for side in ("before", "after")]
+    assert alts == [right.nth(0).inner_text(), right.nth(3).inner_text()]
