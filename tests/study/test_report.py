@@ -3,64 +3,59 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from nst_lightning.report.sources import read
 
 from nst_lightning.errors import InputError
-from tests.study.folders import picture, write_sweep
+from nst_lightning.study.report import read
+from tests.study.conftest import picture, write_sweep
 
 
 def test_the_first_axis_is_the_columns_and_the_others_are_lines(sweep: Path) -> None:
     page = read(sweep)
     (section,) = page.sections
-    assert (page.kind, page.title, page.about) == ("sweep", "What a <weight> does", "About it.")
+    assert (page.kind, page.title, section.about) == ("sweep", "What a <weight> does", "About it.")
     assert (section.axis, section.columns) == ("style weight", ("1", "10"))
-    assert [(each.column, each.line) for each in section.results][::2] == [
+    assert [(each.column, each.line) for each in section.pictures][::2] == [
         *(("1", "init content"), ("1", "init style")),
         *(("10", "init content"), ("10", "init style")),
     ]
-    first, last = section.results[0], section.results[-1]
-    assert first.content is not None and first.content.path == sweep / "in/temple.png"
-    assert [style.path for style in first.styles] == [sweep / "in/church.png"] * 2
+    first, last = section.pictures[0], section.pictures[-1]
+    assert first.content == sweep / "in/temple.png"
+    assert list(first.styles) == [sweep / "in/church.png"] * 2
     assert first.facts["backbone"] == "vgg16"
     assert first.facts["total loss"] == 1.5e10
-    assert last.shot is None
-    assert section.summary == ("2026-11-24", "7 pictures", "2 pairs", "seed 0", "1 min 16 s", "an abacus")
-    assert [facts.title for facts in section.facts] == ["What varies", "What is the same", "Versions"]
+    assert last.file is None
+    assert section.summary == ("7 pictures", "2 pairs", "1 seed", "an abacus")
+    assert list(section.facts) == ["What varies", "What is the same", "Versions"]
 
 
 def test_seeds_that_vary_are_lines(sweep: Path) -> None:
     cells = json.loads((sweep / "results.json").read_text())["cells"]
     cells[0]["seed"] = 3
     write_sweep(sweep, cells=cells)
-    assert read(sweep).sections[0].results[0].line == "init content, seed 3"
+    assert read(sweep).sections[0].pictures[0].line == "init content, seed 3"
 
 
 def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
-    cells = [{"name": "a", "values": {"layers": "relu1_1"}, "picture": "a.png", "scores": {"psnr": 21.5}}]
+    cell = {"name": "a", "pair": "a", "seed": 0, "values": {"layers": "relu1_1"}, "scores": {"psnr": 21.5}}
     picture(tmp_path / "a.png", 3)
-    (tmp_path / "results.json").write_text(json.dumps({"cells": cells, "machine": None}))
+    (tmp_path / "results.json").write_text(json.dumps({"cells": [{**cell, "picture": "a.png"}], "machine": None}))
     (section,) = read(tmp_path).sections
     assert section.columns == ("relu1_1",)
-    (table,) = section.tables
-    assert table.columns == ("picture", "layers", "psnr")
-    assert [entry.value for entry in table.rows[0]] == ["a", "relu1_1", 21.5]
-
-
-def test_without_pictures_the_sheet_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"title": "t", "grid": "grid.png"}))
-    (section,) = read(tmp_path).sections
-    assert [plot.path for plot in section.plots] == [tmp_path / "grid.png"]
+    means, every = section.tables
+    assert (means.columns, every.columns) == (("layers", "psnr"), ("picture", "layers", "seed", "psnr"))
+    assert [entry.value for entry in every.rows[0]] == ["a", "relu1_1", 0, 21.5]
 
 
 def test_numbers_that_are_not_finite_are_undefined(sweep: Path) -> None:
     text = (sweep / "results.json").read_text()
-    (sweep / "results.json").write_text(text.replace('"mean": 0.5', '"mean": NaN'))
-    assert read(sweep).sections[0].tables[0].rows[0][3].value is None
+    (sweep / "results.json").write_text(text.replace('"outline": 0.0', '"outline": NaN'))
+    assert math.isnan(cast(float, read(sweep).sections[0].tables[1].rows[0][4].value))
 
 
 def test_a_study_is_its_sweeps_by_name_and_its_findings(study: Path) -> None:
@@ -69,7 +64,7 @@ def test_a_study_is_its_sweeps_by_name_and_its_findings(study: Path) -> None:
     (findings,) = page.tables
     assert findings.columns == ("claim", "figure", "prediction", "n", "effect", "p", "corrected", "verdict", "why")
     effect = findings.rows[0][4]
-    assert (effect.value, effect.low, effect.high) == (-0.25, -0.5, -0.125)
+    assert (effect.value, effect.small) == (-0.25, ("-0.500 – -0.125",))
     assert [row[7].value for row in findings.rows] == ["agrees", "not run here"]
     (study / "findings.json").unlink()
     assert read(study).tables == ()
@@ -78,16 +73,19 @@ def test_a_study_is_its_sweeps_by_name_and_its_findings(study: Path) -> None:
 def test_a_run_is_its_pictures_with_their_images_scores_and_settings(run: Path) -> None:
     page = read(run)
     (section,) = page.sections
-    (result,) = section.results
+    (result,) = section.pictures
     assert (page.kind, page.title) == ("run", "temple × church")
-    assert result.shot is not None and result.shot.path == run / "temple_church.png"
-    assert result.content is not None and result.content.path == run.parent / "temple.png"
-    assert [style.path for style in result.styles] == [run.parent / "church.png"]
+    assert result.file == run / "temple_church.png"
+    assert result.content == run.parent / "temple.png"
+    assert list(result.styles) == [run.parent / "church.png"]
     assert section.tables[0].columns == ("picture", "seed", "outline", "ms_ssim", "total loss")
-    assert [entry.value for entry in section.tables[0].rows[0]] == ["temple × church", 7, 0.4375, None, 2e9]
+    title, seed, outline, similarity, loss = (entry.value for entry in section.tables[0].rows[0])
+    assert (title, seed, outline, loss) == ("temple × church", 7, 0.4375, 2e9)
+    assert math.isnan(cast(float, similarity))
     assert result.facts["texture_distance_1"] == 0.5
-    assert section.facts[0].values["seed"] == 7
-    assert section.facts[1].text == (run / "config.yaml").read_text()
+    settings, text = section.facts.values()
+    assert isinstance(settings, dict) and settings["seed"] == 7
+    assert text == (run / "config.yaml").read_text()
 
 
 def test_a_run_of_a_list_of_pairs(run: Path) -> None:
@@ -97,14 +95,14 @@ def test_a_run_of_a_list_of_pairs(run: Path) -> None:
     for name in ("one", "two"):
         picture(run / f"{name}.png", 9)
     (section,) = read(run).sections
-    assert [(result.name, len(result.styles)) for result in section.results] == [("one", 2), ("two", 1)]
+    assert [(result.name, len(result.styles)) for result in section.pictures] == [("one", 2), ("two", 1)]
 
 
 def test_a_run_whose_picture_is_beside_its_folder(run: Path) -> None:
     (run / "temple_church.png").rename(run.parent / "run.png")
     (run / "config.yaml").write_text((run / "config.yaml").read_text() + "output: somewhere/run.png\n")
-    result = read(run).sections[0].results[0]
-    assert result.shot is not None and result.shot.path == run.parent / "run.png"
+    result = read(run).sections[0].pictures[0]
+    assert result.file == run.parent / "run.png"
 
 
 @pytest.mark.parametrize("gone", ["content: gone.png", "content: gone/gone.png"])
@@ -114,7 +112,7 @@ def test_a_run_whose_images_are_gone_still_shows_its_picture(gone: str, run: Pat
     if "/" in gone:  # a path is not looked up: the pair's name follows from it
         (run / "temple_church.png").rename(run / "gone_church.png")
     (section,) = read(run).sections
-    assert section.results[0].content is None
+    assert section.pictures[0].content is None
     assert "no longer" in section.about
 
 
@@ -133,7 +131,7 @@ def change(path: Path, *keys: str | int, to: Any) -> None:  # noqa: ANN401 - wha
         (("axes",), [], r"results\.json: axes must be an object, got \[\]$"),
         (("axes", "init"), "content", r'results\.json: axes\.init must be a list, got "content"$'),
         (("cells",), {}, r"results\.json: cells must be a list, got {}$"),
-        (("cells", 1), 5, r"results\.json: cells\[1\]\.\w+ is missing; expected a text$"),
+        (("cells", 1), 5, r"results\.json: cells\[1\] must be an object, got 5$"),
         (("cells", 1, "name"), None, r"results\.json: cells\[1\]\.name is missing; expected a text$"),
         (
             ("cells", 1, "name"),
@@ -143,10 +141,9 @@ def change(path: Path, *keys: str | int, to: Any) -> None:  # noqa: ANN401 - wha
         (("cells", 2, "scores", "outline"), "x", r'cells\[2\]\.scores\.outline must be a number, got "x"$'),
         (("cells", 2, "scores", "outline"), True, r"cells\[2\]\.scores\.outline must be a number, got true$"),
         (("cells", 2, "picture"), 1, r"cells\[2\]\.picture must be a text, got 1$"),
-        (("table", 0, "n"), 1.5, r"table\[0\]\.n must be a whole number, got 1\.5$"),
-        (("table", 0, "score"), None, r"table\[0\]\.score is missing; expected a text$"),
+        (("cells", 2, "seed"), 1.5, r"cells\[2\]\.seed must be a whole number, got 1\.5$"),
+        (("cells", 2, "pair"), None, r"cells\[2\]\.pair is missing; expected a text$"),
         (("plots",), [1], r"plots\[0\] must be a text, got 1$"),
-        (("seconds",), "long", r'seconds must be a number, got "long"$'),
     ],
 )
 def test_names_the_file_and_the_key_that_are_damaged(
@@ -163,8 +160,8 @@ def test_names_the_file_and_the_key_that_are_damaged(
     ("name", "text", "message"),
     [
         ("results.json", '{"title": ', r"results\.json: is not JSON \(.*\); is it damaged\?$"),
-        ("results.json", "[1]", r"results\.json: must hold an object, got \[1\]$"),
-        ("results.json", b"\xff", r"results\.json: cannot be read"),
+        ("results.json", "[1]", r"results\.json: must be an object, got \[1\]$"),
+        ("results.json", b"\xff", r"results\.json: is not JSON \(.*codec"),
     ],
 )
 def test_refuses_what_is_no_json(name: str, text: str | bytes, message: str, sweep: Path) -> None:
@@ -185,7 +182,7 @@ def test_refuses_damaged_findings(study: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("data: [", r"config\.yaml: cannot be read as YAML"),
+        ("data: [", r"config\.yaml: is no YAML"),
         ("trainer: {}", r"config\.yaml: data must name the images, got none"),
     ],
 )
