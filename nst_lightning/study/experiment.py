@@ -134,7 +134,7 @@ def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
     Raises:
         InputError: If the file cannot be read or is not as above; names the file and the key.
     """
-    given = schema.read_yaml(path, "a sweep's YAML file")
+    given = schema.load(path, "a sweep's YAML file")
     if not isinstance(given, dict):
         raise _error(path, f"must be a mapping with the keys {', '.join(_KEYS)}")
     unknown = sorted(given.keys() - set(_KEYS), key=str)

@@ -74,7 +74,7 @@ def read_predictions(path: str | PathLike[str]) -> tuple[Prediction, ...]:
     Raises:
         InputError: If the file cannot be read or an entry is not as above; names the file, the entry and the key.
     """
-    given = schema.read_yaml(Path(path), "a YAML list of predictions")
+    given = schema.load(Path(path), "a YAML list of predictions")
     if not isinstance(given, list) or not given:
         msg = f"{path}: must be a list of predictions, at least one, got {shown(given)}"
         raise InputError(msg)

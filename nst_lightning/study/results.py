@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -120,7 +119,7 @@ def read(folder: Path) -> Results:
         InputError: If the file cannot be read or is not as a sweep writes it.
     """
     path = folder / FILE
-    results = schema.read_json(path, Results)
+    results: Results = schema.structured(Results, schema.load(path, "a sweep's results"), path)
     axes = {axis: dict.fromkeys(labels) for axis, labels in results.axes.items()}
     seen: set[object] = set()
     for place, cell in enumerate(results.cells):
@@ -155,12 +154,11 @@ def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str
         jobs: Its jobs, run or not.
         failed: Why some of them failed.
     """
-    found = [
-        _result(job, cell, picture)
-        for job in jobs
-        for cell, picture in zip(job.cells, job.pictures, strict=True)
-        if cell not in job.missing
-    ]
+    found = []
+    for job in jobs:
+        missing = job.missing
+        both = zip(job.cells, job.pictures, strict=True)
+        found += [_result(job, cell, picture) for cell, picture in both if cell not in missing]
     return Results(
         title=experiment.title,
         about=experiment.about,
@@ -196,11 +194,8 @@ def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the scores and the losses that a run of `nst fit` left of a pair, none where there is no such file."""
     if not file.is_file():
         return {}, {}
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-        found = {name: math.nan if value is None else float(value) for name, value in given.items() if name != "pair"}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: must hold numbers by name ({error}); is it damaged?") from error
+    given = schema.structured(Mapping[str, Any], schema.load(file, "a pair's scores"), file)
+    found = {name: schema.structured(float, value, file, name) for name, value in given.items() if name != "pair"}
     losses = {name.removeprefix("loss/"): value for name, value in found.items() if name.startswith("loss/")}
     return {name: value for name, value in found.items() if not name.startswith("loss/")}, losses
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import yaml
 
 from nst_lightning.errors import InputError
 
-T = TypeVar("T")
 Plain: TypeAlias = str | int | float | bool
 
 _WORDS: dict[object, str] = {
@@ -27,23 +26,8 @@ _WORDS: dict[object, str] = {
 }
 
 
-def read_json(path: Path, kind: type[T]) -> T:
-    """Reads a dataclass from a JSON file, see `structured`.
-
-    Raises:
-        InputError: If the file cannot be read or holds something else.
-    """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path}: is not JSON ({error}); is it damaged?"
-        raise InputError(msg) from error
-    structure: T = structured(kind, given, path)
-    return structure
-
-
-def read_yaml(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever YAML holds
-    """Reads a YAML file.
+def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the file
+    """Reads a JSON or YAML file, by its suffix.
 
     Args:
         path: The file.
@@ -52,12 +36,14 @@ def read_yaml(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever YAML
     Raises:
         InputError: If the file cannot be read.
     """
+    kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if kind == "JSON" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); expected {expected}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: is no {kind} ({' '.join(str(error).split())})") from error
 
 
 def as_json(value: Any) -> str:  # noqa: ANN401 - a dataclass of any kind

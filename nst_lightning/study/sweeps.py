@@ -118,7 +118,7 @@ def _claim(folder: Path, experiment: Experiment, overwrite: bool) -> None:
     base = {name: str(value) for name, value in experiment.base.items() if name not in runner.PROCESSES}
     cells = {cell.name: _settings(cell) for cell in experiment.cells()}
     if note.is_file() and not overwrite:
-        theirs = schema.read_json(note, _Note)
+        theirs: _Note = schema.structured(_Note, schema.load(note, "what a sweep is of"), note)
         differs = ["command"] if theirs.command != experiment.command else []
         differs += sorted(name for name in {*base, *theirs.base} if base.get(name) != theirs.base.get(name))
         differs += [name for name in cells if theirs.cells.get(name, cells[name]) != cells[name]]
@@ -153,7 +153,13 @@ def _write(found: Results, folder: Path, against_time: bool) -> None:
         plots.losses(found, folder / "plots" / "losses.png")
     plots.grid(found).save(folder / "grid.png")
     along = "".join(f"- {line}\n" for line in tables.trends(found))
-    text = f"# {found.title}\n\n{found.about}\n\n{tables.means_as_markdown(means)}" + (f"\n{along}" if along else "")
-    (folder / "table.md").write_text(text, encoding="utf-8")
+    note = "Means over pairs [95 % interval] (number of pairs where not all have a number).\n"
+    parts = (
+        f"# {found.title}",
+        found.about,
+        tables.markdown(tables.texts(means)),
+        note + (f"\n{along}" if along else ""),
+    )
+    (folder / "table.md").write_text("\n\n".join(parts), encoding="utf-8")
     found.frame().to_csv(folder / "cells.csv", index=False, lineterminator="\n")
     results.write(found, folder)

@@ -15,6 +15,7 @@ from nst_lightning.study.results import Results
 
 SCORES = ("overall", *(name for name in HEADLINES if name != "overall"), "psnr")
 """The scores that have a column, in this order, of those that there are."""
+UNDEFINED = "n/a"
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -55,22 +56,32 @@ def means(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "n", "mean", "low", "high"])
 
 
-def means_as_markdown(table: pd.DataFrame) -> str:
-    """Returns means as a Markdown table: a line a combination of values, a column a score."""
+def texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns means to read: a row a combination of values, a column a score."""
     axes = list(table.columns[: table.columns.get_loc("score")])
-    scores = table["score"].unique()
-    texts = table.assign(text=[_mean(*each) for each in table[["mean", "low", "high"]].itertuples(index=False)])
-    wide = texts.pivot(index=axes, columns="score", values="text").reindex(columns=scores).fillna("n/a")
-    wide = wide.reindex(
-        pd.MultiIndex.from_frame(table[axes].drop_duplicates()) if len(axes) > 1 else table[axes[0]].unique()
-    )
-    note = "Means over pairs [95 % interval] (number of pairs where not all have a number)."
-    return f"{markdown([*axes, *scores], wide.reset_index().to_numpy().tolist())}\n\n{note}\n"
+    long = table[[*axes, "score"]].astype(str)
+    long["text"] = [with_ends(*ends) for ends in table[["mean", "low", "high"]].itertuples(index=False)]
+    wide = long.set_index([*axes, "score"])["text"].unstack(sort=False, fill_value=UNDEFINED)
+    return wide.reset_index()
 
 
-def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a Markdown table without a last line's end."""
-    lines = [heads, ["---"] * len(heads), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+def number(value: float) -> str:
+    """Returns a number to read."""
+    if math.isnan(value):
+        return UNDEFINED
+    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+
+
+def with_ends(value: float, low: float, high: float) -> str:
+    """Returns a number with its interval, as far as they are defined."""
+    if math.isnan(value):
+        return UNDEFINED
+    return f"{value:.3f}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Returns a table of texts in Markdown, without a last line's end."""
+    lines = [list(frame), ["---"] * frame.shape[1], *frame.astype(str).replace(r"\|", r"\|", regex=True).to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -98,9 +109,3 @@ def trends(results: Results) -> list[str]:
             f"mean tau {np.mean([tau(row) for row in along]):.2f}"
         )
     return lines
-
-
-def _mean(mean: float, low: float, high: float) -> str:
-    if math.isnan(mean):
-        return "n/a"
-    return f"{mean:.3f}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")

@@ -12,13 +12,14 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
 from nst_lightning.errors import InputError
 from nst_lightning.study import results
 from nst_lightning.study.predictions import LEAST, Label, Prediction, key_of, listed
 from nst_lightning.study.results import Results
-from nst_lightning.study.tables import interval, markdown, tau
+from nst_lightning.study.tables import UNDEFINED, interval, markdown, tau, with_ends
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Verdict: TypeAlias = Literal["agrees", "disagrees", "undecided", "not run here"]
@@ -326,14 +327,27 @@ _LEGEND = (
 )
 
 
+def texts(findings: Sequence[Finding]) -> pd.DataFrame:
+    """Returns findings to read: a row each."""
+    rows = [
+        {
+            "finding": each.id,
+            "the study's claim": each.claim,
+            "prediction": each.prediction,
+            "pairs": str(each.n),
+            "effect": with_ends(each.effect, each.low, each.high),
+            "p": UNDEFINED if math.isnan(each.p) else f"{each.p:.3g}",
+            "corrected": UNDEFINED if math.isnan(each.corrected) else f"{each.corrected:.3g}",
+            "verdict": each.verdict,
+            "why": each.why,
+        }
+        for each in findings
+    ]
+    return pd.DataFrame(rows)
+
+
 def as_markdown(findings: Sequence[Finding]) -> str:
     """Returns findings as a Markdown table, and below it what its columns are."""
-    heads = ("finding", "the study's claim", "prediction", "pairs", "effect", "p", "corrected", "verdict", "why")
-    rows = []
-    for each in findings:
-        ends = "" if math.isnan(each.low) else f" [{each.low:.3f}, {each.high:.3f}]"
-        effect = "n/a" if math.isnan(each.effect) else f"{each.effect:.3f}{ends}"
-        ps = ["n/a" if math.isnan(p) else f"{p:.3g}" for p in (each.p, each.corrected)]
-        verdict = f"**{each.verdict}**"
-        rows.append((f"`{each.id}`", each.claim, each.prediction, each.n, effect, *ps, verdict, each.why))
-    return f"{markdown(heads, rows)}\n\n{_LEGEND}\n"
+    frame = texts(findings)
+    frame["finding"], frame["verdict"] = "`" + frame["finding"] + "`", "**" + frame["verdict"] + "**"
+    return f"{markdown(frame)}\n\n{_LEGEND}\n"

@@ -74,21 +74,22 @@ def test_a_heading_sorts_both_ways_with_undefined_last(opened: Opened) -> None:
     table = opened.page.locator("table").last
 
     def column(place: int) -> list[str]:
-        cells = table.locator(f"tbody td:nth-child({place})")
-        return [cell.get_attribute("data-key") or "" for cell in cells.all()]
+        return [cell.inner_text() for cell in table.locator(f"tbody td:nth-child({place})").all()]
 
-    for place in (5, 6):  # outline, and ms_ssim, which is undefined for some
+    for place in (5, 6, 7):  # outline, ms_ssim, which is undefined for some, and a loss
         heading = table.locator(f"th:nth-child({place})")
-        numbers = sorted(float(each) for each in column(place) if each)
-        rest = [""] * (8 - len(numbers))
+        numbers = sorted((each for each in column(place) if each != "n/a"), key=float)
+        rest = ["n/a"] * (8 - len(numbers))
         assert bool(rest) == (place == 6)
         for order in ("ascending", "descending"):
             heading.locator("button").click()
             assert heading.get_attribute("aria-sort") == order
             expected = numbers if order == "ascending" else numbers[::-1]
-            assert column(place) == [*map(str, expected), *rest]
+            assert column(place) == [*expected, *rest]
     table.locator("th:nth-child(2) button").click()
     assert column(2) == ["1"] * 4 + ["10"] * 4
+    table.locator("th:nth-child(3) button").click()
+    assert column(3) == ["content"] * 4 + ["style"] * 4
     assert table.locator("[aria-sort]").count() == 1
 
 

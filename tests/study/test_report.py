@@ -6,39 +6,26 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from nst_lightning.errors import InputError
 from nst_lightning.study.report import read
-from tests.study.conftest import picture, write_sweep
+from tests.study.conftest import picture
 
 
-def test_the_first_axis_is_the_columns_and_the_others_are_lines(sweep: Path) -> None:
+def test_a_sweep_is_its_results_with_the_files_that_are_there(sweep: Path) -> None:
     page = read(sweep)
     (section,) = page.sections
-    assert (page.kind, page.title, section.about) == ("sweep", "What a <weight> does", "About it.")
-    assert (section.axis, section.columns) == ("style weight", ("1", "10"))
-    assert [(each.column, each.line) for each in section.pictures][::2] == [
-        *(("1", "init content"), ("1", "init style")),
-        *(("10", "init content"), ("10", "init style")),
-    ]
-    first, last = section.pictures[0], section.pictures[-1]
-    assert first.content == sweep / "in/temple.png"
-    assert list(first.styles) == [sweep / "in/church.png"] * 2
-    assert first.facts["backbone"] == "vgg16"
-    assert first.facts["total loss"] == 1.5e10
-    assert last.file is None
-    assert section.summary == ("7 pictures", "2 pairs", "1 seed", "an abacus")
+    found = section.results
+    assert (page.kind, page.title, found.about) == ("sweep", "What a <weight> does", "About it.")
+    assert found.axes == {"style_weight": ("1", "10"), "init": ("content", "style")}
+    first, last = found.cells[0], found.cells[-1]
+    assert (first.content, first.style) == (str(sweep / "in/temple.png"), "|".join([str(sweep / "in/church.png")] * 2))
+    assert (first.picture, last.picture) == (str(sweep / "runs/0/temple_church__weight-1__init-content.png"), "")
+    assert found.plots == (str(sweep / "plots/scores.png"),)
     assert list(section.facts) == ["What varies", "What is the same", "Versions"]
-
-
-def test_seeds_that_vary_are_lines(sweep: Path) -> None:
-    cells = json.loads((sweep / "results.json").read_text())["cells"]
-    cells[0]["seed"] = 3
-    write_sweep(sweep, cells=cells)
-    assert read(sweep).sections[0].pictures[0].line == "init content, seed 3"
 
 
 def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
@@ -46,43 +33,37 @@ def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 3)
     (tmp_path / "results.json").write_text(json.dumps({"cells": [{**cell, "picture": "a.png"}], "machine": None}))
     (section,) = read(tmp_path).sections
-    assert section.columns == ("relu1_1",)
-    means, every = section.tables
-    assert (means.columns, every.columns) == (("layers", "psnr"), ("picture", "layers", "seed", "psnr"))
-    assert [entry.value for entry in every.rows[0]] == ["a", "relu1_1", 0, 21.5]
+    assert section.results.axes == {"layers": ("relu1_1",)}
+    assert (section.results.cells[0].content, section.results.cells[0].style) == ("", "")
 
 
 def test_numbers_that_are_not_finite_are_undefined(sweep: Path) -> None:
     text = (sweep / "results.json").read_text()
-    (sweep / "results.json").write_text(text.replace('"outline": 0.0', '"outline": NaN'))
-    assert math.isnan(cast(float, read(sweep).sections[0].tables[1].rows[0][4].value))
+    (sweep / "results.json").write_text(text.replace('"outline": 0.0,', '"outline": NaN,'))
+    scores = read(sweep).sections[0].results.cells[0].scores
+    assert math.isnan(scores["outline"]) and math.isnan(scores["ms_ssim"])
 
 
 def test_a_study_is_its_sweeps_by_name_and_its_findings(study: Path) -> None:
     page = read(study)
-    assert [section.title for section in page.sections] == ["Title of 1-first", "Title of 2-second"]
-    (findings,) = page.tables
-    assert findings.columns == ("claim", "figure", "prediction", "n", "effect", "p", "corrected", "verdict", "why")
-    effect = findings.rows[0][4]
-    assert (effect.value, effect.small) == (-0.25, ("-0.500 – -0.125",))
-    assert [row[7].value for row in findings.rows] == ["agrees", "not run here"]
+    assert [section.results.title for section in page.sections] == ["Title of 1-first", "Title of 2-second"]
+    assert page.findings is not None
+    assert list(page.findings["effect"]) == ["-0.250 [-0.500, -0.125]", "n/a"]
+    assert list(page.findings["verdict"]) == ["agrees", "not run here"]
     (study / "findings.json").unlink()
-    assert read(study).tables == ()
+    assert read(study).findings is None
 
 
 def test_a_run_is_its_pictures_with_their_images_scores_and_settings(run: Path) -> None:
     page = read(run)
     (section,) = page.sections
-    (result,) = section.pictures
-    assert (page.kind, page.title) == ("run", "temple × church")
-    assert result.file == run / "temple_church.png"
-    assert result.content == run.parent / "temple.png"
-    assert list(result.styles) == [run.parent / "church.png"]
-    assert section.tables[0].columns == ("picture", "seed", "outline", "ms_ssim", "total loss")
-    title, seed, outline, similarity, loss = (entry.value for entry in section.tables[0].rows[0])
-    assert (title, seed, outline, loss) == ("temple × church", 7, 0.4375, 2e9)
-    assert math.isnan(cast(float, similarity))
-    assert result.facts["texture_distance_1"] == 0.5
+    (cell,) = section.results.cells
+    assert (page.kind, page.title, cell.pair, cell.seed) == ("run", "run", "temple_church", 7)
+    assert cell.picture == str(run / "temple_church.png")
+    assert (cell.content, cell.style) == (str(run.parent / "temple.png"), str(run.parent / "church.png"))
+    assert cell.losses == {"total": 2e9}
+    assert (cell.scores["outline"], cell.scores["texture_distance_1"]) == (0.4375, 0.5)
+    assert math.isnan(cell.scores["ms_ssim"])
     settings, text = section.facts.values()
     assert isinstance(settings, dict) and settings["seed"] == 7
     assert text == (run / "config.yaml").read_text()
@@ -95,14 +76,13 @@ def test_a_run_of_a_list_of_pairs(run: Path) -> None:
     for name in ("one", "two"):
         picture(run / f"{name}.png", 9)
     (section,) = read(run).sections
-    assert [(result.name, len(result.styles)) for result in section.pictures] == [("one", 2), ("two", 1)]
+    assert [(cell.name, cell.style.count("|")) for cell in section.results.cells] == [("one", 1), ("two", 0)]
 
 
 def test_a_run_whose_picture_is_beside_its_folder(run: Path) -> None:
     (run / "temple_church.png").rename(run.parent / "run.png")
     (run / "config.yaml").write_text((run / "config.yaml").read_text() + "output: somewhere/run.png\n")
-    result = read(run).sections[0].pictures[0]
-    assert result.file == run.parent / "run.png"
+    assert read(run).sections[0].results.cells[0].picture == str(run.parent / "run.png")
 
 
 @pytest.mark.parametrize("gone", ["content: gone.png", "content: gone/gone.png"])
@@ -112,8 +92,8 @@ def test_a_run_whose_images_are_gone_still_shows_its_picture(gone: str, run: Pat
     if "/" in gone:  # a path is not looked up: the pair's name follows from it
         (run / "temple_church.png").rename(run / "gone_church.png")
     (section,) = read(run).sections
-    assert section.pictures[0].content is None
-    assert "no longer" in section.about
+    assert section.results.cells[0].content == ""
+    assert "no longer" in section.results.about
 
 
 def change(path: Path, *keys: str | int, to: Any) -> None:  # noqa: ANN401 - whatever JSON holds
@@ -159,9 +139,9 @@ def test_names_the_file_and_the_key_that_are_damaged(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("results.json", '{"title": ', r"results\.json: is not JSON \(.*\); is it damaged\?$"),
+        ("results.json", '{"title": ', r"results\.json: is no JSON \(.*\)$"),
         ("results.json", "[1]", r"results\.json: must be an object, got \[1\]$"),
-        ("results.json", b"\xff", r"results\.json: is not JSON \(.*codec"),
+        ("results.json", b"\xff", r"results\.json: cannot be read \(UnicodeDecodeError\)"),
     ],
 )
 def test_refuses_what_is_no_json(name: str, text: str | bytes, message: str, sweep: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from nst_lightning.figures import LABEL_HEIGHT
-from nst_lightning.study import experiment, plots, report, results, runner, tables
+from nst_lightning.study import experiment, plots, results, runner, tables
 from nst_lightning.study.experiment import Experiment
 from nst_lightning.study.results import Results
 from nst_lightning.study.runner import Job
@@ -145,13 +145,11 @@ def test_markdown_has_a_line_a_combination_and_a_column_a_score(written: Written
             "outline": None if cell.values["init"] == "content" else 0.25 if cell.pair.name == PAIRS[0] else None,
         },
     )
-    assert tables.means_as_markdown(tables.means(found)).splitlines() == [
+    assert tables.markdown(tables.texts(tables.means(found))).splitlines() == [
         "| init | style_layers | outline | palette |",
         "| --- | --- | --- | --- |",
         "| style | 1 | 0.250 | 0.600 [-0.671, 1.871] |",
         "| content | 1 | n/a | 0.600 [-0.671, 1.871] |",
-        "",
-        "Means over pairs [95 % interval] (number of pairs where not all have a number).",
     ]
 
 
@@ -216,9 +214,6 @@ def test_json_has_what_a_report_reads(written: Written) -> None:
     assert told["plots"] == ["plots/scores.png"]
     again = results.read(Path("out"))
     assert repr(again) == repr(replace(found, failed=again.failed, plots=again.plots))  # NaN is no number's equal
-    section = report.sweep(Path("out"))
-    assert (section.title, section.columns, len(section.pictures)) == ("Starts", ("style", "content"), 4)
-    assert all(picture.file is not None and picture.file.is_file() for picture in section.pictures)
 
 
 def test_a_fit_without_scores_has_none(written: Written) -> None:

@@ -111,14 +111,16 @@ def test_leaves_a_figure_tables_plots_and_runs(made: Path) -> None:
 
 
 def test_leaves_results_that_a_report_shows(made: Path) -> None:
-    section = report.sweep(made)
-    assert (section.title, section.about, section.columns) == (
+    (section,) = report.read(made).sections
+    found = section.results
+    assert (found.title, found.about, found.axes) == (
         "Two starts",
         "What it begins with.",
-        ("content", "style"),
+        {"init": ("content", "style")},
     )
-    assert sorted(picture.name for picture in section.pictures) == sorted(CELLS)
-    assert [plot.name for plot in section.plots] == ["scores.png"]
+    assert sorted(cell.name for cell in found.cells) == sorted(CELLS)
+    assert all(Path(cell.picture).is_file() for cell in found.cells)
+    assert found.plots == (str(made / "plots/scores.png"),)
     assert json.loads((made / "results.json").read_text())["base"] == {"size": 64, "steps": 4, "batch_size": 1}
 
 

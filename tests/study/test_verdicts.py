@@ -199,7 +199,7 @@ def test_says_when_agreement_was_out_of_reach(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"results.json: is not JSON \(.*\); is it damaged\?"),
+        ("{", r"results.json: is no JSON \(.*\)"),
         ("[]", r"results.json: must be an object, got \[\]"),
         ('{"cells": [{"name": "x", "pair": "x"}]}', r"cells\[0\].seed is missing; expected a whole number"),
         (json.dumps({"cells": [cell("x", "a", "much")]}), r'cells\[0\].scores.overall must be a number, got "much"'),
