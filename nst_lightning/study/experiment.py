@@ -30,12 +30,7 @@ _OF_SWEEP = {"seed": "seeds", "output": "--output", "resume": "--output", "overw
 
 @dataclass(frozen=True)
 class AxisValue:
-    """A value of an axis.
-
-    Attributes:
-        label: What stands on the figures.
-        options: The options that it sets, by name.
-    """
+    """A value of an axis: what stands on the figures for it, and the options that it sets."""
 
     label: str
     options: Options
@@ -46,14 +41,11 @@ class Experiment:
     """A base configuration and the axes that vary.
 
     Attributes:
-        title: What stands over the figure.
-        about: What it is to show, in a sentence or two.
         command: `fit`, or `reconstruct` for images rebuilt from layers.
         base: The options of that command which all cells share.
         axes: The values of each axis, by its name; the first is the columns of the figure.
         seeds: The seeds that every cell is repeated with.
         against_time: Whether the losses are plotted along the seconds that they took.
-        pairs: What is optimised in every cell.
     """
 
     title: str
@@ -87,11 +79,8 @@ class Cell:
     """One picture that a sweep asks for.
 
     Attributes:
-        name: What its files are called.
         values: The label of its value, by axis.
         options: The options that these set.
-        pair: The pair that is optimised.
-        seed: The seed of its noise.
         group: What the cells are called that differ only in what a pair can have of its own.
     """
 
@@ -148,20 +137,19 @@ def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
     if not isinstance(axes, dict) or not axes:
         raise _error(path, "axes must name at least one option and its values")
     values = {str(name): _values(path, str(name), values) for name, values in axes.items()}
-    against_time = given.get("against_time", False)
     _check_options(path, base, values)
-    if command == "reconstruct":
-        _check_reconstruction(path, base, values, against_time)
     experiment = Experiment(
-        str(given.get("title") or path.stem),
-        " ".join(str(given.get("about") or "").split()),
-        command,
-        {name: value for name, value in base.items() if name not in _OF_PAIRS},
-        values,
-        _seeds(path, given.get("seeds", [0]), overrides.get("seed")),
-        bool(against_time),
-        _pairs(path, base),
+        title=str(given.get("title") or path.stem),
+        about=" ".join(str(given.get("about") or "").split()),
+        command=command,
+        base={name: value for name, value in base.items() if name not in _OF_PAIRS},
+        axes=values,
+        seeds=_seeds(path, given.get("seeds", [0]), overrides.get("seed")),
+        against_time=bool(given.get("against_time", False)),
+        pairs=_pairs(path, base),
     )
+    if command == "reconstruct":
+        _check_reconstruction(path, experiment)
     _check_names(path, experiment)
     return experiment
 
@@ -212,15 +200,15 @@ def _check_options(path: Path, base: Options, axes: Mapping[str, tuple[AxisValue
                 raise _error(path, f"base.{name}: every value of axes.{axis} replaces it; leave it out")
 
 
-def _check_reconstruction(
-    path: Path, base: Options, axes: Mapping[str, tuple[AxisValue, ...]], against_time: object
-) -> None:
-    names = {name for values in axes.values() for value in values for name in value.options}
-    if not all("layers" in value.options for value in axes.get("layers", ())) or not {"layers"} <= names <= _TAKEN_UP:
+def _check_reconstruction(path: Path, experiment: Experiment) -> None:
+    values = [value for values in experiment.axes.values() for value in values]
+    names = {name for value in values for name in value.options}
+    layers = all("layers" in value.options for value in experiment.axes.get("layers", ()))
+    if not layers or not {"layers"} <= names <= _TAKEN_UP:
         raise _error(path, "axes of command reconstruct are layers and, if wanted, from")
-    if _TAKEN_UP & base.keys():
-        raise _error(path, f"base.{min(_TAKEN_UP & base.keys())}: make it an axis, of one value perhaps")
-    if against_time:
+    for name in sorted(_TAKEN_UP & experiment.base.keys()):
+        raise _error(path, f"base.{name}: make it an axis, of one value perhaps")
+    if experiment.against_time:
         raise _error(path, "against_time is for command fit")
 
 

@@ -55,15 +55,7 @@ def _opened(file: str) -> PIL.Image.Image:
 
 
 def scores(results: Results, table: pd.DataFrame, file: Path) -> None:
-    """Plots every score along the first axis: the means with their intervals, and each pair as a thin line.
-
-    A second axis has a colour a value.
-
-    Args:
-        results: The cells.
-        table: The means, see `tables.means`.
-        file: The PNG file to write.
-    """
+    """Plots every score along the first axis: means with intervals, pairs as thin lines, other axes as colours."""
     first, *others = results.axes
     defined = table.dropna(subset="mean")
     frame = results.frame()
@@ -95,10 +87,6 @@ def losses(results: Results, file: Path) -> None:
 
     The seconds are those of the clock, as TensorBoard has them, with all that the machine did beside; those of pairs
     optimised in one batch are the batch's.
-
-    Args:
-        results: The cells.
-        file: The PNG file to write.
     """
     first, labels = next(iter(results.axes.items()))
     figure, plots = _figure(len(results.pairs), 3.8)

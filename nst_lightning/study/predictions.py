@@ -35,19 +35,13 @@ class Prediction:
     """What a score is expected to do along an axis of a sweep, written down before there are results.
 
     Attributes:
-        id: Its name, which no other has.
         claim: What the study reported, in words.
         figure: The sweep, by its folder's name.
-        score: The score.
-        test: `highest`: it is higher for `value` than for each other value. `rise`, `fall`: it follows the order of
-            the values. `flat`: no two values differ by `margin`. `step`: its mean over the values of `after` is
-            higher than over those of `before`.
+        test: `highest`: the score is higher for `value` than for each other value. `rise`, `fall`: it follows the
+            order of the values. `flat`: no two values differ by `margin`. `step`: its mean over the values of `after`
+            is higher than over those of `before`.
         axis: The axis; over others, the mean is taken.
-        value: For `highest`, the value expected on top.
         values: The axis' values, in this order; None for all there are, numbers in rising order.
-        before: For `step`, the values on the lower side.
-        after: For `step`, the values on the higher side.
-        margin: For `flat`, the difference that is no longer none.
         effect: What the effect has to exceed in the expected direction, >= 0.
     """
 
@@ -67,9 +61,6 @@ class Prediction:
 
 def read_predictions(path: str | PathLike[str]) -> tuple[Prediction, ...]:
     """Reads predictions: a YAML list of mappings with the keys of `Prediction`.
-
-    Args:
-        path: The file.
 
     Raises:
         InputError: If the file cannot be read or an entry is not as above; names the file, the entry and the key.

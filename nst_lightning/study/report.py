@@ -36,7 +36,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows: `kind` is study, sweep or run, `findings` a table of texts or None where there are none."""
+    """All that a page shows: `kind` is study, sweep or run, `findings` a table of texts, None where there is none."""
 
     title: str
     kind: str

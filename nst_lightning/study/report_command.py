@@ -26,14 +26,7 @@ SUFFIXES = (".html", ".htm")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `nst report`: writes the page and prints its path.
-
-    Args:
-        arguments: The options, without the command.
-
-    Returns:
-        The exit code: 0, or 2 after one line on what cannot be used.
-    """
+    """Runs `nst report`: writes the page and prints its path; returns 2 after one line on what cannot be used."""
     if {"-h", "--help"} & set(arguments):
         print(HELP, end="")
         return 0
@@ -63,15 +56,10 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) -> tuple[Path, Path]:
-    """Checks predictions about the sweeps in a folder, and returns where the findings are: a table and what a page has.
-
-    Args:
-        predictions: A file of predictions, see `predictions.read_predictions`.
-        folder: The folder that holds the sweeps; findings.md and findings.json are written there.
-        overwrite: Whether findings of other predictions, or of other results, may be replaced.
+    """Checks predictions about the sweeps in a folder, and writes findings.md and findings.json there.
 
     Raises:
-        InputError: If a file cannot be read, or findings that differ are there already.
+        InputError: If a file cannot be read, or findings that differ are there already and may not be replaced.
     """
     from nst_lightning import images
     from nst_lightning.study import schema, verdicts

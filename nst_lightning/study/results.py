@@ -27,19 +27,9 @@ _PACKAGES = ("nst-lightning", "torch", "torchvision", "lightning", "torchmetrics
 
 @dataclass(frozen=True)
 class Result:
-    """A finished picture.
+    """A finished picture: scores are NaN where undefined, paintings have | between them, files that are gone are empty.
 
-    Attributes:
-        name: What its files are called.
-        pair: The pair.
-        seed: The seed of its noise.
-        values: The label of its value, by axis.
-        scores: Its scores by name, NaN where undefined.
-        losses: Its losses by name.
-        content: The photograph's file.
-        style: The paintings' files, with | between them.
-        picture: Its file; in results.json relative to that file's folder. Empty where it is gone.
-        settings: What it was painted with, where that is its own.
+    Files are relative to the folder of results.json there, and absolute or relative to the working directory here.
     """
 
     name: str
@@ -56,20 +46,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """All that is known of a sweep.
-
-    Attributes:
-        title: What stands over the figure.
-        about: What it is to show.
-        command: The command that made the pictures.
-        axes: The labels of the values of each axis.
-        base: The options that all cells share.
-        cells: The finished cells.
-        versions: Those of the packages.
-        machine: What it ran on.
-        failed: Why runs failed, by their name.
-        plots: The plots' files, relative to the folder.
-    """
+    """All that is known of a sweep: what it is of, its finished cells, and why runs failed, by their name."""
 
     title: str = ""
     about: str = ""
@@ -110,10 +87,7 @@ class Results:
 
 
 def read(folder: Path) -> Results:
-    """Reads the results of a sweep.
-
-    Args:
-        folder: Its folder.
+    """Reads the results in a sweep's folder.
 
     Raises:
         InputError: If the file cannot be read or is not as a sweep writes it.
@@ -147,13 +121,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str]) -> Results:
-    """Returns what is finished of a sweep.
-
-    Args:
-        experiment: What was asked for.
-        jobs: Its jobs, run or not.
-        failed: Why some of them failed.
-    """
+    """Returns what is finished of a sweep, after its jobs were run, and why some of them failed."""
     found = []
     for job in jobs:
         missing = job.missing

@@ -21,13 +21,9 @@ PROCESSES = ("devices", "strategy", "trainer.accelerator")
 
 @dataclass(frozen=True)
 class Job:
-    """Cells that one command makes.
+    """Cells that one command makes, each with the picture that it puts into a run's folder.
 
     Attributes:
-        run: The folder that it writes to.
-        cells: The cells.
-        pictures: Where it puts each cell's picture, in the cells' order.
-        command: The command and its options.
         list: The list of pairs that it reads, by path; None where it reads none.
         processes: Of its options those that say where it runs.
     """
@@ -56,12 +52,7 @@ class Job:
 
 
 def jobs(experiment: Experiment, folder: Path) -> tuple[Job, ...]:
-    """Returns the jobs of a sweep: cells that differ only in what a pair can have of its own share one.
-
-    Args:
-        experiment: What is compared.
-        folder: The sweep's folder; a run's is in its folder `runs`.
-    """
+    """Returns the jobs of a sweep's folder: cells that differ only in what a pair can have of its own share one."""
     groups: dict[str, list[Cell]] = {}
     of_fit = experiment.command == "fit"
     for cell in experiment.cells():

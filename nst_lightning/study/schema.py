@@ -29,12 +29,8 @@ _WORDS: dict[object, str] = {
 def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the file
     """Reads a JSON or YAML file, by its suffix.
 
-    Args:
-        path: The file.
-        expected: What should be in it, for the message.
-
     Raises:
-        InputError: If the file cannot be read.
+        InputError: If the file cannot be read; says what was expected.
     """
     kind = "JSON" if path.suffix == ".json" else "YAML"
     try:

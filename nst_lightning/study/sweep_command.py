@@ -27,14 +27,7 @@ nst report reads, and runs/ with an ordinary run folder each (TensorBoard: --log
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `nst sweep`.
-
-    Args:
-        arguments: The options, without the command.
-
-    Returns:
-        The exit code: 0; 1 where runs failed, each with a line; 2 after one line on what cannot be used.
-    """
+    """Runs `nst sweep`; returns 1 where runs failed, each with a line, and 2 after one line on what cannot be used."""
     if {"-h", "--help"} & set(arguments):
         print(HELP, end="")
         return 0

@@ -61,13 +61,7 @@ def folder_of(file: Path, output: str | Path | None) -> Path:
 
 
 def describe(file: Path, folder: Path, overrides: Mapping[str, str]) -> None:
-    """Prints the runs with their cells, and how long each is estimated to take; writes nothing that stays.
-
-    Args:
-        file: The YAML file.
-        folder: The sweep's folder, where what is finished is looked up.
-        overrides: Options that replace those of the file's base.
-    """
+    """Prints the runs with their cells, and how long each is estimated to take; writes nothing that stays."""
     experiment = experiments.read(file, overrides)
     total = 0.0
     with TemporaryDirectory() as elsewhere:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,20 +37,13 @@ class Finding:
     """What a sweep says about a prediction; numbers are NaN where there is none.
 
     Attributes:
-        id: The prediction's name.
-        claim: What the study reported.
-        figure: The sweep.
-        prediction: The prediction as a sentence.
         n: How many pairs were used.
         effect: `highest`, `step`: the mean paired difference, for `highest` to the strongest rival. `rise`, `fall`:
             the mean of Kendall's tau-b. `flat`: the largest mean difference between two values.
-        low: Lower end of the effect's t interval over pairs, of 95 %, for `flat` of 90 %.
-        high: Its upper end.
-        p: That of the test, one-sided.
-        corrected: The same after Holm's correction over all findings that were run.
+        low: Lower end of the effect's t interval over pairs, of 95 %, for `flat` of 90 %; `high` is its upper end.
+        corrected: The test's one-sided p after Holm's correction over all findings that were run.
         verdict: `agrees`: `corrected` is below 5 % and the effect is as large as expected. `disagrees`: the interval
             is on the other side of 0, for `flat` that of some difference outside the margin. Else `undecided`.
-        why: What that rests on, as a sentence.
     """
 
     id: str
@@ -74,15 +67,8 @@ class Findings:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What a test came to.
-
-    Attributes:
-        floor: The smallest p that it can come to with so many pairs.
-        expected: Whether the effect is as large as expected, in that direction.
-        contrary: Whether the interval is on the other side.
-    """
+class _Outcome(NamedTuple):
+    """What a test came to: `floor` is the smallest p with so many pairs, `contrary` an effect on the other side."""
 
     effect: float
     low: float
@@ -105,67 +91,65 @@ def check(predictions: Sequence[Prediction], folder: str | PathLike[str]) -> tup
         InputError: If results cannot be read, a sweep lacks a prediction's axis, or a trend along words has no
             `values` that say in which order.
     """
-    folder = Path(folder)
-    figures = {each.figure for each in predictions}
-    sweeps = {
-        figure: results.read(folder / figure) if (folder / figure / results.FILE).exists() else None
-        for figure in figures
-    }
+    sweeps = {each.figure: _read(Path(folder) / each.figure) for each in predictions}
     checked = [_checked(prediction, sweeps[prediction.figure]) for prediction in predictions]
     outcomes = [outcome for _, _, outcome in checked if isinstance(outcome, _Outcome)]
     corrected = iter(holm([outcome.p for outcome in outcomes]))
     attainable = iter(holm([outcome.floor for outcome in outcomes]))
     findings = []
-    for prediction, (sentence, n, outcome) in zip(predictions, checked, strict=True):
-        own = (prediction.id, prediction.claim, prediction.figure, sentence, n)
+    for each, (sentence, n, outcome) in zip(predictions, checked, strict=True):
+        own = (each.id, each.claim, each.figure, sentence, n)
         if isinstance(outcome, str):
             findings.append(Finding(*own, *_NOTHING, math.nan, "not run here", outcome))
             continue
         p, best = next(corrected), next(attainable)
-        verdict: Verdict = "undecided"
+        verdict: Verdict = "disagrees" if outcome.contrary else "undecided"
         if p < ALPHA and outcome.expected:
             verdict = "agrees"
-        elif outcome.contrary:
-            verdict = "disagrees"
-        why = outcome.why
-        if n > 0 and not best < ALPHA:
-            least = "has no p" if math.isnan(best) else f"has p of at least {outcome.floor:.3g}, corrected {best:.3g}"
-            why += f"; out of reach of 'agrees': with {_pairs(n)} the test {least}"
-        numbers = (outcome.effect, outcome.low, outcome.high, outcome.p, p)
-        findings.append(Finding(*own, *numbers, verdict, why))
+        least = "has no p" if math.isnan(best) else f"has p of at least {outcome.floor:.3g}, corrected {best:.3g}"
+        reach = f"; out of reach of 'agrees': with {_pairs(n)} the test {least}" if n and not best < ALPHA else ""
+        findings.append(Finding(*own, *outcome[:4], p, verdict, outcome.why + reach))
     return tuple(findings)
+
+
+def _read(folder: Path) -> Results | None:
+    return results.read(folder) if (folder / results.FILE).exists() else None
 
 
 def _checked(prediction: Prediction, sweep: Results | None) -> tuple[str, int, _Outcome | str]:
     """The prediction as a sentence, how many pairs there are, and the outcome or why there is none."""
+    axis, score = prediction.axis, prediction.score
     wanted = prediction.values if prediction.test != "step" else (*prediction.before, *prediction.after)
     if sweep is None or not sweep.cells:
         there = "there is no" if sweep is None else "there are no cells in"
         return _sentence(prediction, wanted), 0, f"{there} {prediction.figure}/{results.FILE}"
-    if prediction.axis not in sweep.axes:
-        msg = f"{prediction.figure}/{results.FILE}: has no axis {prediction.axis!r}, which {prediction.id!r} is about; "
-        raise InputError(f"{msg}there is {listed(sweep.axes)}")
-    found = {key_of(label): label for label in sweep.axes[prediction.axis]}
+    found = _labels(prediction, sweep)
     values = _all_of(prediction, found) if wanted is None else wanted
     sentence = _sentence(prediction, values)
     top = () if prediction.value is None else (prediction.value,)
     missing = [value for value in (*values, *top) if key_of(value) not in found]
     if missing:
-        return sentence, 0, f"there is no {prediction.axis} {missing[0]} among {listed(found.values())}"
-    if len(values) < LEAST.get(prediction.test, 0):
-        return sentence, 0, f"{prediction.axis} has only {listed(found.values())}"
-    if all(prediction.score not in cell.scores for cell in sweep.cells):
-        return sentence, 0, f"{prediction.score} was not scored"
+        return sentence, 0, f"there is no {axis} {missing[0]} among {listed(found.values())}"
+    if len(values) < LEAST[prediction.test]:
+        return sentence, 0, f"{axis} has only {listed(found.values())}"
+    if all(score not in cell.scores for cell in sweep.cells):
+        return sentence, 0, f"{score} was not scored"
     scores = _scores(sweep, prediction, values)
-    n, left_out = len(scores), len(sweep.pairs) - len(scores)
-    if n == 0:
-        nothing = f"no pair has {prediction.score} defined in every cell"
-        return sentence, 0, _Outcome(*_NOTHING, 1.0, False, False, nothing)
+    if len(scores) == 0:
+        return sentence, 0, _Outcome(*_NOTHING, 1.0, False, False, f"no pair has {score} defined in every cell")
     outcome = _TESTS[prediction.test](prediction, values, scores)
-    if left_out:
-        why = f"{outcome.why}; {_pairs(left_out)} left out, {prediction.score} not being defined in every cell"
-        outcome = replace(outcome, why=why)
-    return sentence, n, outcome
+    if left_out := len(sweep.pairs) - len(scores):
+        why = f"{outcome.why}; {_pairs(left_out)} left out, {score} not being defined in every cell"
+        outcome = outcome._replace(why=why)
+    return sentence, len(scores), outcome
+
+
+def _labels(prediction: Prediction, sweep: Results) -> dict[str | float, str]:
+    """The values of the prediction's axis that the sweep has."""
+    if prediction.axis not in sweep.axes:
+        msg = f"{prediction.figure}/{results.FILE}: has no axis {prediction.axis!r}, which {prediction.id!r} is about; "
+        raise InputError(f"{msg}there is {listed(sweep.axes)}")
+    return {key_of(label): label for label in sweep.axes[prediction.axis]}
 
 
 def _scores(sweep: Results, prediction: Prediction, values: Sequence[Label]) -> Floats:
