@@ -72,8 +72,7 @@ def scores(results: Results, table: pd.DataFrame, file: Path) -> None:
             means = defined[(defined["score"] == name) & (defined["series"] == of_series)]
             places = [labels.index(label) for label in means[first]]
             ends = np.nan_to_num(np.stack([means["mean"] - means["low"], means["high"] - means["mean"]]))
-            style = {"color": f"C{number}", "marker": "o", "capsize": 3}
-            plot.errorbar(places, means["mean"], yerr=ends, label=of_series, **style)
+            plot.errorbar(places, means["mean"], ends, label=of_series, color=f"C{number}", marker="o", capsize=3)
         plot.set_title(name)
         plot.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) > 6 else 0)
         plot.set_xlabel(first)

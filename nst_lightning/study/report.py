@@ -124,7 +124,7 @@ def _run(folder: Path) -> Section:
     about = f"Some photographs or paintings are no longer where {path.name} has them." if missing else ""
     first = cells[0].settings
     common = {name: first[name] for name in first if all(cell.settings.get(name) == first[name] for cell in cells)}
-    facts = {"Settings": common, "Configuration": path.read_text(encoding="utf-8")}
+    facts: dict[str, Mapping[str, Any] | str] = {"Settings": common, "Configuration": path.read_text(encoding="utf-8")}
     return Section(Results(_title(folder), about, cells=cells), facts)
 
 

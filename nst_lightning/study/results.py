@@ -141,10 +141,9 @@ def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str
 
 
 def _result(job: Job, cell: Cell, picture: Path) -> Result:
+    scores, losses = numbers(job.run.scores(cell.name))
     if job.list is None:
-        scores, losses = {"psnr": _psnr(cell, picture)}, {}
-    else:
-        scores, losses = numbers(job.run.scores(cell.name))
+        scores = {"psnr": _psnr(cell, picture)}
     return Result(
         name=cell.name,
         pair=cell.pair.name,

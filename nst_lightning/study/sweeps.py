@@ -110,7 +110,7 @@ def _claim(folder: Path, experiment: Experiment, overwrite: bool) -> None:
     images.check_writable(folder)
     note = folder / "sweep.json"
     base = {name: str(value) for name, value in experiment.base.items() if name not in runner.PROCESSES}
-    cells = {cell.name: _settings(cell) for cell in experiment.cells()}
+    cells: dict[str, Mapping[str, str]] = {cell.name: _settings(cell) for cell in experiment.cells()}
     if note.is_file() and not overwrite:
         theirs: _Note = schema.structured(_Note, schema.load(note, "what a sweep is of"), note)
         differs = ["command"] if theirs.command != experiment.command else []

@@ -163,7 +163,8 @@ def _scores(sweep: Results, prediction: Prediction, values: Sequence[Label]) -> 
     # What no pair has is no column; what only this pair lacks is NaN, and leaves the pair out.
     wide = of_cells.unstack([axis, *others]).T
     table = wide.groupby(level=axis, sort=False).agg(lambda each: each.mean(skipna=False)).T
-    return table[[key_of(value) for value in values]].dropna().to_numpy(np.float64).round(DIGITS)
+    scores: Floats = table[[key_of(value) for value in values]].dropna().to_numpy(np.float64).round(DIGITS)
+    return scores
 
 
 def _all_of(prediction: Prediction, found: Mapping[str | float, str]) -> tuple[Label, ...]:
@@ -219,8 +220,7 @@ def _compared(prediction: Prediction, upper: Floats, lower: Floats, p: float, th
     """The outcome where one column should be higher than another."""
     differences = (upper - lower).round(DIGITS)
     effect, low, high = interval(differences)
-    count = int((differences > 0).sum())
-    why = f"{count} of {_pairs(len(upper))} higher{than}; mean {upper.mean():.3f} against {lower.mean():.3f}"
+    why = f"{(differences > 0).sum()} of {_pairs(len(upper))} higher{than}; mean {upper.mean():.3f} against {lower.mean():.3f}"
     return _Outcome(effect, low, high, p, _floor(upper), effect > prediction.effect, high < 0, why)
 
 
@@ -234,13 +234,11 @@ def _trend(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _
     taus = np.array([tau(row) for row in scores])
     effect, low, high = interval(taus)
     low, high = max(low, -1.0), min(high, 1.0)  # a first NaN stays
-    perfect = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
-    floor, p = page(perfect), page(sign * scores)
+    floor = page(np.tile(np.arange(scores.shape[1], dtype=np.float64), (len(scores), 1)))  # of all pairs in order
     contrary = high < 0 if sign > 0 else low > 0
-    count = int((sign * taus > 0).sum())
     means = listed(f"{mean:.3f}" for mean in scores.mean(axis=0))
-    why = f"{count} of {_pairs(len(scores))} {prediction.test}; means {means}"
-    return _Outcome(effect, low, high, p, floor, sign * effect > prediction.effect, contrary, why)
+    why = f"{(sign * taus > 0).sum()} of {_pairs(len(scores))} {prediction.test}; means {means}"
+    return _Outcome(effect, low, high, page(sign * scores), floor, sign * effect > prediction.effect, contrary, why)
 
 
 def _flat(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
