@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import PIL.Image
 from PIL import ImageDraw, ImageFont
@@ -16,6 +15,7 @@ LABEL_HEIGHT = 22
 _GAP = 4  # px
 _ROW_LABEL_WIDTH = 150  # px
 _LINE = 18  # px
+_LETTERS = 14  # px
 
 
 def strip(pictures: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL.Image.Image:
@@ -34,7 +34,7 @@ def strip(pictures: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL.Ima
     lefts = list(itertools.accumulate((picture.width + _GAP for picture in pictures), initial=0))
     height = max(picture.height for picture in pictures) + LABEL_HEIGHT
     placed = [(picture, (left, LABEL_HEIGHT)) for picture, left in zip(pictures, lefts, strict=False)]
-    texts = [_Text(label, (left + 2, 2)) for label, left in zip(labels, lefts, strict=False)]
+    texts = [(label, (left + 2, 2), _LETTERS) for label, left in zip(labels, lefts, strict=False)]
     return _sheet((lefts[-1] - _GAP, height), placed, texts)
 
 
@@ -68,41 +68,33 @@ def grid(
     lefts = [_ROW_LABEL_WIDTH + column * (width + _GAP) for column in range(len(column_labels) + 1)]
     heads = [_wrapped(label, width) for label in column_labels]
     top = 2 * LABEL_HEIGHT + max(map(_height, heads))
-    texts = [_Text(title, (_GAP, _GAP), 20)]
-    texts += [_Text(head, (left + 2, 2 * LABEL_HEIGHT - 6)) for head, left in zip(heads, lefts, strict=False)]
+    texts = [(title, (_GAP, _GAP), 20)]
+    texts += [(head, (left + 2, 2 * LABEL_HEIGHT - 6), _LETTERS) for head, left in zip(heads, lefts, strict=False)]
     placed = []
     for row, label in zip(rows, row_labels, strict=True):
         words = _wrapped(label, _ROW_LABEL_WIDTH - 2 * _GAP)
-        texts.append(_Text(words, (_GAP, top)))
+        texts.append((words, (_GAP, top), _LETTERS))
         line = [
             (_to_width(each, width), (left, top)) for each, left in zip(row, lefts, strict=False) if each is not None
         ]
         placed += line
         top += max(_height(words), *(picture.height for picture, _ in line), 0) + _GAP
     footer = _wrapped(settings, lefts[-1] - 2 * _GAP)
-    texts.append(_Text(footer, (_GAP, top + _GAP), colour="dimgray"))
+    texts.append((footer, (_GAP, top + _GAP), _LETTERS))
     return _sheet((lefts[-1], top + _height(footer) + 2 * _GAP), placed, texts)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """Words at a place, (left, top) in pixels."""
-
-    text: str
-    place: tuple[int, int]
-    size: int = 14
-    colour: str = "black"
-
-
 def _sheet(
-    size: tuple[int, int], placed: Iterable[tuple[PIL.Image.Image, tuple[int, int]]], texts: Iterable[_Text]
+    size: tuple[int, int],
+    placed: Iterable[tuple[PIL.Image.Image, tuple[int, int]]],
+    texts: Iterable[tuple[str, tuple[int, int], int]],
 ) -> PIL.Image.Image:
+    """Returns pictures and words, of a size in pixels, at their places, (left, top)."""
     sheet = PIL.Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
     for picture, place in placed:
         sheet.paste(picture, place)
-    for each in texts:
-        draw.text(each.place, each.text, fill=each.colour, font=ImageFont.load_default(size=each.size))
+    for text, place, height in texts:
+        ImageDraw.Draw(sheet).text(place, text, fill="black", font=ImageFont.load_default(size=height))
     return sheet
 
 
@@ -117,7 +109,7 @@ def _to_width(picture: PIL.Image.Image, width: int) -> PIL.Image.Image:
 
 def _wrapped(text: str, width: int) -> str:
     """Returns a text with line breaks so that it is no wider: at spaces, behind underscores, else anywhere."""
-    font = ImageFont.load_default(size=14)
+    font = ImageFont.load_default(size=_LETTERS)
     lines = [""]
     for word in text.replace("_", "_\u200b").replace(" ", " \u200b").split("\u200b"):
         for part in [word] if font.getlength(word.rstrip()) <= width else word:

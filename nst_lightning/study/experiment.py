@@ -228,24 +228,17 @@ def _check_names(path: Path, experiment: Experiment) -> None:
 def _values(path: Path, axis: str, given: object) -> tuple[AxisValue, ...]:
     if not isinstance(given, list) or not given:
         raise _error(path, f"axes.{axis} must be a list of values, got {given!r}")
-    values = [_value(path, axis, value) for value in given]
-    labels = [folder_name(value.label).casefold() for value in values]
-    if len(set(labels)) < len(labels):
+    values = []
+    for each in given:
+        plain = ", ".join(map(str, each)) if isinstance(each, list) else str(each)
+        options = dict(each) if isinstance(each, dict) else {"label": plain, axis: each}
+        label = options.pop("label", None)
+        if label is None:
+            raise _error(path, f"axes.{axis}: a value of several options needs a label, got {each!r}")
+        values.append(AxisValue(str(label), _options(path, f"axes.{axis}", options)))
+    if len({folder_name(value.label).casefold() for value in values}) < len(values):
         raise _error(path, f"axes.{axis} has a value twice; give each a label of its own")
     return tuple(values)
-
-
-def _value(path: Path, axis: str, given: object) -> AxisValue:
-    if not isinstance(given, dict):
-        options = _options(path, f"axes.{axis}", {axis: given})
-        (value,) = options.values()
-        return AxisValue(", ".join(map(str, value)) if isinstance(value, list) else str(value), options)
-    label = given.get("label")
-    if label is None:
-        raise _error(path, f"axes.{axis}: a value of several options needs a label, got {given!r}")
-    return AxisValue(
-        str(label), _options(path, f"axes.{axis}", {name: given[name] for name in given if name != "label"})
-    )
 
 
 def _options(path: Path, key: str, given: object) -> dict[str, Plain | list[Plain]]:
@@ -268,11 +261,9 @@ def _pairs(path: Path, base: Mapping[str, Any]) -> tuple[Pair, ...]:
     for name in ("content", "style"):
         if name not in base:
             raise _error(path, f"base.{name} is missing; base must name pairs, or content and style")
-    found = [
-        pairs.find(argument, base.get(argument), folder)
-        for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER))
-    ]
-    return pairs.pair_up(found[0], found[1], base.get("pairing", "zip"))
+    contents = pairs.find("content", base["content"], pairs.CONTENT_FOLDER)
+    styles = pairs.find("style", base["style"], pairs.STYLE_FOLDER)
+    return pairs.pair_up(contents, styles, base.get("pairing", "zip"))
 
 
 def slug(text: str) -> str:

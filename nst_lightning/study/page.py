@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +62,23 @@ def spoken(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
+@dataclass(frozen=True)
 class _Album:
-    """The pictures of a page, each encoded once."""
+    """The pictures of a page, of a long side in pixels, each encoded once."""
 
-    def __init__(self, side: int) -> None:
-        self.side = side
-        self._known: dict[str, dict[str, Any]] = {}
+    side: int
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, file: str, alt: str, plot: bool = False) -> dict[str, Any]:
-        """Returns a picture as the template takes it."""
-        key = os.path.realpath(file)
-        if key not in self._known:
+    def add(self, file: str, alt: str, side: int | None = None) -> dict[str, Any]:
+        """Returns a picture as the template takes it, without loss where it has a side of its own."""
+        if file not in self.known:
             rgb = images.read(file).rgb
-            rgb = images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], _PLOT_SIDE if plot else self.side))
+            rgb = images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], self.side if side is None else side))
             stream = io.BytesIO()
-            images.to_pil(rgb.clamp(0, 1)).save(stream, "WEBP", method=4, lossless=plot, quality=_QUALITY)
+            images.to_pil(rgb.clamp(0, 1)).save(stream, "WEBP", method=4, lossless=side is not None, quality=_QUALITY)
             source = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-            size = {"width": rgb.shape[-1], "height": rgb.shape[-2]}
-            self._known[key] = {"id": len(self._known), "src": source, **size}
-        return {**self._known[key], "alt": alt}
+            self.known[file] = {"src": source, "width": rgb.shape[-1], "height": rgb.shape[-2]}
+        return {**self.known[file], "alt": alt}
 
 
 def _section(section: Section, album: _Album) -> dict[str, Any]:
@@ -94,7 +92,7 @@ def _section(section: Section, album: _Album) -> dict[str, Any]:
         "section": section,
         "summary": [*summary, found.machine],
         "blocks": [_block(pair, found, album) for pair in found.pairs],
-        "plots": [album.add(plot, spoken(Path(plot).stem), plot=True) for plot in found.plots],
+        "plots": [album.add(plot, spoken(Path(plot).stem), _PLOT_SIDE) for plot in found.plots],
         "tables": {**means, "Every picture": _every_picture(found)},
     }
 

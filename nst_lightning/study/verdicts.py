@@ -220,7 +220,8 @@ def _compared(prediction: Prediction, upper: Floats, lower: Floats, p: float, th
     """The outcome where one column should be higher than another."""
     differences = (upper - lower).round(DIGITS)
     effect, low, high = interval(differences)
-    why = f"{(differences > 0).sum()} of {_pairs(len(upper))} higher{than}; mean {upper.mean():.3f} against {lower.mean():.3f}"
+    higher = f"{(differences > 0).sum()} of {_pairs(len(upper))} higher{than}"
+    why = f"{higher}; mean {upper.mean():.3f} against {lower.mean():.3f}"
     return _Outcome(effect, low, high, p, _floor(upper), effect > prediction.effect, high < 0, why)
 
 
