@@ -50,10 +50,8 @@ def grid(
 
     Args:
         rows: RGB pictures, as many in every row, brought to one width; None leaves a place empty.
-        row_labels: What stands at the left of each row.
-        column_labels: What stands above each column.
-        title: The heading.
-        settings: What stands below, broken into lines.
+        row_labels: What stands at the left of each row, broken into lines.
+        column_labels: What stands above each column, likewise.
         width: Of every picture, in pixels.
 
     Raises:
@@ -74,9 +72,8 @@ def grid(
     for row, label in zip(rows, row_labels, strict=True):
         words = _wrapped(label, _ROW_LABEL_WIDTH - 2 * _GAP)
         texts.append((words, (_GAP, top), _LETTERS))
-        line = [
-            (_to_width(each, width), (left, top)) for each, left in zip(row, lefts, strict=False) if each is not None
-        ]
+        there = [(each, left) for each, left in zip(row, lefts, strict=False) if each is not None]
+        line = [(_to_width(picture, width), (left, top)) for picture, left in there]
         placed += line
         top += max(_height(words), *(picture.height for picture, _ in line), 0) + _GAP
     footer = _wrapped(settings, lefts[-1] - 2 * _GAP)

@@ -123,12 +123,7 @@ def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
     Raises:
         InputError: If the file cannot be read or is not as above; names the file and the key.
     """
-    given = schema.load(path, "a sweep's YAML file")
-    if not isinstance(given, dict):
-        raise _error(path, f"must be a mapping with the keys {', '.join(_KEYS)}")
-    unknown = sorted(given.keys() - set(_KEYS), key=str)
-    if unknown:
-        raise _error(path, f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
+    given = _given(path)
     command = given.get("command", "fit")
     if command not in ("fit", "reconstruct"):
         raise _error(path, f"command must be fit or reconstruct, got {command!r}")
@@ -157,6 +152,16 @@ def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
 def arguments(options: Options) -> list[str]:
     """Returns options as they are typed."""
     return [f"--{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in options.items()]
+
+
+def _given(path: Path) -> dict[str, Any]:
+    given = schema.load(path, "a sweep's YAML file")
+    if not isinstance(given, dict):
+        raise _error(path, f"must be a mapping with the keys {', '.join(_KEYS)}")
+    unknown = sorted(given.keys() - set(_KEYS), key=str)
+    if unknown:
+        raise _error(path, f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
+    return given
 
 
 def _base(path: Path, given: object, overrides: Mapping[str, str]) -> dict[str, Plain | list[Plain]]:

@@ -282,10 +282,10 @@ def test_a_folder_of_other_files_is_refused(
 def test_a_damaged_note_is_named(finished: Path, no_runs: None, capfd: pytest.CaptureFixture[str]) -> None:
     (finished / "sweep.json").write_text('{"command"')
     line = refused(str(finished.parent / "sweep.yaml"), "--output", str(finished), capfd=capfd)
-    assert (
-        line
-        == f"{finished}/sweep.json: is not JSON (Expecting ':' delimiter: line 1 column 11 (char 10)); is it damaged?"
-    )
+    assert re.fullmatch(r".*/sweep\.json: is no JSON \(.*\)", line)
+    (finished / "sweep.json").write_text('{"command": "fit", "base": []}')
+    line = refused(str(finished.parent / "sweep.yaml"), "--output", str(finished), capfd=capfd)
+    assert line == f"{finished}/sweep.json: base must be an object, got []"
 
 
 def test_devices_may_change(finished: Path, no_runs: None) -> None:
