@@ -48,11 +48,8 @@ def grid(
 ) -> PIL.Image.Image:
     """Returns pictures in a labelled grid on white, below a title and above the settings that they share.
 
-    Args:
-        rows: RGB pictures, as many in every row, brought to one width; None leaves a place empty.
-        row_labels: What stands at the left of each row, broken into lines.
-        column_labels: What stands above each column, likewise.
-        width: Of every picture, in pixels.
+    All rows have as many pictures, brought to one width in pixels; None leaves a place empty. Labels of rows, heads of
+    columns and the settings are broken into lines.
 
     Raises:
         InputError: If there is no picture, or the labels do not go with the rows and columns.

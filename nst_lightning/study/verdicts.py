@@ -244,18 +244,19 @@ def _trend(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _
 
 def _flat(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
     margin = prediction.margin
-    two = list(itertools.combinations(range(len(values)), 2))
-    differences = [(scores[:, one] - scores[:, other]).round(DIGITS) for one, other in two]
-    p = max(equivalence(each, margin) for each in differences)
-    far = max(range(len(two)), key=lambda place: abs(float(differences[place].mean())))
-    largest = differences[far] * (1 if differences[far].mean() >= 0 else -1)
-    effect, low, high = interval(largest, 0.9)
-    ends = [interval(each, 0.9)[1:] for each in differences]
+    differences = {
+        (one, other): (scores[:, one] - scores[:, other]).round(DIGITS)
+        for one, other in itertools.combinations(range(len(values)), 2)
+    }
+    p = max(equivalence(each, margin) for each in differences.values())
+    one, other = max(differences, key=lambda both: abs(float(differences[both].mean())))
+    largest = differences[one, other]
+    effect, low, high = interval(largest if largest.mean() >= 0 else -largest, 0.9)
+    ends = [interval(each, 0.9)[1:] for each in differences.values()]
     contrary = any(end[0] > margin or end[1] < -margin for end in ends)
-    inside = sum(end[0] > -margin and end[1] < margin for end in ends)
-    one, other = (values[place] for place in two[far])
-    apart = f"largest mean difference {effect:.3f}, {one} against {other}"
-    why = f"{inside} of {len(two)} differences inside ±{margin:g} with their intervals; {apart}"
+    inside = f"{sum(end[0] > -margin and end[1] < margin for end in ends)} of {len(ends)} differences inside"
+    apart = f"largest mean difference {effect:.3f}, {values[one]} against {values[other]}"
+    why = f"{inside} ±{margin:g} with their intervals; {apart}"
     return _Outcome(effect, low, high, p, _floor(scores), effect < margin, contrary, why)
 
 
