@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,15 @@ class ImageOptimization(L.LightningModule):
         """Returns the bytes that a step on one image of so many pixels takes, as measured."""
         return self.sizing.bytes_of_step(worker, pixels)
 
+    def check(self, worker: Worker, pairs: Sequence[Pair]) -> None:
+        """Refuses pairs that would be left as they begin, and to deal out tiles where there are none.
+
+        Raises:
+            InputError: If there is such a pair or setting.
+        """
+        self.sizing.check(worker)
+        self._evaluations.check(pairs)
+
     # ---- Lightning's hooks, in the order of a run ----
 
     def setup(self, stage: str) -> None:
@@ -118,8 +127,7 @@ class ImageOptimization(L.LightningModule):
         self.losses = {}
         if stage == "fit":
             check_trainer(self.trainer)
-            self.sizing.check(Worker.of(self.trainer))
-            self._evaluations.check(data_of(self.trainer).pairs)
+            self.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes the optimiser of the current image.
