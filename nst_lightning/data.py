@@ -15,11 +15,10 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from nst_lightning import memory, pairs
+from nst_lightning import memory
 from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
-from nst_lightning.pairs import Pair
+from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run, replacing
@@ -140,7 +139,7 @@ class PairDataModule(L.LightningDataModule):
         if not self.stages:
             msg = "stages is an empty list: there is nothing to do"
             raise InputError(msg)
-        self.pairs = _pairs(content, style, pairing, pairs)
+        self.pairs = chosen(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale
         self.batch_size = batch_size
@@ -285,19 +284,6 @@ def _agreed_progress(resume: Path) -> Progress:
         return str(note)
 
     return Progress.from_json(Path(agreed("progress", write)).read_text(encoding="utf-8"))
-
-
-def _pairs(content: object, style: object, pairing: Literal["zip", "product"], csv: str | None) -> tuple[Pair, ...]:
-    if csv is None:
-        return pairs.pair_up(
-            pairs.find("content", content, pairs.CONTENT_FOLDER),  # type: ignore[arg-type]
-            pairs.find("style", style, pairs.STYLE_FOLDER),  # type: ignore[arg-type]
-            pairing,
-        )
-    if content is not None or style is not None:
-        msg = f"pairs {csv} names the images already: leave out content and style"
-        raise InputError(msg)
-    return pairs.read_pairs(csv, allowed_inits=INITIALIZERS)
 
 
 def data_of(trainer: L.Trainer) -> PairDataModule:

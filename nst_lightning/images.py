@@ -4,7 +4,6 @@ import functools
 import io
 import json
 import os
-import secrets
 import struct
 import threading
 import warnings
@@ -21,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
+from nst_lightning import runs
 from nst_lightning.errors import InputError
 
 MAX_SIDE = 16_384  # px
@@ -75,19 +75,15 @@ def read(source: Source) -> Picture:
     """
     if isinstance(source, Tensor):
         rgb, alpha = _from_tensor(source)
-    elif isinstance(source, Image.Image):
-        with _decoding(_IN_MEMORY):
-            _check_size(source.height, source.width, _IN_MEMORY)
-            source.load()
-        rgb, alpha = _from_pil(source, _IN_MEMORY)
-    elif isinstance(source, (str, os.PathLike)):
-        with _opened(Path(source)) as image:
-            _check_size(image.height, image.width, str(Path(source)))
+    elif isinstance(source, (str, os.PathLike, Image.Image)):
+        label = _IN_MEMORY if isinstance(source, Image.Image) else str(Path(source))
+        with _opened(source) as image:
+            _check_size(image.height, image.width, label)
             image.load()
-        rgb, alpha = _from_pil(image, str(Path(source)))
+        rgb, alpha = _from_pil(image, label)
     else:
-        kind = type(source).__name__
-        raise ImageError(f"{_IN_MEMORY}: got {kind}; expected a path, a Pillow image or a tensor")
+        got = type(source).__name__
+        raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else _IN_MEMORY
     if alpha is None or bool((alpha == 1).all()):
         return Picture(rgb, None, name)
@@ -98,12 +94,7 @@ def fit(height: int, width: int, long_side: int, upscale: bool = False) -> tuple
     """Returns the (H, W) in pixels with the same aspect whose longer side is `long_side`.
 
     An image that is already smaller keeps its size unless `upscale` is set; no side falls below 1.
-
-    Raises:
-        ValueError: If a length is below 1.
     """
-    if min(height, width, long_side) < 1:
-        raise ValueError(f"{height} x {width} px, long side {long_side} px: all must be at least 1")
     longest = max(height, width)
     if longest <= long_side and not upscale:
         return height, width
@@ -121,16 +112,21 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True)
 
 
-def to_pil(rgb: Tensor, alpha: Tensor | None = None) -> Image.Image:
+def to_pil(rgb: Tensor, alpha: Tensor | None = None, label: str = _IN_MEMORY) -> Image.Image:
     """Converts (1, 3, H, W) or (3, H, W) float to an 8-bit RGB image: clamped to [0, 1], rounded to nearest.
 
     With `alpha`, (1, 1, H, W) or (1, H, W), it is RGBA, and `rgb` is taken as `read` gives it, composited over
     white: over white the picture looks as given. Where it is wholly transparent the colour is white.
 
     Raises:
-        ImageError: If a shape or dtype is not as above, or a value is not finite.
+        ImageError: If a value is not finite; begins with the label.
     """
-    return _to_pil(rgb, alpha, _IN_MEMORY)
+    planes = _to_bytes(rgb, label)
+    if alpha is not None:
+        opacity = _to_bytes(alpha, label)
+        straight = _without_white(rgb.detach().to("cpu", torch.float32), opacity / 255)
+        planes = torch.cat([_to_bytes(straight, label), opacity])
+    return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
 
 
 def write(
@@ -149,24 +145,22 @@ def write(
         path: The file to write.
         rgb: (1, 3, H, W) or (3, H, W), float; clamped to [0, 1].
         alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; JPEG drops it, as `rgb` is composited already.
-        metadata: Texts to store with the image; `read_metadata` returns them.
+        metadata: Texts for `read_metadata` to return, under ASCII names.
         overwrite: Whether a file that exists already may be replaced.
 
     Raises:
-        ImageError: If an argument is not as above, or the file exists or cannot be written.
+        ImageError: If a value is not finite, or the file exists or cannot be written.
     """
     target = Path(path)
     form = format_of(target)
-    image = _to_pil(rgb, None if form == "JPEG" else alpha, str(target))
-    options = _ENCODERS[form] | _metadata_options(form, metadata, str(target))
+    image = to_pil(rgb, None if form == "JPEG" else alpha, str(target))
+    options = _ENCODERS[form] | _metadata_options(form, {} if metadata is None else metadata)
     check_writable(target.parent)
     try:
         if target.exists() and not overwrite:
             raise FileExistsError
-        with _temporary(target.parent) as temporary:
-            with temporary.open("xb") as stream:
-                image.save(stream, format=form, icc_profile=_srgb_profile(), **options)
-            _move(temporary, target, overwrite)
+        with runs.replacing(target, overwrite) as temporary, temporary.open("wb") as stream:
+            image.save(stream, format=form, icc_profile=_srgb_profile(), **options)
     except FileExistsError as err:
         raise ImageError(f"{target}: exists already; pass overwrite=True to replace it") from err
     except (OSError, ValueError, KeyError, struct.error) as err:
@@ -180,14 +174,14 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         ImageError: If the file is not an image, or damaged.
     """
-    with _opened(Path(path)) as image:
+    with _opened(path) as image:
         if isinstance(image, PngImageFile):
             return {str(key): str(text) for key, text in image.text.items()}
         description = image.getexif().get(_IMAGE_DESCRIPTION)
     try:
         found = json.loads(str(description))
     except ValueError:  # none, or one that a camera or another program wrote
-        return {}
+        found = None
     return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
 
 
@@ -209,11 +203,13 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     Raises:
         ImageError: If a file cannot be created there.
     """
-    folder = Path(folder)
+    folder, probe = Path(folder), Path(folder) / ".nst-probe.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _temporary(folder) as probe:
+        try:
             probe.write_bytes(b"\0")  # an empty file would still fit on a disk that is full
+        finally:
+            probe.unlink(missing_ok=True)
     except (OSError, ValueError) as err:
         blocked = isinstance(err, (FileExistsError, NotADirectoryError))
         reason = "a file is in the way" if blocked else _reason(err)
@@ -224,8 +220,13 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image in a file, its pixels not decoded yet."""
+def _opened(source: str | os.PathLike[str] | Image.Image) -> Iterator[Image.Image]:
+    """An image or that in a file, its pixels not decoded yet."""
+    if isinstance(source, Image.Image):
+        with _decoding(_IN_MEMORY):
+            yield source
+        return
+    path = Path(source)
     try:
         stream = path.open("rb")
     except (OSError, ValueError) as err:  # ValueError: a null character in the path
@@ -370,78 +371,31 @@ def _srgb_profile() -> bytes:
     return bytes(profile)
 
 
-def _to_pil(rgb: Tensor, alpha: Tensor | None, label: str) -> Image.Image:
-    planes = _to_bytes(rgb, 3, label)
-    if alpha is not None:
-        opacity = _to_bytes(alpha, 1, label)
-        if opacity.shape[1:] != planes.shape[1:]:
-            shapes = f"rgb {tuple(rgb.shape)} and alpha {tuple(alpha.shape)}"
-            raise ImageError(f"{label}: got {shapes}; their H and W must agree")
-        shown = rgb.detach().to("cpu", torch.float32)
-        planes = torch.cat([_to_bytes(_off_white(shown, opacity / 255), 3, label), opacity])
-    return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
-
-
-def _off_white(rgb: Tensor, opacity: Tensor) -> Tensor:
+def _without_white(rgb: Tensor, opacity: Tensor) -> Tensor:
     """Returns the colours that give `rgb` when they are composited over white."""
     return torch.where(opacity > 0, (rgb - (1 - opacity)) / opacity.clamp(min=1 / 255), 1.0)
 
 
-def _to_bytes(image: Tensor, channels: int, label: str) -> Tensor:
-    """(C, H, W) uint8 of a float image with this many channels."""
-    planes = image.detach()[0] if image.ndim == 4 and image.shape[0] == 1 else image.detach()
-    good_shape = planes.ndim == 3 and planes.shape[0] == channels and planes.numel() > 0
-    if not (good_shape and image.is_floating_point()):
-        got = f"got a tensor of shape {tuple(image.shape)} and {image.dtype}"
-        raise ImageError(f"{label}: {got}; expected float (1, {channels}, H, W) or ({channels}, H, W)")
-    wrong = int((~torch.isfinite(planes)).sum())
+def _to_bytes(image: Tensor, label: str) -> Tensor:
+    """(C, H, W) uint8 of a float image."""
+    wrong = int((~torch.isfinite(image)).sum())
     if wrong > 0:
         raise ImageError(f"{label}: {wrong} values are NaN or infinite; all must be finite")
-    return (planes.to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8)
+    planes = image.detach().reshape(image.shape[-3:]).to("cpu", torch.float32)
+    return (planes.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _metadata_options(form: str, metadata: Mapping[str, str] | None, label: str) -> dict[str, Any]:
+def _metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of Pillow's `save` that store the texts."""
-    texts = {} if metadata is None else dict(metadata)
-    for key, text in texts.items():
-        if not (isinstance(text, str) and 1 <= len(key) <= 79 and key.isascii() and key.isprintable()):
-            allowed = "a key has 1 to 79 printable ASCII characters, as in PNG, and a value is str"
-            raise ImageError(f"{label}: cannot store metadata {key!r} of {type(text).__name__}; {allowed}")
     if form == "PNG":
         chunks = PngInfo()
-        for key in sorted(texts):
-            chunks.add_text(key, texts[key])  # as iTXt where tEXt, which is Latin-1, cannot hold it
+        for key in sorted(metadata):
+            chunks.add_text(key, metadata[key])  # as iTXt where tEXt, which is Latin-1, cannot hold it
         return {"pnginfo": chunks}
     exif = Image.Exif()
-    if len(texts) > 0:
-        exif[_IMAGE_DESCRIPTION] = json.dumps(texts, sort_keys=True)
+    if len(metadata) > 0:
+        exif[_IMAGE_DESCRIPTION] = json.dumps(dict(metadata), sort_keys=True)
     return {"exif": exif}
-
-
-@contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """A new name in the folder; what is left under it goes at the end."""
-    # Not tempfile: its files are private to the user, and the finished image would be too.
-    path = folder / f".nst-{secrets.token_hex(8)}.tmp"
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _move(temporary: Path, target: Path, overwrite: bool) -> None:
-    """Puts a finished file in its place; without `overwrite`, FileExistsError if one is there."""
-    if overwrite:
-        os.replace(temporary, target)
-        return
-    # os.replace overwrites, and not every file system has hard links: creating the target exclusively is what
-    # settles a race with another writer.
-    target.open("xb").close()
-    try:
-        os.replace(temporary, target)
-    except BaseException:
-        target.unlink()
-        raise
 
 
 def _reason(err: BaseException) -> str:

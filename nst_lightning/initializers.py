@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from nst_lightning import images
+from nst_lightning.backbones.specs import IMAGENET
 from nst_lightning.errors import InputError
 
-GAUSSIAN_STD = 90 / 255
-"""Standard deviation of the gaussian start in units of [0, 1]: the predecessor's 90 of 255."""
-UNIFORM_RANGE = 90 / 255
-"""Half width of the uniform start in units of [0, 1]: the predecessor's reconstructions draw from +-90 of 255."""
+SPREAD = 90 / 255
+"""Standard deviation of the gaussian and half width of the uniform start, in units of [0, 1]: the predecessor's."""
 
 Initializer = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
@@ -30,47 +29,34 @@ def style(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def gaussian(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns gaussian noise of standard deviation 90/255 around the mean colour of the backbone's input, 0.
+    """Returns gaussian noise of standard deviation 90/255 around the ImageNet mean colour.
 
-    The predecessor draws its noise in the backbone's input space, where 0 is the ImageNet mean; in [0, 1] that
-    is noise around the mean colour.
+    The predecessor draws its noise in the space of the network's input, where 0 is that colour.
     """
-    noise = torch.randn(content.shape, generator=generator)
-    return (_MEAN_COLOUR + GAUSSIAN_STD * noise).to(content)
+    return _around_mean(torch.randn(content.shape, generator=generator), content)
 
 
 def uniform(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
     """Returns uniform noise within 90/255 of the ImageNet mean colour."""
-    noise = 2 * torch.rand(content.shape, generator=generator) - 1
-    return (_MEAN_COLOUR + UNIFORM_RANGE * noise).to(content)
+    return _around_mean(2 * torch.rand(content.shape, generator=generator) - 1, content)
 
 
-_MEAN_COLOUR = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1) / 255
+def _around_mean(noise: Tensor, content: Tensor) -> Tensor:
+    return (torch.tensor(IMAGENET.mean).view(1, 3, 1, 1) + SPREAD * noise).to(content)
 
-INITIALIZERS: Mapping[str, Initializer] = {
-    "content": content,
-    "style": style,
-    "gaussian": gaussian,
-    "uniform": uniform,
-}
+
+INITIALIZERS: Mapping[str, Initializer] = {each.__name__: each for each in (content, style, gaussian, uniform)}
 
 
 def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tensor:
-    """Returns the image to start from, (1, 3, H, W).
+    """Returns the image to start from, (1, 3, H, W), of the content image's size; the style image has any size.
 
     Noise is drawn on the CPU with a generator of its own, so that a pair starts alike on every device, rank and
     in every batch.
-
-    Args:
-        name: `content`, `style`, `gaussian` or `uniform`.
-        content: The content image (1, 3, H, W), which gives the size.
-        style: The style image (1, 3, h, w), of any size.
-        seed: The seed of the noise.
 
     Raises:
         InputError: If there is no initialisation of that name.
     """
     if name not in INITIALIZERS:
-        msg = f"unknown init {name!r}; known are {', '.join(INITIALIZERS)}"
-        raise InputError(msg)
+        raise InputError(f"unknown init {name!r}; known are {', '.join(INITIALIZERS)}")
     return INITIALIZERS[name](content, style, torch.Generator().manual_seed(seed))

@@ -1,24 +1,24 @@
-"""What a network sees: the feature maps and Gram matrices of an image as pictures, and the command `nst inspect`."""
+"""What a network sees: the feature maps and Gram matrices of an image as pictures."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import math
-from argparse import ArgumentError, HelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nst_lightning import images, pairs, runs
-from nst_lightning.backbones import SPECS, Backbone, spec_of
-from nst_lightning.errors import InputError, refused
-from nst_lightning.losses import Gram
+from nst_lightning import images
+from nst_lightning.backbones import Backbone, spec_of
+from nst_lightning.errors import InputError
+from nst_lightning.losses import Features, Gram
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 MAX_PICTURE = 2048  # px; no side of a picture is longer
 MAX_CHANNELS = 256  # rows of a heat map: more would be lines too thin to see
@@ -31,94 +31,7 @@ _GAP = 2  # px
 _LINE = 16  # px; height of a line of text
 _BAR = 20  # px; width of the colour bar
 _TICKS = 5
-
-# Every 17th of the 256 colours of viridis by Smith, van der Walt and Firing (CC0), as sRGB bytes:
-# https://github.com/BIDS/colormap/blob/master/colormaps.py. Between them it is all but linear.
-_VIRIDIS = torch.tensor(
-    [
-        tuple(bytes.fromhex(colour))
-        for colour in (
-            "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
-            "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
-        ).split()
-    ]
-)
-
-
-def viridis(values: Tensor) -> Tensor:
-    """Returns the colours of values in [0, 1], from dark violet to yellow: sRGB in [0, 1], (3, ...).
-
-    Equal steps of the value look like equal steps of colour, also in greyscale and to the colour-blind.
-    """
-    place = values.clamp(0, 1) * (len(_VIRIDIS) - 1)
-    below = place.floor().clamp(max=len(_VIRIDIS) - 2).long()
-    colours = torch.lerp(_VIRIDIS[below] / 255, _VIRIDIS[below + 1] / 255, (place - below)[..., None])
-    return colours.movedim(-1, 0)
-
-
-def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "features") -> Tensor:
-    """Returns the feature maps of a layer as tiles of one picture, each labelled with its channel number.
-
-    Each map goes from black, its own minimum, to white, its own maximum; a constant one is black. Small maps are
-    enlarged pixel by pixel to 64 px at least, as far as the picture's 2048 px allow; larger ones are scaled down.
-
-    Args:
-        feature: (1, C, H, W), finite.
-        most: How many channels to show, those of the highest mean first; None shows all in their order.
-        title: What the heading begins with.
-
-    Returns:
-        (1, 3, H', W'), sRGB in [0, 1].
-
-    Raises:
-        InputError: If the features are not as above, or `most` is below 1.
-    """
-    _check_most(most)
-    maps = _checked(feature)[0]
-    channels = range(len(maps)) if most is None else _by_activity(maps)[:most]
-    columns = math.ceil(math.sqrt(len(channels)))
-    tiles = _scaled_to_fit(_own_range(maps[list(channels)]), columns, math.ceil(len(channels) / columns))
-    which = "all" if len(channels) == len(maps) else f"the {len(channels)} most active of"
-    order = "in their order" if most is None else "highest mean first"
-    heading = (
-        f"{title}: {which} {len(maps)} channels, {order}",
-        "each from its own minimum (black) to its own maximum (white)",
-    )
-    return _tile_sheet(tiles, [str(channel) for channel in channels], columns, heading)
-
-
-def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
-    """Returns the Gram matrix of a layer, `losses.Gram`'s, as a heat map with a colour bar.
-
-    The colours are those of `viridis` from the smallest to the largest entry shown. Where most entries would look
-    alike, they follow a signed root of the entries; the picture says so. Of more than 256 channels every second
-    is shown, or every third and so on.
-
-    Args:
-        feature: (1, C, H, W), finite.
-        title: What the heading begins with.
-
-    Returns:
-        (1, 3, H', W'), sRGB in [0, 1].
-
-    Raises:
-        InputError: If the features are not as above.
-    """
-    gram = Gram().target(_checked(feature))[0].cpu()
-    every = math.ceil(len(gram) / MAX_CHANNELS)
-    shown = gram[::every, ::every]
-    power = _power(shown)
-    scaled = _signed_power(shown, power)
-    low, high = scaled.min().item(), scaled.max().item()
-    ticks = _signed_power(torch.linspace(high, low, _TICKS, dtype=torch.float64), 1 / power)
-    subset = "" if every == 1 else f", every {_ordinal(every)} of {len(gram)} channels"
-    scale = {1.0: "linear", 0.5: "square-root", 0.25: "fourth-root"}[power]
-    heading = (
-        f"{title}: Gram matrix F F^T / (C H W){subset}",
-        f"rows and columns: channels; colour: {'signed ' if low < 0 and power < 1 else ''}{scale} scale",
-    )
-    cells = _own_range(scaled[None])[0]
-    return _heat_map_sheet(cells, (len(shown) - 1) * every, [f"{tick:.4g}" for tick in ticks.tolist()], heading)
+_UNIT = "activation^2"
 
 
 def inspect(
@@ -147,9 +60,7 @@ def inspect(
         InputError: If anything given cannot be used.
     """
     if size < 1:
-        msg = f"size must be at least 1, got {size}"
-        raise InputError(msg)
-    _check_most(most)
+        raise InputError(f"size must be at least 1, got {size}")
     rgb = images.read(image).rgb
     names = _layers(layers, backbone)
     network = Backbone(backbone, names, weights)
@@ -163,91 +74,65 @@ def inspect(
     return pictures
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs `nst inspect`: writes the pictures of `inspect` and prints their paths.
+def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "features") -> Tensor:
+    """Returns the feature maps (1, C, H, W) of a layer as one picture (1, 3, H', W'), sRGB in [0, 1].
 
-    Args:
-        arguments: The options, without the command.
+    Each map is a tile under its channel number, from black, its own minimum, to white, its own maximum; a constant one
+    is black. Small maps are enlarged pixel by pixel to 64 px at least, as far as the picture's 2048 px allow; larger
+    ones are scaled down. Of the channels, `most`, >= 1, are shown, those of the highest mean first, or with None all
+    in their order. The heading begins with `title`.
 
-    Returns:
-        The exit code: 0, or 2 after one line on what cannot be used.
+    Raises:
+        InputError: If the features are not finite or not of one image, or `most` is below 1.
     """
-    try:
-        for path in _write(arguments):
-            print(path)
-    except (InputError, ArgumentError) as error:
-        return refused(error)
-    return 0
-
-
-# ---- the command line ----
-
-
-def _write(arguments: Sequence[str]) -> list[Path]:
-    given = _parser().parse_args(list(arguments))
-    source = _find(given.image)
-    run, file = runs.claim(given.output, [f"{source.stem}_inspect"], overwrite=False)
-    if file is not None:
-        msg = f"output must be a folder, for there are several pictures, got {given.output}"
-        raise InputError(msg)
-    settings = {key: getattr(given, key) for key in ("layers", "backbone", "weights", "size")}
-    pictures = inspect(source, **settings, most=_number_or_all(given.most))
-    metadata = {"Software": "nst-lightning", "nst_lightning": json.dumps({"image": str(source), **settings})}
-    return [
-        images.write(run.folder / f"{source.stem}_{name}.png", picture, metadata=metadata)
-        for name, picture in pictures.items()
-    ]
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="nst inspect",
-        usage="nst inspect --image FILE [options]",
-        description="Shows what a network sees in an image. For every layer it writes the feature maps as tiles, "
-        "<image>_<layer>_features.png, and the Gram matrix, which the style loss compares, as a heat map, "
-        "<image>_<layer>_gram.png.",
-        formatter_class=HelpFormatter,  # jsonargparse's own shows Python types
-        exit_on_error=False,
-        allow_abbrev=False,
+    if most is not None and most < 1:
+        raise InputError(f"most must be at least 1, or all of them, got {most}")
+    maps = _checked(feature)[0]
+    by_mean = maps.mean(dim=(1, 2)).sort(descending=True, stable=True).indices
+    channels = list(range(len(maps))) if most is None else by_mean[:most].tolist()
+    columns = math.ceil(math.sqrt(len(channels)))
+    tiles = _scaled_to_fit(_own_range(maps[channels]), columns, math.ceil(len(channels) / columns))
+    which = "all" if len(channels) == len(maps) else f"the {len(channels)} most active of"
+    order = "in their order" if most is None else "highest mean first"
+    heading = (
+        f"{title}: {which} {len(maps)} channels, {order}",
+        "each from its own minimum (black) to its own maximum (white)",
     )
-    looked_up = f"a name is also looked up in {pairs.CONTENT_FOLDER} and {pairs.STYLE_FOLDER}"
-    for name, kind, default, metavar, text in (
-        ("image", str | None, None, "FILE", f"the image; {looked_up}"),
-        ("layers", str | None, None, "LAYERS", "e.g. relu1_1,relu4_2 [those that nst fit reads]"),
-        ("backbone", str, "vgg16", "NAME", f"the network: {', '.join(SPECS)} [vgg16]"),
-        ("weights", str | None, None, "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),
-        ("size", int, 512, "PIXELS", "long side that a larger image is reduced to [512]"),
-        ("most", str, str(MOST), "N", f"how many feature maps to show, the most active ones, or all [{MOST}]"),
-        ("output", str | None, None, "FOLDER", f"a new folder [{runs.FOLDER}/<image>_inspect]"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
-    return parser
+    return _tile_sheet(tiles, [str(channel) for channel in channels], columns, heading)
 
 
-def _find(image: str | None) -> Path:
-    folders = (pairs.CONTENT_FOLDER, pairs.STYLE_FOLDER)
-    if image is None:
-        msg = f"no image was given; name a file with --image, e.g. one of {folders[0]}"
-        raise InputError(msg)
-    for folder in folders:
-        with contextlib.suppress(InputError):
-            (found,) = pairs.find("content", image, folder)
-            return Path(str(found))
-    known = ", ".join(sorted(entry.name for folder in folders for entry in folder.glob("*.*")))
-    there = f"; there are {known}" if known != "" else ""
-    msg = f"image {image} is neither here nor in {folders[0]} or {folders[1]}{there}"
-    raise InputError(msg)
+def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
+    """Returns the Gram matrix of a layer's features (1, C, H, W), `losses.Gram`'s, as a heat map with a colour bar.
+
+    The picture is (1, 3, H', W'), sRGB in [0, 1]; its heading begins with `title`. The colours are those of `viridis`
+    from the smallest to the largest entry shown. Where most entries would look alike, they follow a signed root of
+    the entries; the picture says so. Of more than 256 channels every second is shown, or every third and so on.
+
+    Raises:
+        InputError: If the features are not finite or not of one image.
+    """
+    loss = Gram()
+    (gram,) = loss.target(loss.statistic([Features.whole(_checked(feature))], 0))[0].cpu()
+    every = math.ceil(len(gram) / MAX_CHANNELS)
+    shown = gram[::every, ::every]
+    power = _power(shown)
+    scaled = _signed_power(shown, power)
+    low, high = scaled.aminmax()
+    ticks = _signed_power(torch.linspace(high.item(), low.item(), _TICKS, dtype=torch.float64), 1 / power)
+    ordinal = {2: "second", 3: "third"}.get(every, f"{every}th")
+    subset = "" if every == 1 else f", every {ordinal} of {len(gram)} channels"
+    scale = {1.0: "linear", 0.5: "square-root", 0.25: "fourth-root"}[power]
+    heading = (
+        f"{title}: Gram matrix F F^T / (C H W){subset}",
+        f"rows and columns: channels; colour: {'signed ' if low < 0 and power < 1 else ''}{scale} scale",
+    )
+    cells = _own_range(scaled[None])[0]
+    return _heat_map_sheet(cells, (len(shown) - 1) * every, [f"{tick:.4g}" for tick in ticks.tolist()], heading)
 
 
-def _number_or_all(most: str) -> int | None:
-    try:
-        return None if most == "all" else int(most)
-    except ValueError as error:
-        msg = f"most must be a whole number or all, got {most}"
-        raise InputError(msg) from error
-
-
-# ---- numbers ----
+def viridis(values: Tensor) -> Tensor:
+    """Returns matplotlib's colours of values in [0, 1], from dark violet to yellow: sRGB in [0, 1], (3, ...)."""
+    return torch.from_numpy(_colour_map()(values.numpy())[..., :3]).float().movedim(-1, 0)
 
 
 def _layers(given: Sequence[str] | str | None, backbone: str) -> list[str]:
@@ -258,29 +143,16 @@ def _layers(given: Sequence[str] | str | None, backbone: str) -> list[str]:
     return list(dict.fromkeys(given.replace(" ", "").split(",") if isinstance(given, str) else given))
 
 
-def _check_most(most: int | None) -> None:
-    if most is not None and most < 1:
-        msg = f"most must be at least 1, or all of them, got {most}"
-        raise InputError(msg)
-
-
 def _checked(feature: Tensor) -> Tensor:
     """Returns features as float32 on the CPU, of no graph."""
     shape = tuple(feature.shape)
     if feature.ndim != 4 or shape[0] != 1 or 0 in shape:
-        msg = f"features of shape {shape}; expected those of one image, (1, C, H, W)"
-        raise InputError(msg)
+        raise InputError(f"features of shape {shape}; expected those of one image, (1, C, H, W)")
     feature = feature.detach().to("cpu", torch.float32)
     if not feature.isfinite().all():
         msg = f"features of shape {shape} are not finite: the weights do not fit the network, or the image is broken"
         raise InputError(msg)
     return feature
-
-
-def _by_activity(maps: Tensor) -> list[int]:
-    """Returns the channels of (C, H, W), those of the highest mean first."""
-    order: list[int] = maps.mean(dim=(1, 2)).sort(descending=True, stable=True).indices.tolist()
-    return order
 
 
 def _own_range(maps: Tensor) -> Tensor:
@@ -298,13 +170,6 @@ def _power(entries: Tensor) -> float:
 
 def _signed_power(values: Tensor, power: float) -> Tensor:
     return values.sign() * values.abs() ** power
-
-
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")
-
-
-# ---- pictures ----
 
 
 def _enlarged(maps: Tensor, factor: int) -> Tensor:
@@ -336,7 +201,7 @@ def _tile_sheet(tiles: Tensor, labels: Sequence[str], columns: int, heading: Seq
     for index, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         row, column = divmod(index, columns)
         left, above = _GAP + column * cell_width, top + _GAP + row * cell_height
-        pen.text((left, above), label, "black", _font())
+        pen.text((left, above), label, "black")
         sheet.paste(images.to_pil(tile.expand(3, -1, -1)), (left, above + _LINE))
     return images.read(sheet).rgb
 
@@ -350,19 +215,18 @@ def _heat_map_sheet(cells: Tensor, last: int, ticks: Sequence[str], heading: Seq
     side = colours.shape[-1]
     left, top = _length(str(last)) + 2 * _GAP, len(heading) * _LINE + _LINE // 2
     bar = left + side + _LINE
-    unit = "activation^2"
-    right = bar + max(_BAR + 4 * _GAP + max(map(_length, ticks)), _length(unit)) + _GAP
+    right = bar + max(_BAR + 4 * _GAP + max(map(_length, ticks)), _length(_UNIT)) + _GAP
     sheet, pen = _sheet(right, top + side + 2 * _LINE, heading)
     sheet.paste(images.to_pil(colours), (left, top))
     sheet.paste(images.to_pil(viridis(torch.linspace(1, 0, side))[..., None].expand(-1, -1, _BAR)), (bar, top))
     for index, tick in enumerate(ticks):
         level = top + round(index * (side - 1) / (len(ticks) - 1))
         pen.line((bar + _BAR, level, bar + _BAR + 2 * _GAP, level), "black")
-        pen.text((bar + _BAR + 4 * _GAP, level), tick, "black", _font(), anchor="lm")
-    pen.text((bar, top + side + _LINE), unit, "black", _font(), anchor="lm")
+        pen.text((bar + _BAR + 4 * _GAP, level), tick, "black", anchor="lm")
+    pen.text((bar, top + side + _LINE), _UNIT, "black", anchor="lm")
     for channel, cell, at_row, at_column in ((0, 0, "rt", "lt"), (last, side - 1, "rb", "rt")):
-        pen.text((left - _GAP, top + cell), str(channel), "black", _font(), anchor=at_row)
-        pen.text((left + cell, top + side), str(channel), "black", _font(), anchor=at_column)
+        pen.text((left - _GAP, top + cell), str(channel), "black", anchor=at_row)
+        pen.text((left + cell, top + side), str(channel), "black", anchor=at_column)
     return images.read(sheet).rgb
 
 
@@ -370,8 +234,9 @@ def _sheet(width: int, height: int, heading: Sequence[str]) -> tuple[Image.Image
     """Returns a white picture with lines of text on top, wide enough for these, and what draws on it."""
     sheet = Image.new("RGB", (max(width, *(_length(line) + 2 * _GAP for line in heading)), height), "white")
     pen = ImageDraw.Draw(sheet)
+    pen.font = _font()
     for index, line in enumerate(heading):
-        pen.text((_GAP, index * _LINE), line, "black", _font())
+        pen.text((_GAP, index * _LINE), line, "black")
     return sheet, pen
 
 
@@ -384,3 +249,11 @@ def _font() -> ImageFont.FreeTypeFont:
 
 def _length(text: str) -> int:
     return math.ceil(_font().getlength(text))
+
+
+@functools.cache
+def _colour_map() -> Colormap:
+    from matplotlib import colormaps, colors  # not above: it takes its time, and most runs show no heat map
+
+    # Between the 256 colours that are published it is linear.
+    return colors.LinearSegmentedColormap.from_list("viridis", colormaps["viridis"](np.arange(256)), N=4096)

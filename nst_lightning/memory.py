@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nst_lightning.errors import InputError
+
+# ---- what there is ----
 
 
 def available(device: torch.device, root: Path = Path("/")) -> int:
@@ -42,12 +44,78 @@ def available(device: torch.device, root: Path = Path("/")) -> int:
     if device.type == "cpu" and (root / "proc/meminfo").exists():
         _trim()
         free = 1024 * _numbers(root / "proc/meminfo")["MemAvailable:"]
-        return max(0, min([free, *_left_in_cgroups(root)]))
+        return max(0, min([free, *_left_in_groups(root)]))
     if device.type == "cpu" and hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     msg = f"how much memory is free on {device} cannot be told here"
     raise InputError(msg)
 
+
+def cores(root: Path = Path("/")) -> int:
+    """Returns how many cores this process may keep busy, at least 1: its affinity within its container's quota.
+
+    Args:
+        root: As for `available`.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for version, group in _groups("cpu", root) for quota in _quota(version, group)]
+    return max(1, min([bound, *(math.ceil(quota) for quota in quotas)]))
+
+
+def _groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
+    """Yields the process's control group and those around it, the innermost first, with the version of their files."""
+    if not (root / "proc/self/cgroup").exists():
+        return
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
+        path = PurePosixPath(name.lstrip("/"))
+        # A container may see its own group as the mount itself, under a name that is the host's.
+        for group in dict.fromkeys([path, *path.parents]):
+            yield 1 if controllers else 2, mount / group
+
+
+_MEMORY_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Yields the bytes left below each limit of the process's control group and of those around it."""
+    for version, group in _groups("memory", root):
+        limit_file, usage_file, reclaimable = _MEMORY_FILES[version]
+        try:
+            limit, usage = (group / limit_file).read_text().strip(), int((group / usage_file).read_text())
+        except FileNotFoundError:
+            continue
+        if limit != "max":
+            # The page cache counts as used, but its cold part gives way.
+            yield int(limit) - usage + _numbers(group / "memory.stat").get(reclaimable, 0)
+
+
+def _quota(version: int, group: Path) -> Iterator[float]:
+    """Yields the cores that a group may use on average, nothing where it has no limit."""
+    try:
+        if version == 2:
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    except FileNotFoundError:
+        return
+    if quota not in {"max", "-1"}:
+        yield int(quota) / int(period)
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """Returns the first number of each line of `/proc/meminfo` or a `memory.stat` by the word before it."""
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines}
+
+
+# ---- what glibc keeps ----
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536  # mallopt(3)
@@ -81,83 +149,7 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
-def _numbers(file: Path) -> dict[str, int]:
-    """Returns the first number of each line of `/proc/meminfo` or a `memory.stat` by the word before it."""
-    lines = (line.split() for line in file.read_text().splitlines())
-    return {words[0]: int(words[1]) for words in lines}
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The file names of one version of control groups' memory, and what gives way in them."""
-
-    limit: str
-    usage: str
-    reclaimable: str
-
-
-_FILES = {
-    1: _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: _Files("memory.max", "memory.current", "inactive_file"),
-}
-
-
-def _left_in_cgroups(root: Path) -> Iterator[int]:
-    """Yields the bytes left below each limit of the process's control group and of those around it."""
-    for version, group in _groups("memory", root):
-        of = _FILES[version]
-        try:
-            limit = (group / of.limit).read_text().strip()
-            usage = int((group / of.usage).read_text())
-        except FileNotFoundError:
-            continue
-        if limit != "max":
-            # The page cache counts as used, but its cold part gives way.
-            yield int(limit) - usage + _numbers(group / "memory.stat").get(of.reclaimable, 0)
-
-
-def _groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[Literal[1, 2], Path]]:
-    """Yields the process's control group and those around it, the innermost first, with the version of their files.
-
-    Args:
-        controller: What is limited: `memory` or `cpu`.
-        root: The folder in which `proc` and `sys/fs/cgroup` lie.
-    """
-    if not (root / "proc/self/cgroup").exists():
-        return
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
-        path = PurePosixPath(name.lstrip("/"))
-        # A container may see its own group as the mount itself, under a name that is the host's.
-        for group in dict.fromkeys([path, *path.parents]):
-            yield 1 if controllers else 2, mount / group
-
-
-def cores(root: Path = Path("/")) -> int:
-    """Returns how many cores this process may keep busy, at least 1: its affinity within its container's quota.
-
-    Args:
-        root: The folder in which `proc` and `sys/fs/cgroup` lie.
-    """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for version, group in _groups("cpu", root) for quota in _quota(version, group)]
-    return max(1, min([bound, *(math.ceil(quota) for quota in quotas)]))
-
-
-def _quota(version: Literal[1, 2], group: Path) -> Iterator[float]:
-    """Yields the cores that a group may use on average, nothing where it has no limit."""
-    try:
-        if version == 2:
-            quota, period = (group / "cpu.max").read_text().split()
-        else:
-            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-    except FileNotFoundError:
-        return
-    if quota not in {"max", "-1"}:
-        yield int(quota) / int(period)
+# ---- what a step takes ----
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's is not annotated
@@ -233,6 +225,25 @@ class Line:
             msg = f"bytes per pixel must be 0 or above, got {self.per_pixel}"
             raise InputError(msg)
 
+    @classmethod
+    def through(cls, measure: Callable[[int], int], small: int, large: int) -> Line:
+        """Returns the line through two measurements.
+
+        A peak is the highest of several moments, each a line of its own, so it bends upwards: measured on images so
+        small that what does not grow with them is at its peak, the line is too low for large ones.
+
+        Args:
+            measure: Returns the bytes that so many pixels take.
+            small: Where to measure first, in pixels.
+            large: Where to measure then, in pixels, > small.
+
+        Raises:
+            InputError: If the larger size takes less than the smaller.
+        """
+        first, second = measure(small), measure(large)
+        per_pixel = (second - first) / (large - small)
+        return cls(first - per_pixel * small, per_pixel)
+
     def at(self, pixels: int) -> int:
         """Returns the bytes that so many pixels take, >= 0."""
         return max(0, round(self.constant + self.per_pixel * pixels))
@@ -242,28 +253,6 @@ class Line:
         if self.per_pixel == 0:
             return sys.maxsize if self.constant <= budget else 0
         return max(0, int((budget - self.constant) / self.per_pixel))
-
-
-def fit_line(measure: Callable[[int], int], small: int, large: int) -> Line:
-    """Returns the line through two measurements.
-
-    A peak is the highest of several moments, each a line of its own, so it bends upwards: measured on images so
-    small that what does not grow with them is at its peak, the line is too low for large ones.
-
-    Args:
-        measure: Returns the bytes that so many pixels take.
-        small: Where to measure first, in pixels.
-        large: Where to measure then, in pixels, > small.
-
-    Raises:
-        InputError: If the sizes are not in this order, or the larger one takes less than the smaller.
-    """
-    if not small < large:
-        msg = f"a line goes through a smaller and a larger size, got {small} and {large} pixels"
-        raise InputError(msg)
-    first, second = measure(small), measure(large)
-    per_pixel = (second - first) / (large - small)
-    return Line(first - per_pixel * small, per_pixel)
 
 
 @dataclass(frozen=True)
@@ -281,16 +270,13 @@ class Footprint:
     maps: Line
 
     def of_step(self, pixels: int, tile_pixels: int | None = None) -> int:
-        """Returns the bytes of a step on an image of so many pixels.
-
-        Args:
-            pixels: Of the image.
-            tile_pixels: Of a tile with its halo, None where the image is evaluated at once.
-        """
+        """Returns the bytes of a step on an image of so many pixels, evaluated at once or in tiles of so many."""
         if tile_pixels is None:
             return self.evaluation.at(pixels) + self.state.at(pixels)
         return self.evaluation.at(tile_pixels) + self.maps.at(pixels) + self.state.at(pixels)
 
+
+# ---- whether it ran out ----
 
 _SAYS_OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import functools
 import glob
 import io
 import math
@@ -11,16 +11,18 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import count, product
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from PIL import Image
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
+from nst_lightning.initializers import INITIALIZERS
 
 Images: TypeAlias = images.Source | Sequence[images.Source] | None
 """What `find` takes: an image, several, or none, which it refuses."""
@@ -28,12 +30,15 @@ Images: TypeAlias = images.Source | Sequence[images.Source] | None
 CONTENT_FOLDER = Path("data/content-images")
 STYLE_FOLDER = Path("data/style-images")
 GROUPS = ("content", "style", "tv")
-COLUMNS = ("content", "style", "name", *(f"{group}_weight" for group in GROUPS), "size", "steps", "init", "seed")
+_WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
+COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed")
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
 _UNREADABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})  # Pillow knows these by their first bytes only
 _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
+_STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
@@ -42,13 +47,17 @@ class Pair:
 
     Attributes:
         content: The content image: a file, a PIL image or a tensor, see `images.read`.
-        styles: The style images, at least one; their targets are averaged.
+        styles: The style images, at least one; their statistics are merged by weight.
         name: What the outputs are called.
         weights: Weights by group, `content`, `style` or `tv`; finite, >= 0. A group that is missing has the run's.
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
         steps: Number of optimiser steps, >= 1.
         init: What the optimisation starts from, one of `initializers.INITIALIZERS`.
         seed: Seed of the noise, in [0, 2**63 - 1].
+        style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
+
+    Raises:
+        InputError: If the weights of the style images are not as above.
     """
 
     content: images.Source
@@ -62,18 +71,45 @@ class Pair:
     seed: int | None = None
     style_weights: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
+            raise InputError(f"pair {self.name}: style_weights must be {_STYLE_WEIGHTS}, got {self.style_weights}")
+
     @property
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
+        styles = "|".join(map(str, self.style_weights))
+        optional = {"style_weights": styles or None, "init": self.init, "seed": self.seed}
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
-        start = {name: value for name, value in (("init", self.init), ("seed", self.seed)) if value is not None}
-        return {**weights, **start}
+        return {**weights, **{name: value for name, value in optional.items() if value is not None}}
+
+
+def _can_weigh(styles: int, weights: Sequence[float]) -> bool:
+    return len(weights) == styles and all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf
+
+
+def chosen(
+    content: Images,
+    style: Images,
+    pairing: Literal["zip", "product"] = "zip",
+    csv: str | os.PathLike[str] | None = None,
+) -> tuple[Pair, ...]:
+    """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
+
+    Raises:
+        InputError: If the images are named twice, or cannot be found, paired or read from the list.
+    """
+    if csv is None:
+        return pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER), pairing)
+    if content is not None or style is not None:
+        raise InputError(f"pairs {csv} names the images already: leave out content and style")
+    return read_pairs(csv)
 
 
 # ---- looking up names ----
 
 
-def find(argument: str, given: Images, folder: Path) -> list[images.Source]:
+def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
     """Returns the images that were named, files with their path.
 
     A folder stands for the images in it, in natural order of their names, without hidden files and subfolders; a
@@ -83,25 +119,23 @@ def find(argument: str, given: Images, folder: Path) -> list[images.Source]:
     Args:
         argument: What an error calls the argument.
         given: An image, a folder, a pattern, or a list of them.
-        folder: Where a name without a folder is looked up when no file here has it; its suffix may be left out
-            there.
+        folders: Where a name without a folder that no file here has is looked up, its suffix given or not.
 
     Raises:
         InputError: If nothing was named, or a name, folder or pattern stands for no file.
     """
     sources: Sequence[images.Source | None] = given if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
-    found = [image for source in sources for image in _find(argument, source, folder)]
+    found = [image for source in sources for image in _find(argument, source, folders)]
     if not found:
-        msg = f"{argument} is an empty list; name an image, or several"
-        raise InputError(msg)
+        raise InputError(f"{argument} is an empty list; name an image, or several")
     return found
 
 
-def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence[images.Source]:
+def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) -> Sequence[images.Source]:
     """What one value stands for, at least one image."""
+    noun = "image" if argument == "image" else f"{argument} image"
     if source is None:
-        msg = f"no {argument} image was given; name a file with --{argument}, e.g. one of {folder}"
-        raise InputError(msg)
+        raise InputError(f"no {noun} was given; name a file with --{argument}, e.g. one of {folders[0]}")
     if not isinstance(source, (str, os.PathLike)):
         return [source]
     path = Path(source)
@@ -109,7 +143,7 @@ def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence
     # reading it says what is wrong.
     if os.path.isfile(path) or os.fspath(source) == "":
         return [path]
-    sample = _sample(path, folder)
+    sample = _sample(path, *folders)
     if sample is not None:
         return [sample]
     if os.path.isdir(path):
@@ -118,21 +152,21 @@ def _find(argument: str, source: images.Source | None, folder: Path) -> Sequence
         return _matches(argument, path)
     if path.parent != Path():
         return [path]  # reading it says what is wrong
-    msg = f"{argument} image {source} is neither here nor in {folder}{_known(folder)}"
-    raise InputError(msg)
+    raise InputError(f"{noun} {source} is neither here nor in {' or '.join(map(str, folders))}{_known(*folders)}")
 
 
-def _sample(path: Path, folder: Path) -> Path | None:
-    """The file of this name in the folder of samples, its suffix given or not; None for a path with a folder."""
-    if path.parent != Path():
-        return None
-    candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
-    # A folder of that name, a run's say, is no image.
-    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+def _sample(path: Path, *folders: Path) -> Path | None:
+    """The file of this name in a folder of samples, its suffix given or not; None for a path with a folder."""
+    for folder in folders if path.parent == Path() else ():
+        candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
+        # A folder of that name, a run's say, is no image.
+        if files := [candidate for candidate in candidates if os.path.isfile(candidate)]:
+            return files[0]
+    return None
 
 
-def _known(folder: Path) -> str:
-    known = sorted(entry.name for entry in folder.glob("*.*"))
+def _known(*folders: Path) -> str:
+    known = sorted(entry.name for folder in folders for entry in folder.glob("*.*"))
     return f"; there are {', '.join(known)}" if known else ""
 
 
@@ -163,12 +197,11 @@ def _matches(argument: str, pattern: Path) -> list[Path]:
     return sorted(found, key=_natural)
 
 
-@functools.cache
+@cache
 def _suffixes() -> frozenset[str]:
     """The suffixes of the formats that Pillow reads, in lower case."""
-    formats = Image.registered_extensions()
-    readable = Image.OPEN.keys() - _UNREADABLE
-    return frozenset(suffix for suffix, form in formats.items() if form in readable)
+    formats = Image.registered_extensions()  # fills OPEN
+    return frozenset(suffix for suffix, form in formats.items() if form in Image.OPEN.keys() - _UNREADABLE)
 
 
 def _natural(path: Path) -> tuple[list[list[str | int]], str]:
@@ -187,34 +220,26 @@ def pair_up(
 ) -> tuple[Pair, ...]:
     """Returns the pairs of content and style images, under names of which no two are one file on any file system.
 
-    Args:
-        contents: The content images.
-        styles: The style images.
-        pairing: `zip` pairs each content image with the style image at its place, and a single one with all;
-            `product` pairs every content image with every style image, all styles of the first content first.
+    `zip` pairs each content image with the style image at its place, and a single one with all; `product` pairs every
+    content image with every style image, all styles of the first content first.
 
     Raises:
         InputError: If there is no such pairing; or, for `zip`, if there are several of both and not equally many.
     """
     if pairing not in ("zip", "product"):
-        msg = f"unknown pairing {pairing!r}; known are zip, product"
-        raise InputError(msg)
+        raise InputError(f"unknown pairing {pairing!r}; known are zip, product")
     every = pairing == "product" or 1 in (len(contents), len(styles))
     if not every and len(contents) != len(styles):
         msg = f"{len(contents)} content images and {len(styles)} style images: as many of both, or one of either"
         raise InputError(msg)
     chosen = list(product(contents, styles) if every else zip(contents, styles, strict=True))
-    names = _unique([_draft(content, (style,)) for content, style in chosen])
+    names = _unique([_draft(content, style) for content, style in chosen])
     return tuple(Pair(content, (style,), name) for (content, style), name in zip(chosen, names, strict=True))
 
 
-def _draft(content: images.Source, styles: Sequence[images.Source]) -> str:
+def _draft(*sources: images.Source) -> str:
     """A pair's name, which another may have too."""
-    return "_".join(_stem(source) for source in (content, *styles))
-
-
-def _stem(source: images.Source) -> str:
-    return Path(source).stem if isinstance(source, (str, os.PathLike)) else "image"
+    return "_".join(Path(each).stem if isinstance(each, (str, os.PathLike)) else "image" for each in sources)
 
 
 def _unique(names: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
@@ -262,25 +287,21 @@ class _Row:
     def error(self, text: str) -> InputError:
         return InputError(f"{self.path} line {self.line}: {text}")
 
-    def whole(self, column: str, low: int, high: float, allowed: str) -> int | None:
+    def number(self, column: str, convert: Callable[[str], _T], fits: Callable[[_T], bool], allowed: str) -> _T | None:
+        """Returns the number or numbers in a cell, None where it is empty."""
         if column not in self.cells:
             return None
-        try:
-            value = int(self.cells[column])
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise self.error(f"{column} must be {allowed}, got {self.cells[column]!r}")
-        return value
+        with contextlib.suppress(ValueError):
+            value = convert(self.cells[column])
+            if fits(value):
+                return value
+        raise self.error(f"{column} must be {allowed}, got {self.cells[column]!r}")
 
-    def weight(self, column: str) -> float:
-        try:
-            value = float(self.cells[column])
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value >= 0):
-            raise self.error(f"{column} must be a finite number, 0 or above, got {self.cells[column]!r}")
-        return value
+    def positive(self, column: str) -> int | None:
+        return self.number(column, int, lambda value: value >= 1, "a whole number of at least 1")
+
+    def weight(self, column: str) -> float | None:
+        return self.number(column, float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
 
     def file(self, column: str, name: str, folder: Path) -> Path:
         base = self.path.parent
@@ -294,17 +315,13 @@ class _Row:
         raise self.error(f"{column} image {name!r} is neither in {base} nor in {folder}{_known(folder)}")
 
 
-def read_pairs(path: str | os.PathLike[str], *, allowed_inits: Collection[str]) -> tuple[Pair, ...]:
+def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
     """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`.
 
     The file is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are
     skipped; an empty cell means the run's value, and an empty `name` one made up of the files' names. Several
-    styles are separated by |, and their targets are averaged. Paths are relative to the list's folder; a name
+    styles, and their weights in `style_weights`, are separated by |. Paths are relative to the list's folder; a name
     without a folder is also looked up in `CONTENT_FOLDER` or `STYLE_FOLDER`, as in `find`.
-
-    Args:
-        path: The file.
-        allowed_inits: What may stand in the column `init`.
 
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
@@ -316,7 +333,7 @@ def read_pairs(path: str | os.PathLike[str], *, allowed_inits: Collection[str]) 
         has_name = "name" in row.cells
         if has_name:
             _check_name(row, named.setdefault(_key(row.cells["name"]), row))
-        listed.append((_pair(row, allowed_inits), has_name))
+        listed.append((_pair(row), has_name))
     if not listed:
         raise InputError(f"{path}: has no pairs; expected a line for each below that of the columns")
     drafts = [pair.name for pair, has_name in listed if not has_name]
@@ -324,24 +341,30 @@ def read_pairs(path: str | os.PathLike[str], *, allowed_inits: Collection[str]) 
     return tuple(pair if has_name else replace(pair, name=next(made_up)) for pair, has_name in listed)
 
 
-def _pair(row: _Row, allowed_inits: Collection[str]) -> Pair:
+def _pair(row: _Row) -> Pair:
     """The pair of a line; where it has no name, the draft of one."""
     content = row.file("content", row.cells.get("content", ""), CONTENT_FOLDER)
     names = row.cells.get("style", "").split("|")
     styles = tuple(row.file("style", name.strip(), STYLE_FOLDER) for name in names)
     init = row.cells.get("init")
-    if init is not None and init not in allowed_inits:
-        raise row.error(f"unknown init {init!r}; known are {', '.join(allowed_inits)}")
+    if init is not None and init not in INITIALIZERS:
+        raise row.error(f"unknown init {init!r}; known are {', '.join(INITIALIZERS)}")
+    weights = {group: row.weight(f"{group}_weight") for group in GROUPS}
     return Pair(
         content,
         styles,
-        row.cells.get("name", _draft(content, styles)),
-        {group: row.weight(f"{group}_weight") for group in GROUPS if f"{group}_weight" in row.cells},
-        row.whole("size", 1, math.inf, "a whole number of at least 1"),
-        row.whole("steps", 1, math.inf, "a whole number of at least 1"),
+        row.cells.get("name", _draft(content, *styles)),
+        {group: weight for group, weight in weights.items() if weight is not None},
+        row.positive("size"),
+        row.positive("steps"),
         init,
-        row.whole("seed", 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1"),
+        row.number("seed", int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1"),
+        row.number("style_weights", _floats, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS) or (),
     )
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split("|"))
 
 
 def _check_name(row: _Row, first: _Row) -> None:
@@ -363,13 +386,10 @@ def _rows(path: Path) -> Iterator[_Row]:
     lines = [(n, line) for n, line in numbered if line.strip() != "" and not line.lstrip().startswith("#")]
     if not lines:
         raise InputError(f"{path}: is empty; expected a line with the columns, e.g. {','.join(COLUMNS[:3])}")
-    header = _Row(path, lines[0][0], {})
     delimiter = max(",;\t", key=lines[0][1].count)
-    columns = _split(header, lines[0][1], delimiter)
-    _check_columns(header, columns)
-    for number, line in lines[1:]:
-        row = _Row(path, number, {})
-        cells = _split(row, line, delimiter)
+    header, *rows = [(row := _Row(path, number, {}), _split(row, line, delimiter)) for number, line in lines]
+    columns = _columns(*header)
+    for row, cells in rows:
         if all(cell == "" for cell in cells):  # how a spreadsheet stores an empty row
             continue
         if len(cells) != len(columns):
@@ -378,7 +398,8 @@ def _rows(path: Path) -> Iterator[_Row]:
         yield replace(row, cells={name: cell for name, cell in zip(columns, cells, strict=True) if cell != ""})
 
 
-def _check_columns(header: _Row, columns: Sequence[str]) -> None:
+def _columns(header: _Row, columns: Sequence[str]) -> Sequence[str]:
+    """Returns the columns where they are known, each once and the required ones among them."""
     for column in columns:
         if column not in COLUMNS:
             raise header.error(f"unknown column {column!r}; known are {', '.join(COLUMNS)}")
@@ -387,6 +408,7 @@ def _check_columns(header: _Row, columns: Sequence[str]) -> None:
     for required in COLUMNS[:2]:
         if required not in columns:
             raise header.error(f"column {required!r} is missing; content and style are required")
+    return columns
 
 
 def _split(row: _Row, line: str, delimiter: str) -> list[str]:
@@ -400,13 +422,11 @@ def _split(row: _Row, line: str, delimiter: str) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as err:  # ValueError: a null character in the path
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err
-    try:
-        return content.decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line = err.object[: err.start].count(b"\n") + 1
         text = f"byte 0x{err.object[err.start]:02x} is not UTF-8; save the file as UTF-8"
         raise InputError(f"{path} line {line}: {text}") from err
+    except (OSError, ValueError) as err:  # ValueError: a null character in the path
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from nst_lightning.errors import InputError
 from nst_lightning.memory import cores
 
-_TOLD = "NST_LIGHTNING_AGREED"
+_AGREED = "NST_LIGHTNING_AGREED"  # variables of the environment of processes that this one starts
 _STARTED = "NST_LIGHTNING_STARTED"
 _PATIENCE = timedelta(minutes=5)
 _GRACE = 15.0  # s until an interrupted process is interrupted again, or given up
@@ -79,29 +79,24 @@ class _Launcher(_SubprocessScriptLauncher):
         except BaseException:
             self._wait()
             raise
-        failed = self._wait()
-        if failed:
+        if failed := self._wait():
             raise RankError(failed)
         return result
 
     def _start(self) -> None:
-        """Starts the other processes, unless this is one of them.
-
-        Raises:
-            InputError: If the environment says that this is one of them, but nobody started it.
-        """
+        """Starts the other processes, unless this is one of them; refuses to be one that nobody started."""
         if not self.cluster_environment.creates_processes_externally:
             before = dict(os.environ)
             os.environ[_STARTED] = "1"
             self._call_children_scripts()
-            # What the others are told is not for what this process starts later.
-            os.environ.clear()
+            os.environ.clear()  # what the others are told is not for what this process starts later
             os.environ.update(before)
         elif isinstance(self.cluster_environment, LightningEnvironment) and _STARTED not in os.environ:
             msg = "LOCAL_RANK is set in the environment, but this process was started by itself: unset LOCAL_RANK"
             raise InputError(msg)
 
     def _wait(self) -> dict[int, int]:
+        """Returns the exit codes of the processes that failed, by rank, once all have ended."""
         first = self.cluster_environment.node_rank() * self.num_processes
         codes = {first + index: process.wait() for index, process in enumerate(self.procs, start=1)}
         return {rank: code for rank, code in codes.items() if code != 0}
@@ -115,18 +110,15 @@ class _Launcher(_SubprocessScriptLauncher):
                     process.send_signal(signum)
             deadline = time.monotonic() + _GRACE
             for process in running:
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    continue
 
 
 class PairParallel(DDPStrategy):
-    """Every process optimises pairs of its own; they exchange nothing.
+    """Every process optimises pairs of its own, see `data.deal`; they exchange nothing.
 
-    There is no process group and no DDP wrapper, which would average the gradients of unlike images. Which pairs are
-    whose follows from rank and world size, see `data.deal`. Checkpoints are written by every process, so their names
-    have to differ. A process that fails fails the run, as a `RankError`, after the others have finished.
+    There is no process group and no DDP wrapper, which would average the gradients of unlike images. Every process
+    writes checkpoints, under other names. One that fails fails the run, as a `RankError`, after the others' end.
     """
 
     def _configure_launcher(self) -> None:
@@ -141,9 +133,7 @@ class PairParallel(DDPStrategy):
         reset_seed()
         self.set_world_ranks()
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
         """Writes a checkpoint, in every process."""
         self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
@@ -155,8 +145,7 @@ class PairParallel(DDPStrategy):
 class TileParallel(DDPStrategy):
     """All processes optimise the same image, each computing some of its tiles, see `tiling.Tiled`.
 
-    Statistics and gradients are summed over the default process group (gloo on CPUs, NCCL on GPUs); every process
-    then takes the same step. Only the first writes.
+    Sums go over the default process group (gloo on CPUs, NCCL on GPUs); every process then takes the same step.
     """
 
     def configure_ddp(self) -> None:
@@ -178,24 +167,22 @@ def check_world(trainer: L.Trainer) -> None:
     Raises:
         InputError: If there are several processes and no strategy for them, or more of them than the trainer knows.
     """
-    if trainer.world_size > 1 and not isinstance(trainer.strategy, (PairParallel, TileParallel)):
-        msg = (
-            f"trainer.strategy must be pair_parallel or tile_parallel for {trainer.world_size} processes, "
-            f"got {type(trainer.strategy).__name__}, which would average the gradients of unlike images"
+    launched, world, nodes = _launched_world(), trainer.world_size, trainer.num_nodes
+    if world > 1 and not isinstance(trainer.strategy, (PairParallel, TileParallel)):
+        kind = type(trainer.strategy).__name__
+        raise InputError(
+            f"trainer.strategy must be pair_parallel or tile_parallel for {world} processes, got {kind}, "
+            "which would average the gradients of unlike images"
         )
-        raise InputError(msg)
-    launched = _launched_world()
-    if trainer.num_nodes > 1 and launched == 1:
-        msg = (
-            f"trainer.num_nodes is {trainer.num_nodes}: on several machines, start the processes with torchrun or SLURM"
+    if nodes > 1 and launched == 1:
+        raise InputError(
+            f"trainer.num_nodes is {nodes}: on several machines, start the processes with torchrun or SLURM"
         )
-        raise InputError(msg)
-    if launched not in (1, trainer.world_size):
-        msg = (
-            f"{launched} processes were launched but trainer.devices x trainer.num_nodes is {trainer.world_size}: each "
-            "would do all of the work; set trainer.devices, trainer.num_nodes and trainer.strategy pair_parallel"
+    if launched not in (1, world):
+        raise InputError(
+            f"{launched} processes were launched but trainer.devices x trainer.num_nodes is {world}: each would do "
+            "all of the work; set trainer.devices, trainer.num_nodes and trainer.strategy pair_parallel"
         )
-        raise InputError(msg)
 
 
 def _launched_world() -> int:
@@ -215,7 +202,7 @@ def agreed(what: str, choose: Callable[[], str]) -> str:
     Raises:
         InputError: If the first process cannot be reached within five minutes.
     """
-    told: dict[str, str] = json.loads(os.environ.get(_TOLD, "{}"))
+    told: dict[str, str] = json.loads(os.environ.get(_AGREED, "{}"))
     if what in told:
         return told[what]
     if _launched_world() == 1:
@@ -225,10 +212,13 @@ def agreed(what: str, choose: Callable[[], str]) -> str:
         if rank == 0:
             store.set(what, choose())
         chosen = store.get(what).decode()
-        _leave_together(store, what, rank, world)
+        # The first process may be the one that serves the store: it stays until all have read.
+        if store.add(f"{what}/read", 1) == world:
+            store.set(f"{what}/done", "")
+        if rank == 0:
+            store.wait([f"{what}/done"])
     except DistError as error:
-        msg = f"the first process of the launch cannot be reached ({error})"
-        raise InputError(msg) from error
+        raise InputError(f"the first process of the launch cannot be reached ({error})") from error
     return chosen
 
 
@@ -242,23 +232,11 @@ def _store() -> tuple[TCPStore, int, int]:
     return TCPStore(environment.main_address, port, world, rank == 0 and not agent, _PATIENCE), rank, world
 
 
-def _leave_together(store: TCPStore, what: str, rank: int, world: int) -> None:
-    """Keeps the first process, which may be the one that serves the store, until all have read."""
-    if store.add(f"{what}/read", 1) == world:
-        store.set(f"{what}/done", "")
-    if rank == 0:
-        store.wait([f"{what}/done"])
-
-
 @contextmanager
 def telling(told: Mapping[str, str]) -> Iterator[None]:
-    """Tells the processes that are started within what `agreed` is to return.
-
-    Args:
-        told: What the first process chose, by name.
-    """
-    os.environ[_TOLD] = json.dumps(dict(told))
+    """Has `agreed` return what was chosen, by name, in the processes that are started within."""
+    os.environ[_AGREED] = json.dumps(dict(told))
     try:
         yield
     finally:
-        del os.environ[_TOLD]
+        del os.environ[_AGREED]

@@ -112,20 +112,38 @@ def free(path: Path, suffixes: Sequence[str]) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yields the path of a temporary file that takes the place of another once it is whole, and never in part.
 
     Args:
         path: The file that is made or replaced; its folder is made where it is missing.
+        overwrite: Whether a file that is there at the end may be replaced.
+
+    Raises:
+        FileExistsError: If it may not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A fixed name, so that what a killed run left is replaced; a short one, for the file's may be as long as names get.
     temporary = path.absolute().with_name(f".nst-{zlib.crc32(os.fsencode(path.name)):08x}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, path: Path) -> None:
+    # os.replace overwrites, and not every file system has hard links: making the file exclusively is what settles a
+    # race with another writer.
+    path.open("xb").close()
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _holds_files(folder: Path) -> bool:

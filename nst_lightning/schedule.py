@@ -26,15 +26,13 @@ class Stage:
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("steps", self.steps)):
             if value < 1:
-                msg = f"a stage's {name} must be at least 1, got {value}"
-                raise InputError(msg)
+                raise InputError(f"a stage's {name} must be at least 1, got {value}")
 
 
 def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
-    """Returns stages whose size doubles up to the last, with the steps dealt out evenly.
+    """Returns stages whose size doubles, with the steps dealt out evenly, as in Gatys et al. (2017), section 6.
 
-    Coarse-to-fine optimisation is that of Gatys et al. (2017), section 6. The last stages take what does not
-    divide.
+    The last stages take what does not divide.
 
     Args:
         size: The long side of the last stage in pixels, >= 1.
@@ -46,11 +44,9 @@ def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
     """
     for name, value in (("size", size), ("stages", stages)):
         if value < 1:
-            msg = f"{name} must be at least 1, got {value}"
-            raise InputError(msg)
+            raise InputError(f"{name} must be at least 1, got {value}")
     if steps < stages:
-        msg = f"steps must be at least the number of stages ({stages}), got {steps}"
-        raise InputError(msg)
+        raise InputError(f"steps must be at least the number of stages ({stages}), got {steps}")
     sizes = [max(1, round(size / 2**halvings)) for halvings in reversed(range(stages))]
     each, rest = divmod(steps, stages)
     return tuple(Stage(side, each + (index >= stages - rest)) for index, side in enumerate(sizes))

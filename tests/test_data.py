@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning import images, memory
-from nst_lightning.data import PairDataModule, is_writer, memory_for
+from nst_lightning.data import PairDataModule, Worker, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.pairs import Images, Pair
 from nst_lightning.progress import Progress, Saved
@@ -242,8 +242,13 @@ def test_auto_takes_as_many_as_the_memory_holds(
 @pytest.mark.parametrize(("kind", "expected"), [("cpu", 200), ("cuda", 800)])
 def test_processes_share_the_memory_of_a_cpu(monkeypatch: pytest.MonkeyPatch, kind: str, expected: int) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1000)
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)), num_devices=4)
-    assert memory_for(trainer) == expected
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device(kind), broadcast=None),
+        num_devices=4,
+        precision="32-true",
+        precision_plugin=SimpleNamespace(forward_context=None),
+    )
+    assert Worker.of(trainer).memory == expected
 
 
 # ---- several processes ----

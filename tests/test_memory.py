@@ -232,13 +232,13 @@ def step(side: int) -> int:
 
 
 def test_a_step_grows_in_a_straight_line() -> None:
-    line = memory.fit_line(lambda pixels: step(int(pixels**0.5)), 96**2, 128**2)
+    line = memory.Line.through(lambda pixels: step(int(pixels**0.5)), 96**2, 128**2)
     assert line.at(160**2) == pytest.approx(step(160), rel=1e-3)
     assert line.per_pixel >= 3 * 4 + 2 * 64 * 4  # the image's gradient, and a feature map with its gradient
 
 
 def test_a_line_goes_through_both_measurements() -> None:
-    line = memory.fit_line({10: 1070, 30: 1210}.__getitem__, 10, 30)
+    line = memory.Line.through({10: 1070, 30: 1210}.__getitem__, 10, 30)
     assert (line.constant, line.per_pixel) == (1000, 7)
     assert line.at(100) == 1700
     assert memory.Line(-100, 1).at(50) == 0
@@ -255,13 +255,13 @@ def test_the_pixels_within_a_budget_are_within_it(line: memory.Line, budget: int
 
 def test_sizes_that_make_no_line_are_refused() -> None:
     with pytest.raises(InputError, match="got 30 and 30 pixels"):
-        memory.fit_line(lambda pixels: pixels, 30, 30)
+        memory.Line.through(lambda pixels: pixels, 30, 30)
     with pytest.raises(InputError, match=r"^bytes per pixel must be 0 or above, got -1\.0$"):
-        memory.fit_line(lambda pixels: 100 - pixels, 10, 30)
+        memory.Line.through(lambda pixels: 100 - pixels, 10, 30)
 
 
 def test_what_does_not_grow_fits_always_or_never() -> None:
-    line = memory.fit_line(lambda pixels: 5, 10, 30)
+    line = memory.Line.through(lambda pixels: 5, 10, 30)
     assert line.at(10**9) == 5
     assert [line.pixels_within(budget) for budget in (4, 5)] == [0, sys.maxsize]
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
-from nst_lightning.pairs import Images, Pair, find, pair_up, read_pairs
+from nst_lightning.pairs import Images, Pair, chosen, find, pair_up, read_pairs
 
 SAMPLES = Path("samples")
 
@@ -338,7 +337,7 @@ def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def read(listing: Path, text: str | bytes) -> tuple[Pair, ...]:
     listing.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_pairs(listing, allowed_inits=INITIALIZERS)
+    return read_pairs(listing)
 
 
 def refusal(listing: Path, text: str | bytes) -> str:
@@ -351,9 +350,10 @@ def refusal(listing: Path, text: str | bytes) -> str:
 
 
 def test_a_line_sets_everything_a_pair_has(listing: Path) -> None:
-    header = "content,style,name,content_weight,style_weight,tv_weight,size,steps,init,seed"
-    (pair,) = read(listing, f"{header}\na.jpg,x.jpg,first,0,1.5e3,.25,512,1,gaussian,{2**63 - 1}\n")
+    header = "content,style,name,content_weight,style_weight,tv_weight,style_weights,size,steps,init,seed"
+    (pair,) = read(listing, f"{header}\na.jpg,x.jpg,first,0,1.5e3,.25,2,512,1,gaussian,{2**63 - 1}\n")
     assert (pair.content, pair.styles, pair.name) == (listing.parent / "a.jpg", (listing.parent / "x.jpg",), "first")
+    assert pair.style_weights == (2.0,)
     assert pair.weights == {"content": 0.0, "style": 1500.0, "tv": 0.25}
     assert (pair.size, pair.steps, pair.init, pair.seed) == (512, 1, "gaussian", 2**63 - 1)
 
@@ -389,7 +389,7 @@ def test_a_cell_in_quotes_may_hold_the_separator(listing: Path) -> None:
     assert names_of(pairs) == ["a,b_x", '#"1"_x']
 
 
-def test_several_styles_are_averaged(listing: Path) -> None:
+def test_several_styles_are_separated_by_a_bar(listing: Path) -> None:
     (pair,) = read(listing, "content,style\na.jpg,x.jpg | y.jpg|t.tar\n")
     assert pair.styles == (listing.parent / "x.jpg", listing.parent / "y.jpg", Path("data/style-images/t.tar.jpg"))
     assert pair.name == "a_x_y_t.tar"
@@ -409,7 +409,7 @@ def test_paths_are_relative_to_the_list_and_bare_names_are_looked_up(listing: Pa
 def test_a_list_in_the_working_directory(listing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read(listing, "content,style\na.jpg,x.jpg\n")
     monkeypatch.chdir(listing.parent)
-    (pair,) = read_pairs("pairs.csv", allowed_inits=())
+    (pair,) = read_pairs("pairs.csv")
     assert pair.content == Path("a.jpg")
 
 
@@ -478,6 +478,33 @@ def test_a_value_out_of_range_is_refused(listing: Path, column: str, values: lis
         assert refusal(listing, text) == f"pairs.csv line 7: {column} must be {allowed}, got {value!r}"
 
 
+def test_several_styles_have_weights(listing: Path) -> None:
+    header = "content,style,style_weights"
+    weighted, silent, equal = read(
+        listing, f"{header}\na.jpg,x.jpg|y.jpg,0.7 | 0.3\nb.jpg,x.jpg|y.jpg,1|0\nb.jpg,x.jpg|y.jpg,\n"
+    )
+    assert (weighted.style_weights, silent.style_weights, equal.style_weights) == ((0.7, 0.3), (1.0, 0.0), ())
+    assert weighted.settings == {"style_weights": "0.7|0.3"}
+    assert equal.settings == {}
+
+
+STYLE_WEIGHTS = "style_weights must be a finite number, 0 or above, for each style, and one of them above 0, got "
+
+
+@pytest.mark.parametrize("cell", ["0.7", "1|1|1", "0|0", "1|-1", "1|nan", "1|inf", "1e308|1e308", "1|x", "1|", "|"])
+def test_weights_that_do_not_fit_the_styles_are_refused(listing: Path, cell: str) -> None:
+    text = f"content,style,style_weights\na.jpg,x.jpg|y.jpg,{cell}\n"
+    assert refusal(listing, text) == f"pairs.csv line 2: {STYLE_WEIGHTS}{cell!r}"
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
+def test_a_pair_made_by_hand_is_held_to_the_same_weights(weights: tuple[float, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        Pair("a.jpg", ("x.jpg", "y.jpg"), "a", style_weights=weights)
+    assert str(caught.value) == f"pair a: {STYLE_WEIGHTS}{weights}"
+    assert Pair("a.jpg", ("x.jpg", "y.jpg"), "a", style_weights=(0.0, 2.0)).style_weights == (0.0, 2.0)
+
+
 def test_an_unknown_init_is_refused(listing: Path) -> None:
     message = "pairs.csv line 2: unknown init 'noise'; known are content, style, gaussian, uniform"
     assert refusal(listing, "content,style,init\na.jpg,x.jpg,noise\n") == message
@@ -494,12 +521,12 @@ def test_an_unknown_init_is_refused(listing: Path) -> None:
         (
             "content,style,Size\n",
             " line 1: unknown column 'Size'; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "size, steps, init, seed",
+            "style_weights, size, steps, init, seed",
         ),
         (
             "content,style,\n",
             " line 1: unknown column ''; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "size, steps, init, seed",
+            "style_weights, size, steps, init, seed",
         ),
         ("content,style,style\n", " line 1: column 'style' occurs 2 times; expected it once"),
         ("content,style\na.jpg\n", " line 2: expected 2 cells separated by ',', as in the header, got 1"),
@@ -555,4 +582,27 @@ def test_a_list_that_cannot_be_used_is_refused_by_its_line(listing: Path, text: 
 def test_a_list_that_cannot_be_opened_is_refused(listing: Path, name: str, reason: str) -> None:
     message = rf"cannot be opened \({reason}\); expected a CSV file of pairs$"
     with pytest.raises(InputError, match=message):
-        read_pairs(listing.parent / name, allowed_inits=INITIALIZERS)
+        read_pairs(listing.parent / name)
+
+
+# ---- the pairs of a run ----
+
+
+@pytest.mark.usefixtures("listing")
+def test_a_run_names_its_images_or_a_list_that_does(listing: Path) -> None:
+    assert names_of(chosen("s", ["t.tar", "here.jpg"])) == ["s_t.tar", "s_here"]
+    assert names_of(chosen(["s", "here.jpg"], ["t.tar", "here.jpg"], "product"))[1:3] == ["s_here", "here_t.tar"]
+    listing.write_text("content,style,name\na.jpg,x.jpg,first\n")
+    assert names_of(chosen(None, None, "zip", listing)) == ["first"]
+
+
+@pytest.mark.parametrize(("content", "style"), [("s", None), (None, "t.tar"), ("s", "t.tar")])
+def test_images_beside_a_list_are_refused(content: str | None, style: str | None) -> None:
+    with pytest.raises(InputError, match=r"^pairs p\.csv names the images already: leave out content and style$"):
+        chosen(content, style, csv="p.csv")
+
+
+@pytest.mark.usefixtures("listing")
+def test_a_run_without_an_image_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^no style image was given; name a file with --style"):
+        chosen("s", None)

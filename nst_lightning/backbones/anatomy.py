@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nst_lightning.backbones import SPECS, spec_of
+from nst_lightning.backbones.specs import SPECS, Spec, spec_of
 from nst_lightning.errors import InputError
 
-_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _WINDOWED_FUNCTIONS = (F.max_pool2d, F.avg_pool2d)
-_POSITION_BY_POSITION = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
-_FUNCTIONS_POSITION_BY_POSITION = (F.relu, torch.relu, operator.add, operator.iadd, torch.add)
+_POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
+_POINTWISE_FUNCTIONS = (F.relu, torch.relu, operator.add, operator.iadd, torch.add)
 _LARGE = 1024  # px; a multiple of every stride
 
 
@@ -60,16 +60,8 @@ class View:
         return View(max(self.stride, other.stride), min(self.first, other.first), max(self.last, other.last))
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a backbone.
-
-    Attributes:
-        name: Its name in the field.
-        channels: The number of its channels.
-        stride: The distance of two of its positions on the image in pixels.
-        receptive_field: The side of the square of pixels that one of its positions sees.
-    """
+class Layer(NamedTuple):
+    """The name of a layer in the field, the number of its channels, its stride and receptive field in pixels."""
 
     name: str
     channels: int
@@ -80,8 +72,8 @@ class Layer:
 def layers_of(backbone: str) -> tuple[Layer, ...]:
     """Returns the layers of a backbone that can be named, shallowest first.
 
-    Receptive fields follow Araujo, Norris and Sim (2019), *Computing Receptive Fields of Convolutional Neural
-    Networks*, equation 2, along the path that sees most.
+    Receptive fields, along the path that sees most, follow equation 2 of Araujo, Norris and Sim (2019), *Computing
+    Receptive Fields of Convolutional Neural Networks*.
 
     Raises:
         InputError: If there is no backbone of that name.
@@ -92,15 +84,9 @@ def layers_of(backbone: str) -> tuple[Layer, ...]:
     nodes = {node: name for name, node in spec.layers.items()}
     traced = create_feature_extractor(network, nodes, suppress_diff_warning=True)
     features = traced(torch.empty(1, 3, _LARGE, _LARGE, device="meta"))
-    seen = views(traced)
     return tuple(
-        Layer(
-            name,
-            features[name].shape[1],
-            max(view.stride for view in seen[name]),
-            max(view.field for view in seen[name]),
-        )
-        for name in spec.layers
+        Layer(name, features[name].shape[1], max(view.stride for view in seen), max(view.field for view in seen))
+        for name, seen in views(traced).items()
     )
 
 
@@ -113,83 +99,61 @@ def views(network: fx.GraphModule) -> dict[str, tuple[View, View]]:
         InputError: If the network has an operation that is not known to see a window of its input only.
     """
     seen: dict[fx.Node, tuple[View, View]] = {}
+    outputs: dict[str, fx.Node] = {}
     for node in network.graph.nodes:
         if node.op == "output":
             (outputs,) = node.args
-            return {name: seen[source] for name, source in outputs.items()}
-        if node.op == "placeholder":
+        elif node.op == "placeholder":
             seen[node] = (View(), View())
-            continue
-        kernel, step, padding, dilation = _window(network, node)
-        rows, columns = (
-            reduce(operator.or_, (seen[source][axis] for source in node.all_input_nodes)) for axis in (0, 1)
-        )
-        seen[node] = (
-            rows.through(kernel[0], step[0], padding[0], dilation[0]),
-            columns.through(kernel[1], step[1], padding[1], dilation[1]),
-        )
-    raise AssertionError  # a graph has an output
+        else:
+            before = [seen[source] for source in node.all_input_nodes]
+            rows, columns = (reduce(operator.or_, axis) for axis in zip(*before, strict=True))
+            of_rows, of_columns = zip(*_window(network, node), strict=True)
+            seen[node] = (rows.through(*of_rows), columns.through(*of_columns))
+    return {name: seen[node] for name, node in outputs.items()}
 
 
-_Pair = tuple[int, int]
-_POSITION = ((1, 1), (1, 1), (0, 0), (1, 1))  # a window of one position
-
-
-def _window(network: fx.GraphModule, node: fx.Node) -> tuple[_Pair, _Pair, _Pair, _Pair]:
-    """Returns kernel size, step, padding and dilation of a node, rows first."""
-    if node.op == "call_module":
-        module = network.get_submodule(str(node.target))
-        if isinstance(module, _WINDOWED):
-            return _both(module.kernel_size), _both(module.stride), _both(module.padding), _dilation(module)
-        if isinstance(module, _POSITION_BY_POSITION):
-            return _POSITION
-    if node.op == "call_function":
-        if node.target in _WINDOWED_FUNCTIONS:
-            names = ("input", "kernel_size", "stride", "padding", "dilation")
-            given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-            kernel, padding = _both(given["kernel_size"]), _both(given.get("padding", 0))
-            return kernel, _both(given.get("stride") or kernel), padding, _both(given.get("dilation", 1))
-        if node.target in _FUNCTIONS_POSITION_BY_POSITION or _joins_channels(node):
-            return _POSITION
-    kind = type(network.get_submodule(str(node.target))).__name__ if node.op == "call_module" else node.target
+def _window(network: fx.GraphModule, node: fx.Node) -> tuple[tuple[int, int], ...]:
+    """Returns kernel size, step, padding and dilation of a node, of rows and columns each."""
+    module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        return _sizes(vars(module))
+    if node.target in _WINDOWED_FUNCTIONS:
+        return _sizes(_arguments(node, "input", "kernel_size", "stride", "padding", "dilation"))
+    joins_channels = node.target is torch.cat and _arguments(node, "tensors", "dim").get("dim") == 1
+    if isinstance(module, _POINTWISE) or node.target in _POINTWISE_FUNCTIONS or joins_channels:
+        return (1, 1), (1, 1), (0, 0), (1, 1)
+    kind = node.target if module is None else type(module).__name__
     allowed = "convolutions, poolings of a fixed window, ReLU, batch normalisation, sums and joins of channels"
     msg = f"{node.name} ({kind}) may see more than a window of its input; allowed before a layer are {allowed}"
     raise InputError(msg)
 
 
-def _both(size: Any) -> tuple[int, int]:  # noqa: ANN401 - torch takes a number or a pair, and so does FX
-    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
+def _arguments(node: fx.Node, *names: str) -> dict[str, Any]:
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
-def _dilation(module: nn.Module) -> _Pair:
-    return (1, 1) if isinstance(module, nn.AvgPool2d) else _both(module.dilation)
-
-
-def _joins_channels(node: fx.Node) -> bool:
-    given = {**dict(zip(("tensors", "dim"), node.args, strict=False)), **node.kwargs}
-    return node.target is torch.cat and bool(given.get("dim") == 1)
+def _sizes(given: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    kernel = given["kernel_size"]
+    sizes = (kernel, given.get("stride") or kernel, given.get("padding", 0), given.get("dilation", 1))
+    return tuple((int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (size, size) for size in sizes)
 
 
 def table() -> str:
     """Returns all backbones with their weights and layers, as lines of text."""
-    return "\n\n".join(_described(name) for name in SPECS)
+    return "\n\n".join(_described(name, spec) for name, spec in SPECS.items())
 
 
-def _described(backbone: str) -> str:
-    spec = SPECS[backbone]
-    offline = [origin for origin in spec.origins if origin != "torchvision"]
+def _described(name: str, spec: Spec) -> str:
+    origins = [f"{origin} (bundled)" for origin in spec.origins if origin != "torchvision"]
     lines = [
-        f"{backbone}: weights {', '.join([*(f'{origin} (bundled)' for origin in offline), 'torchvision (download)'])}",
+        f"{name}: weights {', '.join([*origins, 'torchvision (download)'])}",
         f"  {'layer':<16}{'channels':>9}{'stride':>8}{'field':>7}  place and default use",
     ]
-    for layer in layers_of(backbone):
+    for layer in layers_of(name):
         place = str(spec.ordinals.index(layer.name)) if layer.name in spec.ordinals else ""
-        uses = [
-            use
-            for use, names in (("content", spec.content_layers), ("style", spec.style_layers))
-            if layer.name in names
-        ]
-        numbers = f"{layer.channels:>9}{layer.stride:>8}{layer.receptive_field:>7}"
-        row = f"  {layer.name:<16}{numbers}  {place} {' '.join(uses)}"
+        uses = {"content": spec.content_layers, "style": spec.style_layers}
+        used = " ".join(use for use, layers in uses.items() if layer.name in layers)
+        row = f"  {layer.name:<16}{layer.channels:>9}{layer.stride:>8}{layer.receptive_field:>7}  {place} {used}"
         lines.append(row.rstrip())
     return "\n".join(lines)

@@ -1,239 +1,23 @@
-"""The frozen networks whose features the losses compare: a table of specs and one module.
-
-A backbone takes sRGB images in [0, 1]; the scale that its weights were trained on is part of the spec.
-"""
+"""The frozen network whose features the losses compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-from torchvision.models import (
-    Inception_V3_Weights,
-    ResNet50_Weights,
-    VGG16_Weights,
-    VGG19_Weights,
-    inception_v3,
-    resnet50,
-    vgg16,
-    vgg19,
-)
-from torchvision.models._api import WeightsEnum
-from torchvision.models.feature_extraction import create_feature_extractor
+from torch import Tensor, fx, nn
 
 from nst_lightning.backbones import surgery
 from nst_lightning.backbones import weights as weights_
+from nst_lightning.backbones.specs import Spec, spec_of
 from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
 
-
-@dataclass(frozen=True)
-class Origin:
-    """What goes with weights of one origin.
-
-    The input scale is the affine map from sRGB in [0, 1] to what the network is fed: (image - mean) / std.
-
-    Attributes:
-        mean: Of the input scale, per channel, red first.
-        std: Of the input scale, per channel, red first.
-        content_weight: The content weight unless told otherwise.
-        style_weight: The style weight unless told otherwise. Both belong to the weights because content scores
-            grow with the second power of the features' magnitude, Gram scores with the fourth.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    content_weight: float
-    style_weight: float
-
-
-def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origin:
-    """Returns the origin of a network fed as Caffe's are: pixels in [0, 255] minus a mean colour."""
-    return Origin((red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), 1e5, style_weight)
-
-
-# 10,000 : 10 between content and style, where the study's pictures were best, is where these weights' are too.
-OXFORD = _pixels(123.68, 116.779, 103.939, style_weight=1e2)
-# Torchvision's VGGs were trained on (image - mean) / std; the study's predecessor feeds them pixels in [0, 255]
-# minus torchvision's mean all the same, and its weights of content and style mean something on that scale only.
-PREDECESSOR = _pixels(123.675, 116.28, 103.53, style_weight=3e4)
-# Networks with batch normalisation have to be fed the scale they were trained on. Their default weights carry the
-# predecessor's over to it as if the network were linear: features about 58 times smaller, to the second and fourth
-# power. No weights of theirs are bundled, so that is by calculation and not by eye.
-_SMALLER = 255 * 0.226
-_TRAINED = {"content_weight": 1e5 * _SMALLER**2, "style_weight": 3e4 * _SMALLER**4}
-IMAGENET = Origin((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), **_TRAINED)
-# Torchvision's InceptionV3 undoes ImageNet's normalisation inside (`transform_input`): what is left is this.
-INCEPTION = Origin((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), **_TRAINED)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What is known of a backbone.
-
-    Attributes:
-        build: Makes the whole network without weights.
-        layers: Torchvision's node for every layer that can be named, shallowest first.
-        ordinals: The study's table: the layers that can be chosen by their place in it, counted from 0.
-        content_layers: The layers that the content loss reads unless told otherwise.
-        style_layers: The layers that the style loss reads unless told otherwise, all in the study's table.
-        origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
-        torchvision_weights: The entry of torchvision's weights API.
-    """
-
-    build: Callable[[], nn.Module]
-    layers: Mapping[str, str]
-    ordinals: tuple[str, ...]
-    content_layers: tuple[str, ...]
-    style_layers: tuple[str, ...]
-    origins: Mapping[str, Origin]
-    torchvision_weights: WeightsEnum
-
-    @property
-    def default_weights(self) -> str:
-        """The weights taken unless told otherwise."""
-        return next(iter(self.origins))
-
-    def origin(self, weights: str | None) -> Origin:
-        """Returns what goes with the weights of a name, of a file, or with the default ones for None."""
-        name = self.default_weights if weights is None else weights
-        if name.startswith(weights_.CAFFE):
-            return OXFORD  # the networks that Caffe trained are Oxford's
-        return self.origins.get(name, self.origins[weights_.TORCHVISION])
-
-    def content_at(self, place: int) -> tuple[str, ...]:
-        """Returns the layer at a place of the study's table, counted from 0 as the study counted content layers.
-
-        Raises:
-            InputError: If the table has no such place.
-        """
-        if not 0 <= place < len(self.ordinals):
-            msg = f"content_layers must be a place from 0 to {len(self.ordinals) - 1} of {self._table}, got {place}"
-            raise InputError(msg)
-        return (self.ordinals[place],)
-
-    def style_up_to(self, count: int) -> tuple[str, ...]:
-        """Returns the style layers among the first `count` of the study's table.
-
-        Raises:
-            InputError: If the table is not that long, or `count` is below 1.
-        """
-        if not 1 <= count <= len(self.ordinals):
-            msg = f"style_layers must be a number from 1 to {len(self.ordinals)} of {self._table}, got {count}"
-            raise InputError(msg)
-        return tuple(layer for layer in self.ordinals[:count] if layer in self.style_layers)
-
-    @property
-    def _table(self) -> str:
-        return f"the table {', '.join(self.ordinals)}"
-
-
-def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, str]:
-    """Names the layers of a VGG with so many convolutions a block: conv1_1, relu1_1, ..., pool5."""
-    names = []
-    for block, count in enumerate(convolutions, start=1):
-        for depth in range(1, count + 1):
-            names += [f"conv{block}_{depth}", f"relu{block}_{depth}"]
-        names.append(f"pool{block}")
-    return {name: f"features.{index}" for index, name in enumerate(names)}
-
-
-_VGG16_LAYERS = _vgg_layers((2, 2, 3, 3, 3))
-_VGG16_ORIGINS = {weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR}
-# The predecessor's table for VGG19, its place 4 called conv4_2. What the predecessor read there was relu4_2, for the
-# ReLU after it works in place and overwrites the convolution's output.
-_GATYS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
-_GATYS_STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-
-_EXPERIMENTAL = ("relu1_1", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu4_1", "relu4_3", "relu5_1")
-
-_RESNET50_BLOCKS = {
-    f"layer{stage}.{block}": f"layer{stage}.{block}"
-    for stage, count in enumerate((3, 4, 6, 3), 1)
-    for block in range(count)
-}
-_RESNET50_ORDINALS = ("relu", "layer1.2", "layer2.3", "layer3.2", "layer3.5", "layer4.2")
-
-_INCEPTION_LAYERS = (
-    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
-    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
-    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
-)
-_INCEPTION_ORDINALS = ("Conv2d_1a_3x3", "Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")
-
-
-def _inception() -> nn.Module:
-    network: nn.Module = inception_v3(weights=None, init_weights=False, transform_input=False)
-    return network
-
-
-def _without(ordinals: tuple[str, ...], place: int) -> tuple[str, ...]:
-    return ordinals[:place] + ordinals[place + 1 :]
-
-
-SPECS: Mapping[str, Spec] = {
-    "vgg16": Spec(
-        build=vgg16,
-        layers=_VGG16_LAYERS,
-        ordinals=_GATYS,
-        content_layers=("relu4_2",),
-        style_layers=_GATYS_STYLE,
-        origins=_VGG16_ORIGINS,
-        torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
-    ),
-    # The predecessor's network "with everything exposed": every ReLU, and the eight it had settled on.
-    "vgg16_experimental": Spec(
-        build=vgg16,
-        layers={name: node for name, node in _VGG16_LAYERS.items() if name.startswith("relu")},
-        ordinals=_EXPERIMENTAL,
-        content_layers=("relu3_2",),
-        style_layers=_EXPERIMENTAL,
-        origins=_VGG16_ORIGINS,
-        torchvision_weights=VGG16_Weights.IMAGENET1K_V1,
-    ),
-    "vgg19": Spec(
-        build=vgg19,
-        layers=_vgg_layers((2, 2, 4, 4, 4)),
-        ordinals=_GATYS,
-        content_layers=("relu4_2",),
-        style_layers=_GATYS_STYLE,
-        origins={weights_.TORCHVISION: PREDECESSOR},
-        torchvision_weights=VGG19_Weights.IMAGENET1K_V1,
-    ),
-    "resnet50": Spec(
-        build=resnet50,
-        layers={"relu": "relu", "maxpool": "maxpool", **_RESNET50_BLOCKS},
-        ordinals=_RESNET50_ORDINALS,
-        content_layers=("layer3.5",),
-        style_layers=_without(_RESNET50_ORDINALS, 4),
-        origins={weights_.TORCHVISION: IMAGENET},
-        torchvision_weights=ResNet50_Weights.IMAGENET1K_V1,
-    ),
-    "inception_v3": Spec(
-        build=_inception,
-        layers={name: name for name in _INCEPTION_LAYERS},
-        ordinals=_INCEPTION_ORDINALS,
-        content_layers=("Mixed_6e",),
-        style_layers=_without(_INCEPTION_ORDINALS, 4),
-        origins={weights_.TORCHVISION: INCEPTION},
-        torchvision_weights=Inception_V3_Weights.IMAGENET1K_V1,
-    ),
-}
-
-
-def spec_of(name: str) -> Spec:
-    """Returns the spec of a backbone.
-
-    Raises:
-        InputError: If there is no backbone of that name; lists those there are.
-    """
-    if name not in SPECS:
-        msg = f"unknown backbone {name!r}; known are {', '.join(SPECS)}"
-        raise InputError(msg)
-    return SPECS[name]
+# The values of a single image's map up to which torch convolves it on the CPU by other code than it does a batch's
+# (`ConvParams::use_mkldnn` in ATen's Convolution.cpp).
+_ALONE = 20480
+_LARGE = 1024  # px; a multiple of every stride
 
 
 class Backbone(nn.Module):
@@ -266,29 +50,27 @@ class Backbone(nn.Module):
         super().__init__()
         spec = spec_of(name)
         nodes = _nodes(name, spec, tuple(layers))
-        origin = spec.default_weights if weights is None else weights
-        self.origin = origin
-        if origin in {weights_.OXFORD, weights_.TORCHVISION} and origin not in spec.origins:
-            msg = f"no {origin} weights for {name}; allowed are {', '.join(spec.origins)} or a file's path"
+        self.origin = spec.default_weights if weights is None else weights
+        if self.origin in {weights_.OXFORD, weights_.TORCHVISION} and self.origin not in spec.origins:
+            msg = f"no {self.origin} weights for {name}; allowed are {', '.join(spec.origins)} or a file's path"
             raise weights_.WeightsError(msg)
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
-        surgery.replace_pooling_and_relus(whole, pooling)
-        self.network = create_feature_extractor(whole, nodes, suppress_diff_warning=True)
-        surgery.read_the_image_exactly(self.network)
-        surgery.pool_first(self.network)
-        surgery.overwrite_what_nobody_reads(self.network)
+        self.network = surgery.extractor(whole, nodes, pooling)
         self.min_side = _min_side(self.network)
-        self.small = math.ceil(_SINGLE_KERNEL / _values_per_pixel(self.network))
-        state = weights_.load(origin, spec.torchvision_weights)
+        self.small = math.ceil(_ALONE / _values_per_pixel(self.network))
+        state = weights_.load(self.origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
-        weights_.check(state, expected, set(needed), origin)
-        self.network.load_state_dict({key: _in_float32(state[key]) for key in needed}, assign=True)
+        weights_.check(state, expected, set(needed), self.origin)
+        stored = {key: state[key] for key in needed}
+        in_float32 = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+        self.network.load_state_dict(in_float32, assign=True)
         surgery.freeze(self.network)
-        of = spec.origin(origin)
-        self.register_buffer("mean", torch.tensor(of.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(of.std).view(1, 3, 1, 1), persistent=False)
+        scale = spec.origin(self.origin)
+        self.register_buffer("mean", torch.tensor(scale.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(scale.std).view(1, 3, 1, 1), persistent=False)
+        self._parts: dict[tuple[str, ...], fx.GraphModule] = {}  # of the network's own modules, so not registered
         self.to(memory_format=torch.channels_last)  # what oneDNN and tensor cores work in: 7 % less time on a CPU
         super().train(False)
 
@@ -297,7 +79,11 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, image: Tensor, layers: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """Returns the features of sRGB images (N, 3, H, W) in [0, 1], by layer, (N, C, H', W') each.
+        """Returns the features of images by layer, (N, C, H', W') each.
+
+        Args:
+            image: sRGB images (N, 3, H, W) in [0, 1].
+            layers: Some of the layers that it was built with: only what these need is computed. None for all.
 
         Raises:
             InputError: If the image is smaller than the network can halve.
@@ -306,43 +92,38 @@ class Backbone(nn.Module):
         if min(height, width) < self.min_side:
             msg = f"an image of {width}x{height} px is too small for these layers: {self.min_side} px a side at least"
             raise InputError(msg)
+        network = self.network if layers is None else self._part(layers)
         scaled = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        if len(image) == 1 and image.device.type == "cpu" and height * width <= self.small:
-            in_company: dict[str, Tensor] = self.network(scaled.expand(2, -1, -1, -1))
-            return {layer: feature[:1] for layer, feature in in_company.items()}
-        features: dict[str, Tensor] = self.network(scaled)
-        return features
+        small = len(image) == 1 and image.device.type == "cpu" and height * width <= self.small
+        features: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1) if small else scaled)
+        return {layer: feature[:1] for layer, feature in features.items()} if small else features
+
+    def _part(self, layers: tuple[str, ...]) -> fx.GraphModule:
+        if layers not in self._parts:
+            self._parts[layers] = surgery.part(self.network, layers)
+        return self._parts[layers]
 
 
 def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
-    unknown = [layer for layer in layers if layer not in spec.layers]
-    if unknown:
-        msg = f"unknown layer {unknown[0]!r} of {name}; known are {', '.join(spec.layers)}"
-        raise InputError(msg)
-    if not layers:
-        msg = f"no layer of {name} was asked for; known are {', '.join(spec.layers)}"
-        raise InputError(msg)
+    """Returns the layers that are asked for by torchvision's nodes, or refuses them."""
+    faults = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
+    faults += [] if layers else [f"no layer of {name} was asked for"]
+    if faults:
+        raise InputError(f"{faults[0]}; known are {', '.join(spec.layers)}")
     return {spec.layers[layer]: layer for layer in layers}
-
-
-_SINGLE_KERNEL = 20480
-"""The values of a single image's map below which torch convolves it on the CPU in another way than it does a batch's
-(`ConvParams::use_mkldnn` in ATen's Convolution.cpp)."""
 
 
 def _values_per_pixel(network: nn.Module) -> float:
     """Returns the values that the smallest input of a convolution has for each pixel of a large image."""
-    found: list[float] = []
-    side = 1024
-    hooks = [
-        module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numel() / side**2))
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    network(torch.empty(1, 3, side, side, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return min(found)
+    values: list[int] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d):
+            values.append(inputs[0].numel())
+
+    with nn.modules.module.register_module_forward_pre_hook(note):
+        network(torch.empty(1, 3, _LARGE, _LARGE, device="meta"))
+    return min(values) / _LARGE**2
 
 
 def _min_side(network: nn.Module) -> int:
@@ -356,7 +137,3 @@ def _min_side(network: nn.Module) -> int:
         except RuntimeError:
             too_small = side
     return enough
-
-
-def _in_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor

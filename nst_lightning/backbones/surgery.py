@@ -2,60 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+import operator
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from nst_lightning.errors import InputError
 
 Pooling = Literal["max", "avg"]
 
 
-def replace_pooling_and_relus(network: nn.Module, pooling: Pooling) -> None:
-    """Pools as asked, and gives every ReLU an output of its own.
+def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling) -> GraphModule:
+    """Returns what computes some layers, given by torchvision's nodes, of a network on the meta device in eval mode.
 
     Raises:
         InputError: If the pooling is unknown.
     """
     if pooling not in {"max", "avg"}:
-        msg = f"unknown pooling {pooling!r}; known are max, avg"
-        raise InputError(msg)
-    for parent in list(network.modules()):
-        for key, child in list(parent.named_children()):
-            if isinstance(child, nn.ReLU):
-                # An in-place ReLU would overwrite the convolution's output under the loss that reads it.
-                setattr(parent, key, nn.ReLU(inplace=False))
-            elif isinstance(child, nn.MaxPool2d) and pooling == "avg":
-                setattr(parent, key, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+        raise InputError(f"unknown pooling {pooling!r}; known are max, avg")
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.MaxPool2d) and pooling == "avg":
+            network.set_submodule(name, nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
+    traced = create_feature_extractor(network, dict(nodes), suppress_diff_warning=True)
+    for node, convolution in _calls(traced, nn.Conv2d):
+        if node.all_input_nodes[0].op == "placeholder":
+            traced.set_submodule(str(node.target), ImageConvolution(convolution))
+    _pool_before_relu(traced)
+    _work_in_place(traced)
+    return traced
 
 
-def pool_first(network: GraphModule) -> None:
-    """Lets ReLUs that only a maximum over windows reads come after it: the same to the bit, on a quarter of a map."""
-    modules = dict(network.named_modules())
-    for node in list(network.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.MaxPool2d):
-            continue
-        (before,) = node.all_input_nodes
-        if before.op == "call_module" and isinstance(modules[before.target], nn.ReLU) and len(before.users) == 1:
-            with network.graph.inserting_after(node):
-                after = network.graph.call_module(before.target, (node,))
-            node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
-            node.args = (before.args[0], *node.args[1:])
-            network.graph.erase_node(before)
-    network.recompile()
+def part(network: GraphModule, layers: tuple[str, ...]) -> GraphModule:
+    """Returns what computes some outputs of a network and nothing that only others need, with the same modules."""
+    trimmed = GraphModule(network, copy.deepcopy(network.graph))
+    output = next(node for node in trimmed.graph.nodes if node.op == "output")
+    (outputs,) = output.args
+    output.args = ({layer: outputs[layer] for layer in layers},)
+    trimmed.graph.eliminate_dead_code()
+    trimmed.recompile()
+    return trimmed
 
 
-def overwrite_what_nobody_reads(network: GraphModule) -> None:
-    """Lets the ReLUs work in place whose input is read by nothing else, which saves a feature map each."""
-    modules = dict(network.named_modules())
-    calls: dict[str, list[Node]] = {}
-    for node in network.graph.nodes:
-        if node.op == "call_module" and isinstance(modules[node.target], nn.ReLU):
-            calls.setdefault(node.target, []).append(node)
-    for target, nodes in calls.items():
-        modules[target].inplace = all(len(node.all_input_nodes[0].users) == 1 for node in nodes)
+def freeze(network: nn.Module) -> None:
+    """Turns parameters and buffers into buffers that no state dict holds."""
+    for module in network.modules():
+        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            delattr(module, key)
+            module.register_buffer(key, tensor.detach(), persistent=False)
 
 
 class ImageConvolution(nn.Conv2d):
@@ -63,7 +62,14 @@ class ImageConvolution(nn.Conv2d):
 
     Rounded to bfloat16 an image has steps as large as those of an optimiser near its end: the loss would be that of
     another picture. Of three channels, a convolution in float32 costs next to nothing.
+
+    Args:
+        like: What it takes the place of; the weights, on the meta device, come later.
     """
+
+    def __init__(self, like: nn.Conv2d) -> None:
+        shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
+        super().__init__(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the convolution of images (N, C, H, W), in autocast's type where that is on."""
@@ -75,26 +81,30 @@ class ImageConvolution(nn.Conv2d):
         return output.to(torch.get_autocast_dtype(kind))
 
 
-def read_the_image_exactly(network: GraphModule) -> None:
-    """Makes the convolutions that read the network's input `ImageConvolution`s; the weights, on meta, come later."""
-    modules = dict(network.named_modules())
-    for node in network.graph.nodes:
-        before = node.all_input_nodes
-        if node.op != "call_module" or before[0].op != "placeholder":
-            continue
-        convolution = modules[node.target]
-        if isinstance(convolution, nn.Conv2d):
-            network.set_submodule(node.target, _image_convolution(convolution))
+def _calls(network: GraphModule, kind: type[nn.Module]) -> list[tuple[Node, Any]]:
+    """Returns the nodes that call modules of a kind, with these."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    called = [(node, modules[node.target]) for node in network.graph.nodes if node.op == "call_module"]
+    return [(node, module) for node, module in called if isinstance(module, kind)]
 
 
-def _image_convolution(like: nn.Conv2d) -> ImageConvolution:
-    shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
-    return ImageConvolution(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
+def _pool_before_relu(network: GraphModule) -> None:
+    """Lets ReLUs that only a maximum over windows reads come after it: the same to the bit, on a quarter of a map."""
+    relus = {node for node, _ in _calls(network, nn.ReLU)}
+    for node, _ in _calls(network, nn.MaxPool2d):
+        (before,) = node.all_input_nodes
+        if before in relus and len(before.users) == 1:
+            with network.graph.inserting_after(node):
+                after = network.graph.call_module(str(before.target), (node,))
+            node.replace_all_uses_with(after, delete_user_cb=partial(operator.is_not, after))
+            node.args = (before.args[0], *node.args[1:])
+            network.graph.erase_node(before)
+    network.recompile()
 
 
-def freeze(network: nn.Module) -> None:
-    """Turns parameters and buffers into buffers that no state dict holds."""
-    for module in network.modules():
-        for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            delattr(module, key)
-            module.register_buffer(key, tensor.detach(), persistent=False)
+def _work_in_place(network: GraphModule) -> None:
+    """Lets the ReLUs work in place whose input nothing else reads, as a loss would: saves a feature map each."""
+    calls = _calls(network, nn.ReLU)
+    shared = {relu for node, relu in calls if len(node.all_input_nodes[0].users) > 1}
+    for _, relu in calls:
+        relu.inplace = relu not in shared

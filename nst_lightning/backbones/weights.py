@@ -8,8 +8,8 @@ import pickle
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,6 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import load_file as load_safetensors_file
 from torch import Tensor
 from torchvision.models._api import WeightsEnum
 
@@ -25,12 +24,12 @@ from nst_lightning.errors import InputError
 
 OXFORD = "oxford"
 TORCHVISION = "torchvision"
-
+CAFFE = "caffe:"  # before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red
 OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
-CAFFE = "caffe:"
-"""What stands before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red."""
-DOWNLOAD_TIMEOUT = 30.0
-"""Seconds without a byte after which a download is given up; torch.hub itself would wait for ever."""
+DOWNLOAD_TIMEOUT = 30.0  # s without a byte after which a download is given up; torch.hub would wait for ever
+
+_CAFFE_FIRST = "conv1_1.weight"
+_CAFFE_CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
 
 
 class WeightsError(InputError):
@@ -44,32 +43,97 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
         weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
             `torchvision` (downloaded once by torch.hub), the path of a .safetensors, .pth or .pt file, or `caffe:`
             before the path of a VGG as Caffe trained it, under Caffe's names (conv1_1) or torchvision's.
-        torchvision_weights: What `torchvision` stands for, an entry of torchvision's weights API.
+        torchvision_weights: What `torchvision` stands for; None where it is not asked for.
 
     Raises:
         WeightsError: If the weights are unknown, missing, damaged or cannot be downloaded.
     """
     if weights == OXFORD:
-        state = _bundled()
-    elif weights == TORCHVISION:
-        if torchvision_weights is None:
-            msg = "torchvision has no weights for this backbone"
-            raise WeightsError(msg)
-        state = _torchvision(torchvision_weights)
-    elif weights.startswith(CAFFE):
-        state = _caffe(Path(weights.removeprefix(CAFFE)))
-    else:
-        state = _file(Path(weights))
-        if _CAFFE_FIRST in state:
-            msg = (
-                f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
-            )
-            raise WeightsError(msg)
+        return _bundled()
+    if weights == TORCHVISION:
+        assert torchvision_weights is not None
+        return _file(fetch(torchvision_weights, ", or name a local file with --weights"))
+    if weights.startswith(CAFFE):
+        return _caffe(Path(weights.removeprefix(CAFFE)))
+    state = _file(Path(weights))
+    if _CAFFE_FIRST in state:
+        msg = f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
+        raise WeightsError(msg)
     return state
 
 
-_CAFFE_FIRST = "conv1_1.weight"
-_CAFFE_CLASSIFIER = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
+def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[str], origin: str) -> None:
+    """Checks that a state dict is one of an architecture and holds what is needed of it.
+
+    Args:
+        state: The state dict.
+        whole: That of the whole architecture, on the meta device, say: only shapes and kinds are read.
+        needed: The names that must be there; the classifier's, say, may be left out of a file.
+        origin: What the error calls the weights.
+
+    Raises:
+        WeightsError: If a needed tensor is missing, a name unknown, or a shape or kind of number another.
+    """
+    for fault, names in (("missing", needed - state.keys()), ("unknown", state.keys() - whole.keys())):
+        if names:
+            msg = f"{origin}: {len(names)} tensors are {fault}, the first is {min(names)}: another architecture?"
+            raise WeightsError(msg)
+    for name, tensor in state.items():
+        expected = whole[name]
+        if tensor.shape != expected.shape:
+            raise WeightsError(f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
+        if tensor.is_floating_point() != expected.is_floating_point():  # quantised, say
+            msg = f"{origin}: {name} is of {tensor.dtype}, expected {expected.dtype} or another precision of it"
+            raise WeightsError(msg)
+
+
+def cached(weights: WeightsEnum) -> Path:
+    """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
+    url: str = weights.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+
+
+def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
+    """Returns `cached` of an entry of torchvision's weights API, downloading it once.
+
+    What is downloaded has the hash in its name; a file that is there already is taken as it is.
+
+    Raises:
+        WeightsError: If the file is not there and cannot be downloaded; names it, its URL, where to copy it, and
+            what could be done otherwise.
+    """
+    path, timeout = cached(weights), socket.getdefaulttimeout()
+    if path.exists():
+        return path
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        # torch.hub says on stdout that it downloads, where this program prints its results.
+        with redirect_stdout(sys.stderr):
+            # torch.hub writes to a temporary name and checks the hash before it renames.
+            torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
+    except pickle.UnpicklingError:
+        pass  # it came whole, but is no state dict: reading it from the cache says so
+    except (URLError, HTTPException, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # a server that speaks no HTTP is quoted with its line's end
+        msg = f"cannot download {path.name} from {weights.url} ({reason}): copy the file to {path}{otherwise}"
+        raise WeightsError(msg) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return path
+
+
+def _bundled() -> dict[str, Tensor]:
+    file = resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        msg = f"{file}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
+        raise WeightsError(msg) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != OXFORD_SHA256:
+        msg = f"{file}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
+        raise WeightsError(msg + "install nst-lightning again")
+    return load_safetensors(content)
 
 
 def _caffe(path: Path) -> dict[str, Tensor]:
@@ -88,114 +152,10 @@ def _caffe(path: Path) -> dict[str, Tensor]:
 
 def _convolutions(layers: set[str]) -> dict[str, str]:
     """Returns torchvision's names of convolutions called conv1_1, conv1_2, conv2_1 and so on."""
-    places = sorted(tuple(map(int, match.groups())) for match in map(_CAFFE_NAME.fullmatch, layers) if match)
+    matches = (re.fullmatch(r"conv(\d+)_(\d+)", layer) for layer in layers)
+    places = sorted(tuple(map(int, match.groups())) for match in matches if match)
     # Behind every convolution stands a ReLU, and behind every block a pooling.
     return {f"conv{block}_{depth}": f"features.{2 * index + block - 1}" for index, (block, depth) in enumerate(places)}
-
-
-_CAFFE_NAME = re.compile(r"conv(\d+)_(\d+)")
-
-
-def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[str], origin: str) -> None:
-    """Checks that a state dict is one of an architecture and holds what is needed of it.
-
-    Args:
-        state: The state dict.
-        whole: The state dict of the whole architecture, on the meta device, say: only shapes and kinds are read.
-        needed: The names that must be there; the classifier's, say, may be left out of a file.
-        origin: What the error calls the weights.
-
-    Raises:
-        WeightsError: If a needed tensor is missing, a name is unknown, or a shape or the kind of number differs;
-            names the first.
-    """
-    missing = sorted(needed - state.keys())
-    if missing:
-        msg = f"{origin}: {len(missing)} tensors are missing, the first is {missing[0]}: another architecture?"
-        raise WeightsError(msg)
-    unknown = sorted(state.keys() - whole.keys())
-    if unknown:
-        msg = f"{origin}: {len(unknown)} tensors are unknown, the first is {unknown[0]}: another architecture?"
-        raise WeightsError(msg)
-    for name, tensor in state.items():
-        expected = whole[name]
-        if tensor.shape != expected.shape:
-            msg = f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
-            raise WeightsError(msg)
-        if tensor.is_floating_point() != expected.is_floating_point():  # quantised, say
-            msg = f"{origin}: {name} is of {tensor.dtype}, expected {expected.dtype} or another precision of it"
-            raise WeightsError(msg)
-
-
-def _bundled() -> dict[str, Tensor]:
-    with resources.as_file(resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors") as path:
-        try:
-            digest = _sha256(path)
-        except OSError as error:
-            msg = f"{path}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
-            raise WeightsError(msg) from error
-        if digest != OXFORD_SHA256:
-            msg = f"{path}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
-            raise WeightsError(msg + "install nst-lightning again")
-        return load_safetensors_file(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def cached(weights: WeightsEnum) -> Path:
-    """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
-    url: str = weights.url
-    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
-
-
-def fetch(weights: WeightsEnum) -> Path:
-    """Returns `cached` of an entry of torchvision's weights API, downloading it once.
-
-    What is downloaded has the hash in its name; a file that is there already is taken as it is.
-
-    Raises:
-        WeightsError: If the file is not there and cannot be downloaded; names it, its URL and where to copy it.
-    """
-    path = cached(weights)
-    if path.exists():
-        return path
-    try:
-        # torch.hub says on stdout that it downloads, where this program prints its results.
-        with _socket_timeout(DOWNLOAD_TIMEOUT), redirect_stdout(sys.stderr):
-            # torch.hub writes to a temporary name and checks the hash before it renames.
-            torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
-    except pickle.UnpicklingError:
-        pass  # it came whole, but is no state dict: reading it from the cache says so
-    except (URLError, HTTPException, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())  # a server that speaks no HTTP is quoted with its line's end
-        msg = f"cannot download {path.name} from {weights.url} ({reason}): copy the file to {path}"
-        raise WeightsError(msg) from error
-    return path
-
-
-def _torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        path = fetch(weights)
-    except WeightsError as error:
-        msg = f"{error}, or name a local file with --weights"
-        raise WeightsError(msg) from error
-    return _file(path)
 
 
 def _file(path: Path) -> dict[str, Tensor]:
@@ -204,18 +164,15 @@ def _file(path: Path) -> dict[str, Tensor]:
         raise WeightsError(msg)
     try:
         if path.suffix.lower() == ".safetensors":
-            state = load_safetensors(path.read_bytes())
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_safetensors(path.read_bytes())
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = f"{path}: not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
         raise WeightsError(msg) from error
     except Exception as error:  # the restricted unpickler raises nearly anything over a damaged file
         msg = f"{path}: damaged or not a weights file ({str(error).splitlines()[0] if str(error) else error!r})"
         raise WeightsError(msg) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        msg = f"{path}: not a plain state dict of tensors"
-        raise WeightsError(msg)
-    return state
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: not a plain state dict of tensors")
+    return dict(state)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import lightning as L
 from lightning.pytorch import callbacks
+from torch import Tensor
 from tqdm import tqdm
 
 from nst_lightning.batches import Step, Timeline
@@ -25,7 +27,7 @@ class ProgressBar(callbacks.ProgressBar):
     Args:
         interval: Seconds between two refreshes, >= 0; by default a fifth of a second on a terminal and ten
             seconds in a file.
-        scores: The callback that scores the pictures, which has to stand before this one.
+        scores: The callback that scores the pictures.
         shown: The score to show beside the loss, once there is one: the mean over the batch's pictures.
     """
 
@@ -69,42 +71,41 @@ class ProgressBar(callbacks.ProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
         """Refreshes the bar where it is time to."""
-        done = trainer.global_step
+        assert isinstance(pl_module, ImageOptimization)
+        if self.scores is not None:
+            self.scores.take(trainer, pl_module, batch)
+        self._remember_score(batch)
+        self._refresh(_timeline(trainer), trainer.global_step, batch, pl_module.losses)
+
+    def _refresh(self, timeline: Timeline, done: int, step: Step, losses: Mapping[str, Tensor]) -> None:
         now = time.monotonic()
-        timeline = _timeline(trainer)
-        self._take_score(batch)
         if self._bar is None or self._bar.disable or (now - self._shown < self.interval and done < len(timeline)):
             return  # reading the loss would make a GPU wait
-        assert isinstance(pl_module, ImageOptimization)
         self._shown = now
         self._bar.n = done
-        self._bar.set_description_str(describe(batch, timeline), refresh=False)
+        self._bar.set_description_str(describe(step, timeline), refresh=False)
         left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(self._first, done)
-        loss = pl_module.losses["total"].mean().item()
+        loss = losses["total"].mean().item()
         self._bar.set_postfix_str(f"left {timedelta(seconds=round(left))}, loss {loss:.3g}{self._score}", refresh=False)
         self._bar.refresh()
 
-    def _take_score(self, step: Step) -> None:
+    def _remember_score(self, step: Step) -> None:
         if step.is_first:
             self._score = ""
         found = {} if self.scores is None else self.scores.found
-        shown = [scores[self.shown] for scores in found.values() if self.shown is not None and self.shown in scores]
-        values = [value for value in shown if math.isfinite(value)]
-        if values:
-            self._score = f", {self.shown} {sum(values) / len(values):.2f}"
+        values = [scores.get(self.shown or "", math.nan) for scores in found.values()]
+        if defined := [value for value in values if math.isfinite(value)]:
+            self._score = f", {self.shown} {sum(defined) / len(defined):.2f}"
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the bar."""
-        self._close()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Closes the bar, so that the message stands on a line of its own."""
-        self._close()
-
-    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Closes the bar, so that the message stands on a line of its own."""
+        self.on_train_end(trainer, pl_module)
 
 
 def describe(step: Step, timeline: Timeline) -> str:

@@ -54,15 +54,12 @@ class Objective:
         terms: The losses, each of another name.
 
     Raises:
-        InputError: If there is no term, or two have one name.
+        InputError: If two terms have one name.
     """
 
     def __init__(self, terms: Iterable[Term]) -> None:
         self.terms: Sequence[Term] = tuple(terms)
         names = [term.name for term in self.terms]
-        if not names:
-            msg = "nothing to optimise: every weight is 0"
-            raise InputError(msg)
         if len(set(names)) != len(names):
             msg = f"a layer stands twice among the terms: {', '.join(names)}"
             raise InputError(msg)
@@ -137,13 +134,12 @@ class Objective:
 
     def values(self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int) -> dict[str, Tensor]:
         """Returns every term's value, (N,) each, of the features of whole images."""
-        additive = self.compared(self.statistics(features, targets, draw), targets)
-        rest = {
+        found = self.compared(self.statistics(features, targets, draw), targets)
+        return found | {
             term.name: term.loss.compare(term.of(features), targets.get(term.name, ()))
             for term in self.terms
             if isinstance(term.loss, Global)
         }
-        return {term.name: {**additive, **rest}[term.name] for term in self.terms}
 
     def total(self, values: Values, weights: Mapping[str, Tensor]) -> Tensor:
         """Returns the weighted sum, (N,): the loss of each image.

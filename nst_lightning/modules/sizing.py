@@ -154,7 +154,7 @@ class Sizing:
             def at(pixels: int) -> int:
                 return measure(torch.rand(1, 3, *[math.isqrt(pixels)] * 2, device=worker.device))
 
-            return memory.fit_line(at, side**2, (2 * side) ** 2)
+            return memory.Line.through(at, side**2, (2 * side) ** 2)
 
         def peak(work: Callable[[Tensor], object]) -> Callable[[Tensor], int]:
             return lambda image: memory.peak_bytes(lambda: work(image), worker.device)

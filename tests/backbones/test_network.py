@@ -282,6 +282,74 @@ def test_pooling_is_max_unless_asked_for(image: Tensor) -> None:
     assert torch.equal(default(image)["pool1"], maximum(image)["pool1"])
 
 
+# ---- some of the layers ----
+
+
+def convolutions_called(
+    backbone: Backbone, image: Tensor, layers: tuple[str, ...] | None
+) -> tuple[int, dict[str, Tensor]]:
+    """How many convolutions are called, and the features."""
+    calls: list[nn.Module] = []
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: calls.append(module))
+        for module in backbone.network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    features = backbone(image, layers)
+    for hook in hooks:
+        hook.remove()
+    return len(calls), features
+
+
+@pytest.mark.parametrize("side", [32, 160])
+@pytest.mark.parametrize(
+    ("layers", "convolutions"),
+    [
+        (("relu1_1",), 1),
+        (("conv2_1", "relu1_1"), 3),
+        (("pool2",), 4),
+        (("relu4_2", "relu2_1"), 9),
+        ((), 0),
+        (None, 11),
+    ],
+)
+def test_of_some_layers_only_what_they_need_is_computed_and_to_the_same_bit(
+    layers: tuple[str, ...] | None, convolutions: int, side: int
+) -> None:
+    backbone = Backbone("vgg16", ["conv2_1", "relu1_1", "relu2_1", "pool2", "relu4_2", "relu5_1"])
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(3))
+    full = backbone(image)
+    count, found = convolutions_called(backbone, image, layers)
+    assert count == convolutions
+    assert list(found) == list(full if layers is None else layers)
+    assert all(torch.equal(feature, full[layer]) for layer, feature in found.items())
+
+
+def test_some_layers_follow_the_network_to_another_precision_and_into_copies(image: Tensor) -> None:
+    backbone = Backbone("vgg16", ["relu1_1", "relu2_1"])
+    backbone(image, ("relu1_1",))
+    names = set(dict(backbone.named_modules())), set(dict(backbone.named_buffers()))
+    assert not any(name.startswith("_parts") for each in names for name in each)
+    for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone)), backbone):
+        twin.to(torch.float64)
+        found = twin(image.double(), ("relu1_1",))["relu1_1"]
+        assert torch.equal(found, twin(image.double())["relu1_1"])
+        assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet50", "layer1.2"), ("inception_v3", "Mixed_5b")])
+def test_some_layers_of_a_network_with_branches_are_the_same_to_the_bit(name: str, layer: str, tmp_path: Path) -> None:
+    torch.save(SPECS[name].build().state_dict(), tmp_path / "w.pth")
+    backbone = Backbone(
+        name, [*SPECS[name].style_layers[:1], layer, *SPECS[name].content_layers], str(tmp_path / "w.pth")
+    )
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(3))
+    full, (_, found) = backbone(image), convolutions_called(backbone, image, (layer,))
+    assert torch.equal(found[layer], full[layer])
+    every, some = (convolutions_called(backbone, image, layers)[0] for layers in (None, (layer,)))
+    assert some < every
+
+
 # ---- the input's scale ----
 
 

@@ -139,10 +139,6 @@ def test_without_network_the_error_names_file_url_and_way_out(
     assert files_below(hub) == []
 
 
-def test_a_backbone_that_torchvision_has_no_weights_of_is_refused() -> None:
-    assert refusal("torchvision") == "torchvision has no weights for this backbone"
-
-
 Serve = Callable[[bytes, bytes], WeightsEnum]
 
 

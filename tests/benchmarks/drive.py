@@ -23,6 +23,7 @@ from nst_lightning.modules import ImageOptimization
 from nst_lightning.schedule import Stage
 from tests.benchmarks import wasserstein
 from tests.benchmarks.contenders import bundled
+from tests.benchmarks.preconditioner import Smoothness
 from tests.benchmarks.trainer import fit
 
 OXFORD_MEAN = 255 * torch.tensor(OXFORD.mean)
@@ -75,8 +76,8 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
 
     Args:
         arguments: Those of PairDataModule and StyleTransfer together, but that `stages` may be sizes and steps; of
-            `init`, also `mean colour` or a picture's file; those of the L-BFGS; and `objective`, `crowsonkb` for
-            that of the package.
+            `init`, also `mean colour` or a picture's file; those of the L-BFGS; `smoothness`, the exponent of its
+            preconditioner; and `objective`, `crowsonkb` for that of the package.
         precision: The trainer's.
         device: cpu or cuda.
         output: The picture's file.
@@ -98,7 +99,9 @@ def ours(arguments: dict[str, Any], precision: str, device: str, output: str | N
     data = PairDataModule(**{name: value for name, value in arguments.items() if name in of_data})
     rest = {name: value for name, value in arguments.items() if name not in of_data}
     chosen = {name: rest.pop(name) for name in of_lbfgs if name in rest}
-    rest["optimizer"] = partial(optim.LBFGS, **chosen)
+    smoothness = rest.pop("smoothness", 0.0)
+    precondition = Smoothness(smoothness) if smoothness > 0 else None
+    rest["optimizer"] = partial(optim.LBFGS, precondition=precondition, **chosen)
     module = _of_crowsonkb(**rest) if rest.pop("objective", None) == "crowsonkb" else StyleTransfer(**rest)
     fit(module, data, Printer(), device=torch.device(device), precision=precision)
     if output is not None:

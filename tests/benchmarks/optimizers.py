@@ -23,15 +23,14 @@ from nst_lightning.losses import IMAGE
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS, Adam
 from tests.benchmarks.machine import machine
+from tests.benchmarks.preconditioner import Smoothness
 
 Loss = Callable[[Tensor], Tensor]
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "LBFGS (default)": LBFGS,
     "LBFGS, 30 pairs": partial(LBFGS, history_size=30),
-    "LBFGS, smoothness 1": partial(LBFGS, smoothness=1),
-    "LBFGS, measured": partial(LBFGS, measure_after=10),
-    "LBFGS, measured, smooth": partial(LBFGS, measure_after=10, smoothness=0.5),
+    "LBFGS, smoothness 1": partial(LBFGS, precondition=Smoothness(1.0)),
     "LBFGS, no safeguard": partial(LBFGS, safeguard=False),
     "torch LBFGS, strong Wolfe": partial(torch.optim.LBFGS, max_iter=10_000, line_search_fn="strong_wolfe"),
     "Adam, lr 10/255": Adam,

@@ -130,8 +130,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1000, help="of neural-style-pt; the others' are fixed")
     parser.add_argument("--stages", type=json.loads, default=[[256, 150], [512, 150]], help="ours: sizes and steps")
     parser.add_argument("--history-size", type=int, default=20, help="of our L-BFGS")
-    parser.add_argument("--smoothness", type=float, default=1.0, help="of our L-BFGS")
-    parser.add_argument("--measure-after", type=int, default=0, help="of our L-BFGS")
+    parser.add_argument("--smoothness", type=float, default=1.0, help="of our L-BFGS's preconditioner; 0 has none")
     parser.add_argument("--ours", nargs="+", choices=tuple(PRECISIONS), default=list(PRECISIONS), help="who races")
     add_checkouts(parser)
     options = parser.parse_args()
@@ -144,7 +143,7 @@ def main() -> None:
         if not rivals:
             parser.error("name a checkout: --neural-style-pt, --gordicaleksa or --crowsonkb")
         print(f"{machine(torch.device(device))}; {size} px, VGG16; ours: stages {options.stages}", flush=True)
-        chosen = {option: getattr(options, option) for option in ("history_size", "smoothness", "measure_after")}
+        chosen = {option: getattr(options, option) for option in ("history_size", "smoothness")}
         for name, rival in rivals.items():
             arguments = {**rival.arguments, **chosen, "stages": options.stages, "init": rival.start}
             groups[name] = [run(name, rival.contender, record)]

@@ -33,7 +33,6 @@ def variants(size: int, steps: int) -> dict[str, dict[str, Any]]:
         "2 stages, memory 10 (default)": {"stages": half},
         "smoothness 0.5": {"stages": half, "smoothness": 0.5},
         "smoothness 1": {"stages": half, "smoothness": 1.0},
-        "measured after 15": {"stages": half, "measure_after": 15},
         "memory 5": {"stages": half, "history_size": 5},
         "memory 20": {"stages": half, "history_size": 20},
         "memory 50": {"stages": half, "history_size": 50},

@@ -140,6 +140,25 @@ def test_tensorboard_has_a_curve_of_each_and_the_finals_in_the_table(run: Run, t
         assert "lpips/map" not in found.Tags()["images"]
 
 
+def test_the_order_of_the_callbacks_does_not_matter(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for place in (0, 3):
+        scores = Scores(FAST, every=3)
+        others = [
+            TensorBoardWriter(scores=scores),
+            ProgressBar(interval=0, scores=scores, shown="palette"),
+            Seen(scores),
+        ]
+        run(*others[:place], scores, *others[place:])
+        curves = [events(tmp_path / "tensorboard" / name).Scalars("score/palette") for name in NAMES]
+        shown = re.findall(r"(\d+)/16 \[[^\r\n]*, palette (-?\d+\.\d\d)\]", capfd.readouterr().err)
+        told.append(([[(event.step, event.value) for event in curve] for curve in curves], set(shown), scores.finals))
+    assert told[0] == told[1]
+    assert [[step for step, _ in curve] for curve in told[0][0]] == [[3, 6, 8]] * 2
+
+
 def test_pairs_of_one_batch_have_each_their_own(run: Run, tmp_path: Path) -> None:
     together, alone = Scores(), Scores()
     run(together, batch_size=2)

@@ -273,7 +273,9 @@ def test_without_pyav_the_film_is_a_webp_and_one_line_says_why(
 def test_mp4_by_name_without_pyav_is_an_error_before_the_first_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     results = Results()
-    with pytest.raises(InputError, match=r"^video: mp4 needs PyAV: pip install 'nst-lightning\[video\]'; webp and gif"):
+    with pytest.raises(
+        InputError, match=r"^video: mp4 needs PyAV: pip install 'nst-lightning\[video\]'; webp does without$"
+    ):
         run(VideoWriter("mp4"), results)
     assert results.images == []
 
@@ -337,14 +339,13 @@ def test_colours_of_large_mp4s_are_right_too(tmp_path: Path) -> None:
     assert (int(frame.colorspace), int(frame.color_range)) == (1, 1)
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [(".webp", 12), (".gif", 8)])
-def test_webp_and_gif_keep_odd_sizes_order_and_time(suffix: str, tolerance: int, tmp_path: Path) -> None:
+def test_webp_keeps_odd_sizes_order_and_time(tmp_path: Path) -> None:
     pictures = plain(7, 25, 33)
-    path = tmp_path / f"film{suffix.upper()}"
+    path = tmp_path / "film.WEBP"
     write_film(frames_in(tmp_path, pictures), path, 30, (25, 33))
     shown, durations = read_pillow(path)
     assert [picture.shape for picture in shown] == [(25, 33, 3)] * 7
-    assert all(np.abs(one - other).max() <= tolerance for one, other in zip(shown, pictures, strict=True))
+    assert all(np.abs(one - other).max() <= 12 for one, other in zip(shown, pictures, strict=True))
     assert sum(durations[:-1]) == 200  # not 6 times 33
     assert durations[-1] == 1000
 
@@ -381,7 +382,7 @@ class Frames(list):  # 600 of them, out of ten files
             sizes.append(int(file.read().split()[1]) * 4096 / 2**20)
         return super().__getitem__(index % 10)
 
-for suffix in (".webp", ".gif", ".mp4"):
+for suffix in (".webp", ".mp4"):
     sizes = []
     write_film(Frames(sorted(Path(sys.argv[1]).glob("*.png"))), Path(sys.argv[1]) / ("film" + suffix), 25, (240, 320))
     print(suffix, len(sizes), max(sizes[:101]), max(sizes))
@@ -394,7 +395,7 @@ def test_a_film_of_600_frames_takes_the_memory_of_one_of_100(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     told = [line.split() for line in done.stdout.splitlines()]
-    assert [suffix for suffix, *_ in told] == [".webp", ".gif", ".mp4"]
+    assert [suffix for suffix, *_ in told] == [".webp", ".mp4"]
     for suffix, asked, after_100, after_600 in told:
         assert int(asked) >= 600
         # 500 more frames are 110 MiB decoded; what a WebP's encoder keeps of them is compressed.
@@ -407,7 +408,7 @@ def test_a_film_of_600_frames_takes_the_memory_of_one_of_100(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "avi"}, r"^video: a film has the suffix \.mp4, \.webp, \.gif, got '\.avi'$"),
+        ({"format": "gif"}, r"^video must be true, mp4 or webp, got 'gif'$"),
         ({"frames": 1}, r"^video: frames must be at least 2, got 1$"),
         ({"fps": 0}, r"^video: fps must be from 0\.1 to 120, got 0$"),
         ({"fps": float("nan")}, r"^video: fps must be from 0\.1 to 120, got nan$"),
@@ -418,35 +419,24 @@ def test_refuses_what_makes_no_film_at_once(options: dict[str, Any], message: st
         VideoWriter(**options)
 
 
-@pytest.mark.parametrize(("steps", "frames"), [(0, 5), (5, 1)])
-def test_refuses_to_number_too_few(steps: int, frames: int) -> None:
-    with pytest.raises(InputError, match=f"at least 1 step and 2 frames, got {steps} and {frames}"):
-        frame_steps(steps, frames)
-
-
 @pytest.mark.parametrize(
-    ("name", "fps", "count", "size", "message"),
+    ("name", "size", "message"),
     [
-        ("film.avi", 25, 2, (24, 32), r"film\.avi: a film has the suffix \.mp4, \.webp, \.gif, got '\.avi'$"),
-        ("film", 25, 2, (24, 32), r"film: a film has the suffix \.mp4, \.webp, \.gif, got ''$"),
-        ("film.mp4", -1, 2, (24, 32), r"film\.mp4: fps must be from 0\.1 to 120, got -1$"),
-        ("film.mp4", 25, 1, (24, 32), r"film\.mp4: a film has at least 2 frames .*, got 1 of 32x24 px$"),
-        ("film.mp4", 25, 2, (0, 32), r"film\.mp4: a film has .* at least 1x1 px, got 2 of 32x0 px$"),
-        ("film.webp", 25, 2, (1, 20000), r"film\.webp: the film cannot be written \(.+\)$"),
-        ("gone/film.mp4", 25, 2, (24, 32), r"film\.mp4: the film cannot be written \(.*No such file"),
-        ("gone/film.gif", 25, 2, (24, 32), r"film\.gif: the film cannot be written \(.*No such file"),
+        ("film.webp", (1, 20000), r"film\.webp: the film cannot be written \(.+\)$"),
+        ("0.png/film.mp4", (24, 32), r"film\.mp4: the film cannot be written \(.*File exists"),
+        ("0.png/film.webp", (24, 32), r"film\.webp: the film cannot be written \(.*File exists"),
     ],
 )
 def test_refuses_what_cannot_be_encoded_in_one_line(
-    name: str, fps: float, count: int, size: tuple[int, int], message: str, tmp_path: Path
+    name: str, size: tuple[int, int], message: str, tmp_path: Path
 ) -> None:
-    frames = frames_in(tmp_path, plain(count, 24, 32))
+    frames = frames_in(tmp_path, plain(2, 24, 32))
     with pytest.raises(InputError, match=message) as caught:
-        write_film(frames, tmp_path / name, fps, size)
+        write_film(frames, tmp_path / name, 25, size)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif"])
+@pytest.mark.parametrize("suffix", [".mp4", ".webp"])
 def test_a_damaged_frame_is_an_error_and_the_film_before_stays(suffix: str, tmp_path: Path) -> None:
     frames = frames_in(tmp_path, plain(3, 24, 32))
     frames[2].write_bytes(frames[2].read_bytes()[:60])

@@ -1,0 +1,304 @@
+"""What finds the values of an objective's terms and the targets that they compare with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+
+from nst_lightning.backbones import Backbone
+from nst_lightning.backbones.anatomy import View, views
+from nst_lightning.errors import InputError
+from nst_lightning.losses import IMAGE, Features, Global, Objective, Pointwise, Source, Statistic, Target, Term
+from nst_lightning.losses.objective import Kept
+from nst_lightning.tiling.plan import ALONE, NOWHERE, Plan, Share, Tile
+
+Targets: TypeAlias = Mapping[str, Target]
+"""Those of both sources, by the term's name."""
+
+
+class Evaluator(ABC):
+    """What finds the values of an objective's terms, differentiable with respect to the image.
+
+    Args:
+        backbone: The frozen network.
+        objective: The losses, on layers of the backbone and on the image.
+    """
+
+    def __init__(self, backbone: Backbone, objective: Objective) -> None:
+        self._backbone = backbone
+        self._objective = objective
+
+    @torch.no_grad()
+    def targets(
+        self, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+    ) -> dict[str, Target]:
+        """Returns the targets of the terms that compare with one source, by their names, without a graph.
+
+        Args:
+            source: `content` or `style`.
+            images: The source images (N, 3, H, W), sRGB in [0, 1], of any sizes; several are merged.
+            weights: Their weights, >= 0, with a sum above 0.
+            draw: What random positions follow from.
+
+        Raises:
+            InputError: If an image is smaller than the network can halve, or a loss cannot merge several.
+        """
+        return self._objective.targets([self._kept(source, image, draw) for image in images], weights)
+
+    @abstractmethod
+    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, not weighted, (N,) each.
+
+        Args:
+            image: The output images (N, 3, H, W), sRGB in [0, 1].
+            targets: What they are compared with.
+            draw: As in `targets`.
+
+        Raises:
+            InputError: If the image is smaller than the network can halve.
+        """
+
+    @abstractmethod
+    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
+        """Returns what the terms keep of one source image."""
+
+
+class Whole(Evaluator):
+    """Evaluates an objective on the whole image at once.
+
+    Args:
+        backbone: The frozen network.
+        objective: The losses.
+        compiled: Whether torch.compile makes the values and their gradient, anew for every size; on a GPU as
+            CUDA graphs.
+    """
+
+    def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
+        super().__init__(backbone, objective)
+        self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
+
+    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, see `Evaluator.values`.
+
+        Raises:
+            InputError: If torch.compile cannot work here, as without a C++ compiler.
+        """
+        if self._compiled is None:
+            return self._values(image, targets, draw)
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
+        try:
+            # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
+            return {name: value.clone() for name, value in self._compiled(image, targets, draw).items()}
+        except torch._dynamo.exc.TorchDynamoException as error:
+            msg = f"torch.compile failed ({' '.join(str(error).split())[:200]}): leave out compile"
+            raise InputError(msg) from error
+
+    def _values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        return self._objective.values(self._features(image), targets, draw)
+
+    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
+        return self._objective.kept(source, self._features(image), draw)
+
+    def _features(self, image: Tensor) -> dict[str, Features]:
+        layers = self._objective.layers
+        found = self._backbone(image, layers) if layers else {}
+        return {name: Features.whole(values) for name, values in {IMAGE: image, **found}.items()}
+
+
+class Tiled(Evaluator):
+    """Evaluates an objective tile by tile, with the whole image's values and gradient.
+
+    Only what is as large as the image grows with it: the image, its gradient, and the content targets. Losses that
+    read the image alone are evaluated on the whole of it.
+
+    Args:
+        backbone: The frozen network, of operations on windows only.
+        objective: The losses, at least one of them on layers.
+        tile: The side of a tile in pixels, from 1; rounded down to a multiple of the deepest layer's stride, but at
+            least that. The halo comes on top.
+        share: This process's part of the tiles; values, targets and gradient are the same in all processes.
+        map_dtype: What targets that are maps are kept in, to save memory; None for what the loss made them.
+
+    Attributes:
+        plan: How images are cut.
+
+    Raises:
+        InputError: If the tile is smaller than 1 px, an operation of the network sees more than a window, or a loss on
+            layers does not add up over positions.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        objective: Objective,
+        tile: int,
+        share: Share = ALONE,
+        map_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(backbone, objective)
+        self._in_tiles = Objective(term for term in objective.terms if not isinstance(term.loss, Global))
+        self._rest = Objective(term for term in objective.terms if isinstance(term.loss, Global))
+        for term in self._rest.terms:
+            if term.layers != (IMAGE,):
+                msg = f"{term.name}: {type(term.loss).__name__} needs the whole image at once: set tile to off"
+                raise InputError(msg)
+        self._share = share
+        self._map_dtype = map_dtype
+        self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}
+        seen = views(backbone.network)
+        self._views = {layer: seen[layer] for layer in self._in_tiles.layers} | {IMAGE: (View(), View())}
+        self.plan = Plan.of(tile, self._views.values(), backbone.min_side)
+
+    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+        """Returns every term's value, see `Evaluator.values`."""
+        nothing = self._in_tiles.statistics(self._nothing(image), self._targets_of(NOWHERE, targets), draw)
+
+        def summed(tile: Tile, crop: Tensor) -> list[Tensor]:
+            features = self._core(tile, image, crop)
+            return _flat(self._in_tiles.statistics(features, self._targets_of(tile, targets), draw))
+
+        sums = iter(_Sums.apply(image, self._tiles(image), self._share, summed, _flat(nothing)))
+        statistics = {
+            term: Statistic({name: next(sums) for name in each.sums}, next(sums)) for term, each in nothing.items()
+        }
+        rest = self._rest.values({IMAGE: Features.whole(image)}, targets, draw)
+        return self._in_tiles.compared(statistics, targets) | rest
+
+    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
+        """Returns what the terms keep of one source image: the tiles' sums, and maps put together."""
+        found = self._in_tiles.kept(source, self._nothing(image), draw)
+        terms = {term.name: term for term in self._in_tiles.terms if term.name in found}
+        found = {name: self._blank(image, term, found[name]) for name, term in terms.items()}
+        for tile in self._tiles(image):
+            parts = self._in_tiles.kept(source, self._core(tile, image, _crop(tile, image)), draw)
+            found = {name: self._joined(tile, term, found[name], parts[name]) for name, term in terms.items()}
+        for kept in found.values():
+            self._share.all_reduce(kept.tensors if isinstance(kept, Statistic) else kept)
+        return found | self._rest.kept(source, {IMAGE: Features.whole(image)}, draw)
+
+    def _blank(self, image: Tensor, term: Term, kept: Kept) -> Kept:
+        """Returns what is kept of no tile yet: a statistic of no positions, or zeros of the whole image's maps."""
+        if isinstance(kept, Statistic):
+            return kept
+        sizes = [self._sizes(image)[layer][2:] for layer in term.layers]
+        pairs = zip(kept, sizes, strict=True)
+        return tuple(each.new_zeros((*each.shape[:-2], *size), dtype=self._map_dtype) for each, size in pairs)
+
+    def _joined(self, tile: Tile, term: Term, whole: Kept, part: Kept) -> Kept:
+        """Returns what is kept of the image with that of one more tile."""
+        if isinstance(whole, Statistic) and isinstance(part, Statistic):
+            return whole + part
+        assert isinstance(whole, tuple)
+        assert isinstance(part, tuple)
+        for view, values in zip(self._maps_of(tile, term, whole), part, strict=True):
+            view.copy_(values)
+        return whole
+
+    def _sizes(self, image: Tensor) -> dict[str, torch.Size]:
+        """Returns the shape of every layer's features of the whole image; asks the network itself, without data."""
+        if image.shape not in self._known_sizes:  # every step asks
+            buffers = {name: buffer.to("meta") for name, buffer in self._backbone.named_buffers()}
+            blank = torch.empty_like(image, device="meta")
+            with torch.no_grad():
+                features = functional_call(self._backbone, buffers, (blank, self._in_tiles.layers))
+            self._known_sizes[image.shape] = {layer: each.shape for layer, each in {**features, IMAGE: blank}.items()}
+        return self._known_sizes[image.shape]
+
+    def _tiles(self, image: Tensor) -> list[Tile]:
+        """Returns the tiles that are this process's."""
+        return self.plan.tiles(*image.shape[-2:])[self._share.rank :: self._share.world]
+
+    def _core(self, tile: Tile, image: Tensor, crop: Tensor) -> dict[str, Features]:
+        """Returns the features of a tile's core by layer."""
+        rows, columns = tile
+        sizes = self._sizes(image)
+        found = {**self._backbone(crop, self._in_tiles.layers), IMAGE: crop}
+        return {
+            layer: Features(
+                found[layer][..., rows.in_crop(down.stride), columns.in_crop(across.stride)],
+                (sizes[layer][2], sizes[layer][3]),
+                (rows.start // down.stride, columns.start // across.stride),
+            )
+            for layer, (down, across) in self._views.items()
+        }
+
+    def _nothing(self, image: Tensor) -> dict[str, Features]:
+        """Returns features of no positions by layer, whose statistics are zeros: a process may have no tile."""
+        return {
+            layer: Features(image.new_empty((*size[:2], 0, 0)), (size[2], size[3]))
+            for layer, size in self._sizes(image).items()
+        }
+
+    def _targets_of(self, tile: Tile, targets: Targets) -> dict[str, Target]:
+        """Returns the targets that a tile is compared with: of maps its part."""
+        return {
+            term.name: self._maps_of(tile, term, targets[term.name])
+            for term in self._in_tiles.terms
+            if isinstance(term.loss, Pointwise)
+        }
+
+    def _maps_of(self, tile: Tile, term: Term, maps: Target) -> Target:
+        """Returns views of a tile's part of maps, one a layer of a term."""
+        rows, columns = tile
+        seen = [self._views[layer] for layer in term.layers]
+        return tuple(
+            each[..., rows.in_map(down.stride), columns.in_map(across.stride)]
+            for each, (down, across) in zip(maps, seen, strict=True)
+        )
+
+
+def _crop(tile: Tile, image: Tensor) -> Tensor:
+    rows, columns = tile
+    return image[..., rows.crop, columns.crop]
+
+
+def _flat(statistics: Mapping[str, Statistic]) -> list[Tensor]:
+    return [tensor for each in statistics.values() for tensor in each.tensors]
+
+
+class _Sums(torch.autograd.Function):
+    """The sums of all tiles' statistics, whose backward goes over the tiles a second time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch names no type that takes attributes
+        image: Tensor,
+        tiles: Sequence[Tile],
+        share: Share,
+        summed: Callable[[Tile, Tensor], list[Tensor]],
+        nothing: list[Tensor],
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(image)
+        ctx.tiles, ctx.share, ctx.summed = tiles, share, summed
+        # Backward is called outside of the context that training's forward pass runs in.
+        kind = image.device.type
+        ctx.precision = torch.autocast(
+            kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
+        )
+        totals = [total.detach().clone() for total in nothing]
+        for tile in tiles:
+            for total, part in zip(totals, summed(tile, _crop(tile, image)), strict=True):
+                total += part
+        share.all_reduce(totals)
+        return tuple(totals)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401 - see forward
+        (image,) = ctx.saved_tensors
+        found = torch.zeros_like(image, memory_format=torch.contiguous_format)
+        for tile in ctx.tiles:
+            crop = _crop(tile, image.detach()).requires_grad_()
+            with torch.enable_grad(), ctx.precision:
+                parts = zip(ctx.summed(tile, crop), slopes, strict=True)
+                reached = [(part, slope) for part, slope in parts if part.requires_grad]  # not the weights
+            (of_crop,) = torch.autograd.grad([part for part, _ in reached], crop, [slope for _, slope in reached])
+            _crop(tile, found).add_(of_crop)
+        ctx.share.all_reduce([found])
+        return found, None, None, None, None
