@@ -14,17 +14,17 @@ from nst_lightning.backbones.specs import Spec, spec_of
 from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
 
-# The values of a single image's map up to which torch convolves it on the CPU by other code than it does a batch's
+# Up to so many values of a single image's map, torch convolves it on the CPU by other code than a batch's
 # (`ConvParams::use_mkldnn` in ATen's Convolution.cpp).
 _ALONE = 20480
 _LARGE = 1024  # px; a multiple of every stride
 
 
 class Backbone(nn.Module):
-    """A frozen network, trimmed after the deepest layer that is read.
+    """A frozen network, trimmed after the deepest layer that is read, in eval mode for good.
 
     It has no parameters and no state dict: its weights are non-persistent buffers, so that they follow `.to()`
-    but are never optimised and never in a checkpoint. It is in eval mode for good.
+    but are never optimised and never in a checkpoint.
 
     Attributes:
         origin: Where the weights are from: `oxford`, `torchvision` or a file's path.
@@ -63,13 +63,12 @@ class Backbone(nn.Module):
         state = weights_.load(self.origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), self.origin)
-        stored = {key: state[key] for key in needed}
-        in_float32 = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+        in_float32 = {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
         self.network.load_state_dict(in_float32, assign=True)
         surgery.freeze(self.network)
-        scale = spec.origin(self.origin)
-        self.register_buffer("mean", torch.tensor(scale.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(scale.std).view(1, 3, 1, 1), persistent=False)
+        for scale in ("mean", "std"):
+            values = torch.tensor(getattr(spec.origin(self.origin), scale))
+            self.register_buffer(scale, values.view(1, 3, 1, 1), persistent=False)
         self._parts: dict[tuple[str, ...], fx.GraphModule] = {}  # of the network's own modules, so not registered
         self.to(memory_format=torch.channels_last)  # what oneDNN and tensor cores work in: 7 % less time on a CPU
         super().train(False)
@@ -92,24 +91,21 @@ class Backbone(nn.Module):
         if min(height, width) < self.min_side:
             msg = f"an image of {width}x{height} px is too small for these layers: {self.min_side} px a side at least"
             raise InputError(msg)
-        network = self.network if layers is None else self._part(layers)
+        if layers is not None and layers not in self._parts:
+            self._parts[layers] = surgery.part(self.network, layers)
+        network = self.network if layers is None else self._parts[layers]
         scaled = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         small = len(image) == 1 and image.device.type == "cpu" and height * width <= self.small
         features: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1) if small else scaled)
         return {layer: feature[:1] for layer, feature in features.items()} if small else features
 
-    def _part(self, layers: tuple[str, ...]) -> fx.GraphModule:
-        if layers not in self._parts:
-            self._parts[layers] = surgery.part(self.network, layers)
-        return self._parts[layers]
-
 
 def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
     """Returns the layers that are asked for by torchvision's nodes, or refuses them."""
-    faults = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
-    faults += [] if layers else [f"no layer of {name} was asked for"]
-    if faults:
-        raise InputError(f"{faults[0]}; known are {', '.join(spec.layers)}")
+    unknown = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
+    if unknown or not layers:
+        fault = unknown[0] if unknown else f"no layer of {name} was asked for"
+        raise InputError(f"{fault}; known are {', '.join(spec.layers)}")
     return {spec.layers[layer]: layer for layer in layers}
 
 
