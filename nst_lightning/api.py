@@ -30,8 +30,7 @@ _OWN_WORKINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the frozen backbone
     r"Checkpoint directory .* exists and is not empty",  # a resumed run's
     r"Be aware that when using `ckpt_path`, callbacks",  # resumed with other callbacks
-    # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
-    r"\s*(By default only one Jsonarg|``instantiate_classes``)",
+    r"\s*(By default only one Jsonarg|``instantiate_classes``)",  # what Lightning 2.6 calls and jsonargparse 5 drops
     r"Total length of .* across ranks is zero",  # nothing left for a rank
     r".*LeafSpec",  # Lightning 2.6, torch 2.14
     r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile looks at everything that a tensor has
@@ -41,9 +40,7 @@ _OWN_WORKINGS = (
 def stylize(
     content: images.Source, style: images.Source, *, progress: bool = True, accelerator: str = "auto", **options: Any
 ) -> PIL.Image.Image:
-    """Paints a content image in the manner of a style image.
-
-    The result is, to the pixel, that of `nst fit` with the same options.
+    """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
 
     Args:
         content: The photograph: a file, a PIL image or a tensor (3, H, W) in [0, 1].
@@ -51,9 +48,6 @@ def stylize(
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators: `auto`, `cpu`, `gpu`, ...
         options: Those of `data.PairDataModule` (`size`, ...) and `modules.StyleTransfer` (`style_weight`, ...).
-
-    Returns:
-        The painted photograph, with its transparency if it had any.
 
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
@@ -73,7 +67,7 @@ def reconstruct(
     accelerator: str = "auto",
     **options: Any,
 ) -> dict[str, PIL.Image.Image]:
-    """Rebuilds an image from noise, once for each layer, out of what the layer holds of it.
+    """Returns an image rebuilt from noise out of what layers hold of it, by the layer's name.
 
     Args:
         image: A file, a PIL image or a tensor (3, H, W) in [0, 1].
@@ -82,9 +76,6 @@ def reconstruct(
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators.
         options: Those of `data.PairDataModule` and `modules.Reconstruction`; some defaults are `RECONSTRUCTION`'s.
-
-    Returns:
-        The pictures by the layer's name, in the order of the layers.
 
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import torch
@@ -39,8 +40,7 @@ class Backbone(nn.Module):
         pooling: `max`, or `avg` as Gatys et al. (2016), section 2, suggest for synthesis.
 
     Raises:
-        InputError: If the backbone or a layer is unknown, or the pooling is neither.
-        WeightsError: If the weights cannot be had or do not fit.
+        InputError: If one of them is unknown; as `WeightsError`, if the weights cannot be had or do not fit.
     """
 
     mean: Tensor
@@ -52,8 +52,8 @@ class Backbone(nn.Module):
         nodes = _nodes(name, spec, tuple(layers))
         self.origin = spec.default_weights if weights is None else weights
         if self.origin in {weights_.OXFORD, weights_.TORCHVISION} and self.origin not in spec.origins:
-            msg = f"no {self.origin} weights for {name}; allowed are {', '.join(spec.origins)} or a file's path"
-            raise weights_.WeightsError(msg)
+            allowed = ", ".join(spec.origins)
+            raise weights_.WeightsError(f"no {self.origin} weights for {name}; allowed are {allowed} or a file's path")
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
@@ -81,16 +81,13 @@ class Backbone(nn.Module):
         """Returns the features of images by layer, (N, C, H', W') each.
 
         Args:
-            image: sRGB images (N, 3, H, W) in [0, 1].
+            image: sRGB images (N, 3, H, W) in [0, 1], an `InputError` if smaller than the network can halve.
             layers: Some of the layers that it was built with: only what these need is computed. None for all.
-
-        Raises:
-            InputError: If the image is smaller than the network can halve.
         """
         height, width = image.shape[-2:]
         if min(height, width) < self.min_side:
-            msg = f"an image of {width}x{height} px is too small for these layers: {self.min_side} px a side at least"
-            raise InputError(msg)
+            allowed = f"{self.min_side} px a side at least"
+            raise InputError(f"an image of {width}x{height} px is too small for these layers: {allowed}")
         if layers is not None and layers not in self._parts:
             self._parts[layers] = surgery.part(self.network, layers)
         network = self.network if layers is None else self._parts[layers]
@@ -123,13 +120,13 @@ def _values_per_pixel(network: nn.Module) -> float:
 
 
 def _min_side(network: nn.Module) -> int:
-    """Returns the side of the smallest square that a network on the meta device takes, by bisection."""
-    too_small, enough = 0, 512
-    while enough - too_small > 1:
-        side = (too_small + enough) // 2
+    """Returns the side of the smallest square that a network on the meta device takes, up to 512 pixels."""
+
+    def takes(side: int) -> bool:
         try:
             network(torch.empty(1, 3, side, side, device="meta"))
-            enough = side
         except RuntimeError:
-            too_small = side
-    return enough
+            return False
+        return True
+
+    return 1 + bisect_left(range(1, 512), True, key=takes)

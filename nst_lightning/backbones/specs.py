@@ -57,8 +57,8 @@ class Spec:
     Attributes:
         build: Makes the whole network without weights.
         layers: Torchvision's node for every layer that can be named, shallowest first.
-        content_layers: The layers that the content loss reads unless told otherwise.
-        style_layers: The layers that the style loss reads unless told otherwise.
+        content_layers: Those that the content loss reads by default.
+        style_layers: Those that the style loss reads by default.
         origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
         torchvision_weights: The entry of torchvision's weights API.
     """

@@ -83,8 +83,7 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
 
 def cached(weights: WeightsEnum) -> Path:
     """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
-    url: str = weights.url
-    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
 
 
 def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
@@ -135,8 +134,8 @@ def _caffe(path: Path) -> dict[str, Tensor]:
         state = {f"{names.get(layer, layer)}.{kind}": tensor for layer, _, kind, tensor in parted}
     first = state.get("features.0.weight")
     if first is None or first.dim() != 4 or first.shape[1] != 3:
-        msg = f"{path}: not a VGG of Caffe's: neither conv1_1 nor features.0 is a convolution of three channels"
-        raise WeightsError(msg)
+        fault = "neither conv1_1 nor features.0 is a convolution of three channels"
+        raise WeightsError(f"{path}: not a VGG of Caffe's: {fault}")
     return {**state, "features.0.weight": first.flip(1)}
 
 
@@ -156,12 +155,11 @@ def _file(path: Path) -> dict[str, Tensor]:
         if path.suffix.lower() == ".safetensors":
             return load_safetensors(path.read_bytes())
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        fault = "not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
-        raise WeightsError(f"{path}: {fault}") from error
     except Exception as error:  # the restricted unpickler raises nearly anything over a damaged file
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise WeightsError(f"{path}: damaged or not a weights file ({reason})") from error
+        fault = f"damaged or not a weights file ({(str(error) or repr(error)).splitlines()[0]})"
+        if isinstance(error, pickle.UnpicklingError):
+            fault = "not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
+        raise WeightsError(f"{path}: {fault}") from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: not a plain state dict of tensors")

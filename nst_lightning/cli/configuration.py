@@ -33,12 +33,10 @@ class Configuration:
         defaults: Values by key that stand where the options do not say otherwise.
 
     Attributes:
-        parser: The parser.
-        values: What it found, a namespace; may be changed before anything is made of it.
+        values: What was found, a namespace; may be changed before anything is made of it.
 
     Raises:
-        InputError: If an image or the checkpoint cannot be found.
-        ArgumentError: If an option is unknown or its value of the wrong kind.
+        InputError: If an image or the checkpoint cannot be found; an `ArgumentError` if an option is wrong.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class Configuration:
 
 
 class Job:
-    """A run that has not begun, and has written nothing.
+    """A run that has not begun, and has written nothing; an `InputError` if what was configured cannot be used.
 
     Attributes:
         module: What optimises.
@@ -75,9 +73,6 @@ class Job:
         run: Its folder.
         writer: What writes its pictures.
         trainer: The trainer, with all callbacks.
-
-    Raises:
-        InputError: If anything that was configured cannot be used.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -85,12 +80,9 @@ class Job:
         values = configuration.values
         resume, values.data.resume = values.data.resume, None  # what is saved is the configuration of the whole run
         self._resumed = resume is not None
-
-        def choose() -> str:
-            names = [pair.name for pair in self.data.pairs]
-            return resume if self._resumed else str(runs.claim(values.output, names, values.overwrite)[0].folder)
-
-        self.run = runs.Run(Path(agreed("folder", choose)))
+        names = [pair.name for pair in self.data.pairs]
+        folder = agreed("folder", lambda: resume or str(runs.claim(values.output, names, values.overwrite)[0].folder))
+        self.run = runs.Run(Path(folder))
         file = runs.file_beside(self.run.folder, values.output)
         self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]

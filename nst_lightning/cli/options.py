@@ -48,21 +48,17 @@ def known() -> Mapping[str, str]:
 
 def table() -> str:
     """Returns the options with a short name as lines of help."""
-    return "\n".join(
-        textwrap.fill(text, 116, initial_indent=f"  --{_name(key):<19} ", subsequent_indent=" " * 24)
-        for key, text in known().items()
-    )
+    lines = [f"  --{key.rpartition('.')[2]:<19} {text}" for key, text in known().items()]
+    return "\n".join(textwrap.fill(line, 116, subsequent_indent=" " * 24) for line in lines)
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
     """Returns command-line arguments with short names replaced by what they stand for.
 
-    An optimiser's name becomes its class path, and a run to go on with brings its configuration along.
-
-    Raises:
-        InputError: If an optimiser has neither a name of its own nor that of a class, or no run was named.
+    An optimiser's name becomes its class path, and a run to go on with brings its configuration along; an `InputError`
+    if there is no such optimiser or run.
     """
-    keys = {f"--{_name(key)}": f"--{key}" for key in known()}
+    keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()}
     configuration: list[str] = []
     expanded = [""]
     for argument in arguments:
@@ -76,10 +72,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if expanded[-1] == keys["--resume"]:
         raise InputError("--resume needs the folder of a run, e.g. data/output-images/photo_painting")
     return [*configuration, *expanded[1:]]
-
-
-def _name(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 def _configuration_of(folder: str) -> str:
