@@ -21,6 +21,7 @@ class Adam(torch.optim.Adam):
 
 Precondition = Callable[[Tensor], Tensor]
 """A linear, symmetric and positive definite map of tensors shaped like the parameter, each image by itself."""
+State = dict[str, Any]
 
 
 class LBFGS(torch.optim.Optimizer):
@@ -36,7 +37,7 @@ class LBFGS(torch.optim.Optimizer):
     that does not help, the image forgets its history. Where the losses differ by less than a thousandth, which may be
     rounding, the slopes at both ends decide, as in the approximate Wolfe conditions of Hager and Zhang (2005), *A New
     Conjugate Gradient Method with Guaranteed Descent and an Efficient Line Search*. Where the loss is concave along an
-    accepted step, the next step is four times as long, or with a history the scale of the inverse Hessian as large.
+    accepted step, the next one is four times as long, or with a history the inverse Hessian's scale as many times.
 
     Args:
         params: One parameter (N, ...), floating point.
@@ -117,7 +118,7 @@ def _preconditioned(precondition: Precondition | None, shape: torch.Size, values
     return values if precondition is None else precondition(values.view(shape)).flatten(1)
 
 
-def _first_state(parameter: Tensor, history_size: int) -> dict[str, Any]:
+def _first_state(parameter: Tensor, history_size: int) -> State:
     """Returns a state whose trial point is where the images are, and from which any finite loss is a decrease."""
     values = parameter.detach().flatten(1)
     images, size = values.shape
@@ -151,7 +152,7 @@ def _evaluate(closure: Callable[[], Tensor | float], parameter: Tensor, start: T
     return loss.clone(), gradient.detach().flatten(1).clone()
 
 
-def _decreased(state: dict[str, Any], loss: Tensor, gradient: Tensor) -> Tensor:
+def _decreased(state: State, loss: Tensor, gradient: Tensor) -> Tensor:
     """Returns which images' losses fell along the last step, (N,), by their slopes where rounding decides."""
     finite = loss.isfinite() & gradient.isfinite().all(dim=1)
     rise = loss - state["loss"]
@@ -160,7 +161,7 @@ def _decreased(state: dict[str, Any], loss: Tensor, gradient: Tensor) -> Tensor:
     return fell
 
 
-def _store_pair(state: dict[str, Any], gradient: Tensor, accepted: Tensor, precondition: Precondition) -> None:
+def _store_pair(state: State, gradient: Tensor, accepted: Tensor, precondition: Precondition) -> None:
     """Writes the pair (step, change of gradient) into the history of the images with positive curvature."""
     step = state["length"][:, None] * state["direction"]
     change = gradient - state["gradient"]
@@ -178,14 +179,14 @@ def _store_pair(state: dict[str, Any], gradient: Tensor, accepted: Tensor, preco
     state["taken"] += 1
 
 
-def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
+def _shorten(state: State, loss: Tensor, rejected: Tensor) -> None:
     slope = _dot(state["gradient"], state["direction"]) * state["length"]
     factor = (-slope / (2 * (loss - state["loss"] - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
     state["length"] = torch.where(rejected, factor * state["length"], state["length"])
 
 
 def _choose_trial(
-    state: dict[str, Any], accepted: Tensor, without_history: Tensor, lr: float, precondition: Precondition
+    state: State, accepted: Tensor, without_history: Tensor, lr: float, precondition: Precondition
 ) -> None:
     """Gives the images that moved, some `without_history`, or whose history is of no use, their next trial."""
     gradient = state["gradient"]
@@ -204,13 +205,13 @@ def _choose_trial(
     state["length"] = torch.where(renewed, length, state["length"])
 
 
-def _has_history(state: dict[str, Any]) -> Tensor:
+def _has_history(state: State) -> Tensor:
     """Returns which images have a curvature pair, (N,)."""
     curvature: Tensor = state["curvature"]
     return (curvature > 0).any(dim=0)
 
 
-def _two_loops(state: dict[str, Any], gradient: Tensor, precondition: Precondition) -> Tensor:
+def _two_loops(state: State, gradient: Tensor, precondition: Precondition) -> Tensor:
     """Returns -H g for each image, (N, D): Nocedal and Wright (2006), algorithm 7.4."""
     size = len(state["steps"])
     direction = -gradient
@@ -229,9 +230,7 @@ def _two_loops(state: dict[str, Any], gradient: Tensor, precondition: Preconditi
     return direction
 
 
-def carried_state(
-    state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]
-) -> dict[str, Any] | None:
+def carried_state(state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]) -> State | None:
     """Returns an optimiser's state of a parameter for the same image at another size, None where it begins anew.
 
     Averages of gradients, as Adam's, have the parameter's old `shape` and are resized like an image; the curvature

@@ -80,9 +80,12 @@ class Job:
         values = configuration.values
         resume, values.data.resume = values.data.resume, None  # what is saved is the configuration of the whole run
         self._resumed = resume is not None
-        names = [pair.name for pair in self.data.pairs]
-        folder = agreed("folder", lambda: resume or str(runs.claim(values.output, names, values.overwrite)[0].folder))
-        self.run = runs.Run(Path(folder))
+
+        def choose() -> str:
+            names = [pair.name for pair in self.data.pairs]
+            return str(runs.claim(values.output, names, values.overwrite)[0].folder) if resume is None else resume
+
+        self.run = runs.Run(Path(agreed("folder", choose)))
         file = runs.file_beside(self.run.folder, values.output)
         self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
