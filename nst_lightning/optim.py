@@ -224,7 +224,7 @@ def _two_loops(state: State, gradient: Tensor, precondition: Precondition) -> Te
         alpha = _dot(step, direction) * inverse
         direction.addcmul_(alpha[:, None], change, value=-1)
         newest_first.append((step, change, inverse, alpha))
-    direction = precondition(direction) * state["scale"][:, None]
+    direction = precondition(direction).mul(state["scale"][:, None])
     for step, change, inverse, alpha in reversed(newest_first):
         direction.addcmul_((alpha - _dot(change, direction) * inverse)[:, None], step)
     return direction

@@ -83,7 +83,7 @@ def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[
 
 def cached(weights: WeightsEnum) -> Path:
     """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
+    return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
 
 
 def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
