@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,19 +11,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
 
-_HOMES = {
-    "Reconstruction": "nst_lightning.modules",
-    "StyleTransfer": "nst_lightning.modules",
-    "reconstruct": "nst_lightning.api",
-    "stylize": "nst_lightning.api",
-}
-
 
 def __getattr__(name: str) -> object:
     # Imported on first use: `nst --help` has to answer before torch could be imported.
-    if name not in _HOMES:
+    if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{'modules' if name[0].isupper() else 'api'}"), name)

@@ -19,11 +19,23 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
 
-RECONSTRUCTION_STAGES = {"content": 2, "style": 1}
-"""Coarse-to-fine stages by representation. A coarse stage lets relu1_2 come back at 34.5 instead of 21.6 dB; from the
-style, whose features have no places, its few pixels would pin the painting's layout."""
+RECONSTRUCTION = {
+    "content": {"size": 256, "steps": 200, "stages": 2},
+    "style": {"size": 256, "steps": 200, "stages": 1},
+}
+"""What a reconstruction takes by default, by representation. A coarse stage lets relu1_2 come back at 34.5 instead of
+21.6 dB; from the style, whose features have no places, its few pixels would pin the painting's layout."""
 
-_OPTIMIZERS = {"lbfgs": optim.LBFGS, "adam": optim.Adam}
+_OWN_WORKINGS = (
+    r"Found \d+ module\(s\) in eval mode",  # the frozen backbone
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
+    r"Be aware that when using `ckpt_path`, callbacks",  # to validate
+    # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
+    r"\s*(By default only one Jsonarg|``instantiate_classes``)",
+    r"Total length of .* across ranks is zero",  # nothing left for a rank
+    r".*LeafSpec",  # Lightning 2.6, torch 2.14
+    r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile looks at everything that a tensor has
+)
 
 
 def stylize(
@@ -47,16 +59,8 @@ def stylize(
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
     """
-    of_data, of_model = _parameters(PairDataModule), _parameters(StyleTransfer)
-    unknown = options.keys() - of_data - of_model
-    if unknown:
-        msg = f"unknown option {sorted(unknown)[0]!r}; known are {', '.join(sorted(of_data | of_model))}"
-        raise InputError(msg)
-    options = _with_optimizer(options)
-    module = StyleTransfer(**{name: value for name, value in options.items() if name in of_model})
-    sources: Any = content, style  # PairDataModule's annotations are those of a command line
-    data = PairDataModule(*sources, **{name: value for name, value in options.items() if name in of_data})
-    _run(module, data, progress, accelerator)
+    module, data = _made(StyleTransfer, {"content": content, "style": style, **options})
+    _fit(module, data, progress, accelerator)
     (batch,) = data.batches
     (alpha,) = batch.alphas(data.stages[-1])
     return images.to_pil(module.result.cpu(), alpha)
@@ -67,8 +71,6 @@ def reconstruct(
     layers: Sequence[str] | None = None,
     source: Literal["content", "style"] = "content",
     *,
-    size: int = 256,
-    steps: int = 200,
     progress: bool = True,
     accelerator: str = "auto",
     **options: Any,
@@ -78,45 +80,64 @@ def reconstruct(
     Args:
         image: A file, a PIL image or a tensor (3, H, W) in [0, 1].
         layers: The layers, shallowest first; by default the style layers of the backbone.
-        source: The representation, see `representations`: `content` or `style`.
-        size: Long side in pixels.
-        steps: Optimiser steps for each picture.
+        source: The representation, see `rebuilt`: `content` or `style`.
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators.
-        options: Further ones of `modules.Reconstruction`: `backbone`, `weights`, `tv_weight`, `init`, `seed`, ...
+        options: Those of `data.PairDataModule` (`size`, 256 by default, `steps`, 200 for each picture, ...) and
+            `modules.Reconstruction` (`backbone`, `weights`, `tv_weight`, `init`, `seed`, ...).
 
     Returns:
         The pictures by the layer's name, in the order of the layers.
 
     Raises:
-        InputError: If anything given cannot be used.
+        InputError: If an option is unknown, or anything given cannot be used.
     """
     if layers is None:
         layers = spec_of(options.get("backbone", "vgg16")).style_layers
-    options = _with_optimizer(options)
-    rebuilt = {}
-    for name, seen in representations(layers, source).items():
-        given: Any = image  # PairDataModule's annotations are those of a command line
-        module = Reconstruction(seen, source, **options)
-        _run(
-            module,
-            PairDataModule(given, given, size=size, steps=steps, stages=RECONSTRUCTION_STAGES[source]),
-            progress,
-            accelerator,
-        )
-        rebuilt[name] = images.to_pil(module.result.cpu())
-    return rebuilt
+    common = {"content": image, "style": image, "source": source, **RECONSTRUCTION[source], **options}
+
+    def run(layer: str, seen: list[str]) -> ImageOptimization:
+        return _fit(*_made(Reconstruction, {**common, "layers": seen}), progress, accelerator)
+
+    return dict(rebuilt(layers, source, run))
 
 
-def representations(layers: Sequence[str], source: str) -> dict[str, list[str]]:
-    """Returns the layers that each picture of a reconstruction across depth sees, by the deepest one's name.
+def rebuilt(
+    layers: Sequence[str], source: str, run: Callable[[str, list[str]], ImageOptimization]
+) -> Iterator[tuple[str, PIL.Image.Image]]:
+    """Yields each layer's name and the picture that a run makes for it.
 
-    From the content it is one layer; from the style a layer and all before it, as in Gatys et al. (2016), figure 1.
+    From the content a picture sees one layer; from the style a layer and all before it, as in Gatys et al. (2016),
+    figure 1.
+
+    Args:
+        layers: The layers, shallowest first.
+        source: The representation: `content` or `style`.
+        run: Called with a layer's name and the layers that its picture sees; returns what optimised the picture.
     """
-    return {layer: list(layers[: place + 1]) if source == "style" else [layer] for place, layer in enumerate(layers)}
+    for place, layer in enumerate(layers):
+        seen = [*layers[: place + 1]] if source == "style" else [layer]
+        yield layer, images.to_pil(run(layer, seen).result.cpu())
 
 
-def _run(module: ImageOptimization, data: PairDataModule, progress: bool, accelerator: str) -> None:
+def _made(kind: type[ImageOptimization], options: dict[str, Any]) -> tuple[ImageOptimization, PairDataModule]:
+    """Returns module and data, each made of those of the options that it takes; an optimiser may be named."""
+    of_data, of_model = (inspect.signature(each).parameters for each in (PairDataModule, kind))
+    unknown = sorted(options.keys() - of_data.keys() - of_model.keys())
+    if unknown:
+        msg = f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_data, *of_model}))}"
+        raise InputError(msg)
+    name = options.get("optimizer")
+    if isinstance(name, str):
+        if name not in optim.NAMED:
+            msg = f"unknown optimizer {name!r}; known are {', '.join(optim.NAMED)}, or a function that makes one"
+            raise InputError(msg)
+        options = {**options, "optimizer": optim.NAMED[name]}
+    module = kind(**{name: options[name] for name in of_model if name in options})
+    return module, PairDataModule(**{name: options[name] for name in of_data if name in options})
+
+
+def _fit(module: ImageOptimization, data: PairDataModule, progress: bool, accelerator: str) -> ImageOptimization:
     with quiet():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -129,6 +150,7 @@ def _run(module: ImageOptimization, data: PairDataModule, progress: bool, accele
             callbacks=[ProgressBar()] if progress else [],
         )
         trainer.fit(module, datamodule=data)
+    return module
 
 
 @contextmanager
@@ -139,32 +161,10 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the frozen backbone
-        warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # a resumed run's
-        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")  # to validate
-        # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
-        warnings.filterwarnings("ignore", message=r"\s*(By default only one Jsonarg|``instantiate_classes``)")
-        warnings.filterwarnings("ignore", message=r"Total length of .* across ranks is zero")  # nothing left for a rank
-        warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)  # Lightning 2.6, torch 2.14
-        # torch.compile looks at everything that a tensor has.
-        warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
+        for message in _OWN_WORKINGS:
+            warnings.filterwarnings("ignore", message)
         try:
             yield
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def _parameters(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters) - {"content", "style"}
-
-
-def _with_optimizer(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns options with an optimiser that is named replaced by what makes it."""
-    name = options.get("optimizer")
-    if not isinstance(name, str):
-        return options
-    if name not in _OPTIMIZERS:
-        msg = f"unknown optimizer {name!r}; known are {', '.join(_OPTIMIZERS)}, or a function that makes one"
-        raise InputError(msg)
-    return {**options, "optimizer": _OPTIMIZERS[name]}

@@ -161,7 +161,11 @@ class PairDataModule(L.LightningDataModule):
         ranks, rank = (1, 0) if shard is None else (shard["num_replicas"], shard["rank"])
         shares = deal(list(self._units()), ranks)
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
-        self.batches = tuple(self._batches(shares[rank]))
+        self.batches = tuple(self._batches(shares[rank], self._together))
+
+    def batches_alone(self, module: Measured, worker: Worker) -> tuple[Batch, ...]:
+        """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
+        return tuple(self._batches(list(self._units()), lambda single: self._fitting(single, module, worker)))
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Leaves the step where it is: it holds no tensors."""
@@ -234,8 +238,13 @@ class PairDataModule(L.LightningDataModule):
         stages = self.stages_of(members[0])
         return Batch(members, (height, width), stages, self.style_scale, self.upscale, self.gallery, saved)
 
-    def _batches(self, units: Sequence[Batch]) -> Iterator[Batch]:
-        """Joins single pairs that are alike at every stage; keeps their order where none are joined."""
+    def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
+        """Joins single pairs that are alike at every stage; keeps their order where none are joined.
+
+        Args:
+            units: Single pairs, and batches that go on from a checkpoint.
+            most: Returns how many that are like a single pair fit the memory, for a `batch_size` of `auto`.
+        """
 
         def shape(batch: Batch) -> list[tuple[int, ...]]:
             # Outputs of one size may be of stages that differ, which the style's size follows.
@@ -246,17 +255,18 @@ class PairDataModule(L.LightningDataModule):
         in_order = sorted(singles, key=shape) if self.batch_size != 1 else singles
         for _, group in groupby(in_order, key=shape):
             alike = list(group)
-            together = self._together(alike[0])
+            together = most(alike[0]) if self.batch_size == "auto" else self.batch_size
             for first in range(0, len(alike), together):
                 members = [pair for batch in alike[first : first + together] for pair in batch.pairs]
                 yield alike[first].like(members, alike[first].stages)
 
     def _together(self, single: Batch) -> int:
-        if self.batch_size != "auto":
-            return self.batch_size
         assert self.trainer is not None
         module: Measured = self.trainer.lightning_module  # type: ignore[assignment]
-        worker = Worker.of(self.trainer)
+        return self._fitting(single, module, Worker.of(self.trainer))
+
+    @staticmethod
+    def _fitting(single: Batch, module: Measured, worker: Worker) -> int:
         each = max(module.bytes_of_step(worker, single.pixels(stage)) for stage in single.stages)
         return max(1, worker.memory // each)
 

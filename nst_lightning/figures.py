@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import PIL.Image
 from PIL import ImageDraw, ImageFont
@@ -11,7 +12,10 @@ from nst_lightning.errors import InputError
 
 LABEL_HEIGHT = 22
 """Height of a label above a picture in pixels."""
-_GAP = 4
+_GAP = 4  # px
+_ROW_LABEL_WIDTH = 150  # px
+_LINE = 18  # px
+_LETTERS = 14  # px
 
 
 def strip(pictures: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL.Image.Image:
@@ -27,17 +31,11 @@ def strip(pictures: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL.Ima
     if not pictures or len(pictures) != len(labels):
         msg = f"a strip needs pictures and a label for each, got {len(pictures)} pictures and {len(labels)} labels"
         raise InputError(msg)
-    width = sum(picture.width for picture in pictures) + _GAP * (len(pictures) - 1)
+    lefts = list(itertools.accumulate((picture.width + _GAP for picture in pictures), initial=0))
     height = max(picture.height for picture in pictures) + LABEL_HEIGHT
-    sheet = PIL.Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=14)
-    left = 0
-    for picture, label in zip(pictures, labels, strict=True):
-        sheet.paste(picture, (left, LABEL_HEIGHT))
-        draw.text((left + 2, 2), label, fill="black", font=font)
-        left += picture.width + _GAP
-    return sheet
+    placed = [(picture, (left, LABEL_HEIGHT)) for picture, left in zip(pictures, lefts, strict=False)]
+    texts = [(label, (left + 2, 2), _LETTERS) for label, left in zip(labels, lefts, strict=False)]
+    return _sheet((lefts[-1] - _GAP, height), placed, texts)
 
 
 def grid(
@@ -50,13 +48,8 @@ def grid(
 ) -> PIL.Image.Image:
     """Returns pictures in a labelled grid on white, below a title and above the settings that they share.
 
-    Args:
-        rows: RGB pictures, as many in every row, brought to one width; None leaves a place empty.
-        row_labels: What stands at the left of each row.
-        column_labels: What stands above each column.
-        title: The heading.
-        settings: What stands below, broken into lines.
-        width: Of every picture, in pixels.
+    All rows have as many pictures, brought to one width in pixels; None leaves a place empty. Labels of rows, heads of
+    columns and the settings are broken into lines.
 
     Raises:
         InputError: If there is no picture, or the labels do not go with the rows and columns.
@@ -67,35 +60,40 @@ def grid(
     if len(row_labels) != len(rows) or any(len(row) != len(column_labels) for row in rows):
         msg = f"{len(rows)} rows, {len(row_labels)} labels of rows and {len(column_labels)} of columns: do not fit"
         raise InputError(msg)
-    font, large = ImageFont.load_default(size=14), ImageFont.load_default(size=20)
-    scaled = [[None if each is None else _to_width(each, width) for each in row] for row in rows]
-    labels = [_wrapped(label, _ROW_LABEL_WIDTH - 2 * _GAP, font) for label in row_labels]
-    heights = [
-        max((label.count("\n") + 1) * _LINE, *(each.height for each in row if each is not None), 0)
-        for row, label in zip(scaled, labels, strict=True)
-    ]
-    heads = [_wrapped(label, width, font) for label in column_labels]
-    top = 2 * LABEL_HEIGHT + max(head.count("\n") + 1 for head in heads) * _LINE
-    across = _ROW_LABEL_WIDTH + len(column_labels) * (width + _GAP)
-    footer = _wrapped(settings, across - 2 * _GAP, font)
-    down = top + sum(height + _GAP for height in heights) + (footer.count("\n") + 1) * _LINE + 2 * _GAP
-    sheet = PIL.Image.new("RGB", (across, down), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, _GAP), title, fill="black", font=large)
-    for column, head in enumerate(heads):
-        draw.text((_ROW_LABEL_WIDTH + column * (width + _GAP) + 2, 2 * LABEL_HEIGHT - 6), head, fill="black", font=font)
-    for row, label, height in zip(scaled, labels, heights, strict=True):
-        draw.text((_GAP, top), label, fill="black", font=font)
-        for column, picture in enumerate(row):
-            if picture is not None:
-                sheet.paste(picture, (_ROW_LABEL_WIDTH + column * (width + _GAP), top))
-        top += height + _GAP
-    draw.text((_GAP, top + _GAP), footer, fill="dimgray", font=font)
+    lefts = [_ROW_LABEL_WIDTH + column * (width + _GAP) for column in range(len(column_labels) + 1)]
+    heads = [_wrapped(label, width) for label in column_labels]
+    top = 2 * LABEL_HEIGHT + max(map(_height, heads))
+    texts = [(title, (_GAP, _GAP), 20)]
+    texts += [(head, (left + 2, 2 * LABEL_HEIGHT - 6), _LETTERS) for head, left in zip(heads, lefts, strict=False)]
+    placed = []
+    for row, label in zip(rows, row_labels, strict=True):
+        words = _wrapped(label, _ROW_LABEL_WIDTH - 2 * _GAP)
+        texts.append((words, (_GAP, top), _LETTERS))
+        there = [(each, left) for each, left in zip(row, lefts, strict=False) if each is not None]
+        line = [(_to_width(picture, width), (left, top)) for picture, left in there]
+        placed += line
+        top += max(_height(words), *(picture.height for picture, _ in line), 0) + _GAP
+    footer = _wrapped(settings, lefts[-1] - 2 * _GAP)
+    texts.append((footer, (_GAP, top + _GAP), _LETTERS))
+    return _sheet((lefts[-1], top + _height(footer) + 2 * _GAP), placed, texts)
+
+
+def _sheet(
+    size: tuple[int, int],
+    placed: Iterable[tuple[PIL.Image.Image, tuple[int, int]]],
+    texts: Iterable[tuple[str, tuple[int, int], int]],
+) -> PIL.Image.Image:
+    """Returns pictures and words, of a size in pixels, at their places, (left, top)."""
+    sheet = PIL.Image.new("RGB", size, "white")
+    for picture, place in placed:
+        sheet.paste(picture, place)
+    for text, place, height in texts:
+        ImageDraw.Draw(sheet).text(place, text, fill="black", font=ImageFont.load_default(size=height))
     return sheet
 
 
-_ROW_LABEL_WIDTH = 150  # px
-_LINE = 18  # px
+def _height(text: str) -> int:
+    return (text.count("\n") + 1) * _LINE
 
 
 def _to_width(picture: PIL.Image.Image, width: int) -> PIL.Image.Image:
@@ -103,8 +101,9 @@ def _to_width(picture: PIL.Image.Image, width: int) -> PIL.Image.Image:
     return picture.convert("RGB").resize((width, height), PIL.Image.Resampling.LANCZOS)
 
 
-def _wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+def _wrapped(text: str, width: int) -> str:
     """Returns a text with line breaks so that it is no wider: at spaces, behind underscores, else anywhere."""
+    font = ImageFont.load_default(size=_LETTERS)
     lines = [""]
     for word in text.replace("_", "_\u200b").replace(" ", " \u200b").split("\u200b"):
         for part in [word] if font.getlength(word.rstrip()) <= width else word:

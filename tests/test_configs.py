@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nst_lightning import findings
 from nst_lightning.__main__ import main
-from nst_lightning.sweep import experiment, runner
-from tests.sweep.conftest import called_here
+from nst_lightning.study import experiment, runner
+from nst_lightning.study.predictions import read_predictions
+from tests.study.conftest import called_here
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "configs/figures"
@@ -111,7 +111,7 @@ def test_the_pairs_of_the_figures_are_six_of_the_samples(monkeypatch: pytest.Mon
 def test_predictions_are_about_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     sweeps = {path.stem: experiment.read(path, {}) for path in SWEEPS}
-    predictions = findings.read_predictions(PREDICTIONS)
+    predictions = read_predictions(PREDICTIONS)
     assert predictions
     for prediction in predictions:
         values = sweeps[prediction.figure].axes[prediction.axis]

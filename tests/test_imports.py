@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nst_lightning
+from nst_lightning.cli.registry import COMMANDS
 
 PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
@@ -28,8 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("callbacks", "planning"),
     ("api",),
     ("cli",),
-    ("findings", "sweep"),
-    ("report",),
+    ("study",),
     ("__main__", "__init__"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -83,10 +83,14 @@ def test_nothing_below_data_imports_lightning(path: Path) -> None:
         "from nst_lightning.__main__ import main; assert main(['--help']) == 0",
         "from nst_lightning.__main__ import main; assert main(['--version']) == 0",
         "from nst_lightning.__main__ import main; assert main(['fti']) == 2",
+        *(
+            f"from nst_lightning.__main__ import main; assert main(['{command}', '--help']) == 0"
+            for command in COMMANDS
+        ),
     ],
 )
 def test_answers_without_torch_and_lightning(statement: str) -> None:
-    heavy = "{'torch', 'torchvision', 'lightning', 'jsonargparse', 'PIL', 'numpy'}"
+    heavy = "{'torch', 'torchvision', 'lightning', 'jsonargparse', 'PIL', 'numpy', 'pandas'}"
     code = f"import sys; {statement}; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,10 +15,10 @@ from torch import Tensor
 import nst_lightning
 from nst_lightning import images
 from nst_lightning.__main__ import main
-from nst_lightning.api import representations
+from nst_lightning.api import rebuilt
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Gram
+from nst_lightning.losses import Features, Gram
 from nst_lightning.modules import Reconstruction
 from nst_lightning.optim import Adam
 
@@ -49,10 +49,12 @@ def test_a_shallow_layer_gives_the_image_back_and_a_deeper_one_less(photo: Path)
 
 
 def gram_distance(picture: Image.Image, photo: Path, layer: str) -> float:
-    backbone = Backbone("vgg16", [layer])
+    backbone, loss = Backbone("vgg16", [layer]), Gram()
 
     def gram(source: images.Source) -> Tensor:
-        return Gram().target(backbone(images.read(source).rgb)[layer])
+        features = Features.whole(backbone(images.read(source).rgb)[layer])
+        (target,) = loss.target(loss.statistic([features], 0))
+        return target
 
     with torch.no_grad():
         target = gram(photo)
@@ -67,17 +69,28 @@ def test_the_style_gives_its_gram_matrices_back_but_not_the_image(photo: Path) -
 
 
 def test_from_the_style_each_picture_sees_the_layers_before_its_own() -> None:
-    assert representations(["a", "b", "c"], "style") == {"a": ["a"], "b": ["a", "b"], "c": ["a", "b", "c"]}
-    assert representations(["a", "b"], "content") == {"a": ["a"], "b": ["b"]}
+    def seen(layers: list[str], source: str) -> dict[str, list[str]]:
+        found = {}
+
+        def run(layer: str, of: list[str]) -> Reconstruction:
+            found[layer] = of
+            return Reconstruction("relu1_1")
+
+        assert [layer for layer, _ in rebuilt(layers, source, run)] == layers
+        return found
+
+    assert seen(["a", "b", "c"], "style") == {"a": ["a"], "b": ["a", "b"], "c": ["a", "b", "c"]}
+    assert seen(["a", "b"], "content") == {"a": ["a"], "b": ["b"]}
 
 
 def test_has_one_loss_and_no_other_unless_asked_for() -> None:
-    assert [term.name for term in Reconstruction("relu1_1").objective.terms] == ["content/relu1_1"]
+    assert Reconstruction("relu1_1").sizing.objective.groups == ("content",)
     smooth = Reconstruction(["relu1_1", "relu1_2"], "style", tv_weight=2.0)
-    assert {term.name: term.weight for term in smooth.objective.terms} == {
+    assert smooth.sizing.objective.groups == ("style", "tv")
+    assert {term.name: term.share for term in smooth.objective.terms} == {
         "style/relu1_1": 0.5,
         "style/relu1_2": 0.5,
-        "tv/image": 2.0,
+        "tv/image": 1.0,
     }
 
 
@@ -138,6 +151,7 @@ def test_each_layer_can_have_its_film(photo: Path, tmp_path: Path) -> None:
         (["--image", "nope.png"], r"image nope\.png is neither here nor in data/content-images"),
         (["--backbone", "vgg11"], "unknown backbone 'vgg11'"),
         (["--size", "-3"], "size must be at least 1, got -3"),
+        (["--image", "*.png"], r"image \*\.png stands for 2 files; name one"),
         (["--sise", "3"], "unrecognized arguments: --sise 3"),
     ],
 )
@@ -150,6 +164,7 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20)).save("other.png")
     assert run(photo, *options) == 2
     assert re.fullmatch(rf"nst: error: [^\n]*{message}[^\n]*\n", capsys.readouterr().err)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -94,7 +96,7 @@ def _pool_before_relu(network: GraphModule) -> None:
         if before in relus and len(before.users) == 1:
             with network.graph.inserting_after(node):
                 after = network.graph.call_module(str(before.target), (node,))
-            node.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
+            node.replace_all_uses_with(after, delete_user_cb=partial(operator.is_not, after))
             node.args = (before.args[0], *node.args[1:])
             network.graph.erase_node(before)
     network.recompile()

@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from nst_lightning.batches import Batch, Step
+from nst_lightning.batches import Step
 from nst_lightning.data import is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.schedule import Stage
+from nst_lightning.runs import Run, replacing
 
 SHARE = 0.05
 """The part of a run's time that scores on the way may take unless their steps were asked for."""
@@ -31,12 +30,11 @@ _MOST_SHOWN = 20
 class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
-    The final scores and losses are written to `<root>/scores/<pair>.json`, with the trainer's `default_root_dir` as
-    root; how long scoring took, and of up to 20 pairs the table, are printed to stderr. Who
-    reads `found` calls `take` first, so that the order of the callbacks does not matter.
+    The final scores and losses are written to the run's folder; how long scoring took, and of up to 20 pairs the table,
+    are printed to stderr. Who reads `found` calls `take` first, so that the order of the callbacks does not matter.
 
     Args:
-        choice: `auto`, or names of scores, see `scoring.Scorer`.
+        choice: `auto`, or names of scores, see `Scorer`.
         every: The number of steps between two scorings, >= 1; by default a twelfth of a pair's steps, of which those
             are left out that would take scoring above a twentieth of the run's time.
 
@@ -47,8 +45,7 @@ class Scores(Callback):
         seconds: The time that scoring has taken.
 
     Raises:
-        InputError: If `every` is below 1 or a score is unknown.
-        WeightsError: If a network that was asked for by name cannot be had.
+        InputError: If `every` is below 1; and as `Scorer`.
     """
 
     def __init__(self, choice: Choice = "auto", every: int | None = None) -> None:
@@ -63,16 +60,14 @@ class Scores(Callback):
         self.seconds = 0.0
         self._began = 0.0
         self._last = _GUESS
-        self._position: tuple[int, int] | None = None
-        self._taken: int | None = None  # the run's step that `found` belongs to
-        self._references: list[Reference] = []
+        self._references: list[Reference] | None = None
+        self._taken: Step | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock, and says what is left out."""
         self._say_missing(trainer)
         self._began = time.monotonic()
         self.seconds, self._last = 0.0, _GUESS
-        self._position = self._taken = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -84,9 +79,11 @@ class Scores(Callback):
 
     def take(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step) -> None:
         """Fills `found`, `maps` and `finals` with what belongs to a step, once for whichever callback asks first."""
-        if trainer.global_step == self._taken:
+        if batch is self._taken:
             return
-        self._taken = trainer.global_step
+        self._taken = batch
+        if batch.is_first or batch.starts_stage:
+            self._references = None
         self.found, self.maps = {}, {}
         if is_writer(trainer) and self._is_due(batch):
             self._score(pl_module, batch)
@@ -114,7 +111,7 @@ class Scores(Callback):
         """Scores the pictures of a checkpoint."""
         if batch_idx == 0:
             self._say_missing(trainer)
-        self._position = None
+        self._references = None
         self._score(pl_module, batch)
         self.finals.update(self.found)
 
@@ -125,27 +122,26 @@ class Scores(Callback):
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)
         losses = {f"loss/{name}": values for name, values in module.losses.items() if "/" not in name}
-        folder = Path(trainer.default_root_dir) / "scores"
-        folder.mkdir(parents=True, exist_ok=True)
         for index, (name, scores) in enumerate(self.found.items()):
             of_pair = {loss: values[index].item() for loss, values in losses.items()}
-            (folder / f"{name}.json").write_text(table.as_json({"pair": name, **scores, **of_pair}), encoding="utf-8")
+            with replacing(Run(Path(trainer.default_root_dir)).scores(name)) as file:
+                file.write_text(table.as_json({"pair": name, **scores, **of_pair}), encoding="utf-8")
 
     def _is_due(self, step: Step) -> bool:
         every = max(1, step.batch.steps // _TIMES) if self.every is None else self.every
-        if step.is_last:
-            return True
-        if (step.index + 1) % every != 0:
-            return False
         with_final = self.seconds + 2 * self._last
-        return self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
+        affordable = self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
+        return step.is_last or ((step.index + 1) % every == 0 and affordable)
 
     def _score(self, module: L.LightningModule, step: Step) -> None:
         assert isinstance(module, ImageOptimization)
         before = time.monotonic()
-        if step.position != self._position:
-            self._references = _references(self.scorer, step.batch, step.stage, module.device)
-            self._position = step.position
+        if self._references is None:
+            contents = [content[None] for content in step.batch.contents(step.stage).to(module.device)]
+            styles = [
+                [style.image().to(module.device) for style in of_pair] for of_pair in step.batch.styles(step.stage)
+            ]
+            self._references = [self.scorer.reference(*of_pair) for of_pair in zip(contents, styles, strict=True)]
         images = [image[None] for image in module.result]
         pictures = list(zip(step.batch.names, images, self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}
@@ -153,9 +149,3 @@ class Scores(Callback):
         self.maps = {name: found for name, found in maps.items() if found is not None}
         self._last = time.monotonic() - before
         self.seconds += self._last
-
-
-def _references(scorer: Scorer, batch: Batch, stage: Stage, device: torch.device) -> list[Reference]:
-    contents = [content[None] for content in batch.contents(stage).to(device)]
-    styles = [[style.image().to(device) for style in of_pair] for of_pair in batch.styles(stage)]
-    return [scorer.reference(content, of_pair) for content, of_pair in zip(contents, styles, strict=True)]

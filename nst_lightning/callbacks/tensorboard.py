@@ -19,10 +19,9 @@ from nst_lightning.callbacks.scores import Scores
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import feature_tiles, gram_heat_map, viridis
+from nst_lightning.metrics.table import SUMMARY
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run
-
-_FIRST = ("overall", "outline", "palette", "texture", "leak")
 
 
 class TensorBoardWriter(Callback):
@@ -162,7 +161,7 @@ class TensorBoardWriter(Callback):
             # The table shows the last value of each curve, and first those that say most. add_hparams would open a run
             # directory of its own.
             scores = {} if self.scores is None else _defined(self.scores.finals.get(pair.name, {}))
-            ordered = sorted(scores, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+            ordered = sorted(scores, key=lambda name: SUMMARY.index(name) if name in SUMMARY else len(SUMMARY))
             losses = dict(sorted(_values(module.losses, index).items()))
             results = {**{f"score/{name}": scores[name] for name in ordered}, **losses}
             settings = {**module.settings_of(step, pair), "pair": pair.name}

@@ -6,15 +6,10 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from nst_lightning import runs
+from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
 
 
 def main(arguments: Sequence[str]) -> int | None:
@@ -44,14 +39,13 @@ def main(arguments: Sequence[str]) -> int | None:
     return None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="nst inspect",
+def _parser() -> Parser:
+    parser = Parser(
+        "inspect",
         usage="nst inspect --image FILE [options]",
         description="Shows what a network sees in an image. For every layer it writes the feature maps as tiles, "
         "<image>_<layer>_features.png, and the Gram matrix, which the style loss compares, as a heat map, "
         "<image>_<layer>_gram.png.",
-        allow_abbrev=False,
     )
     for name, kind, default, metavar, text in (
         ("image", str, None, "FILE", "a name is also looked up in data/content-images and data/style-images"),

@@ -1,119 +1,123 @@
-"""The short names of the options that people type: for the command line, its help, and `stylize`."""
+"""The short names of a run's options and their help.
+
+Those of the data and the model are read from their source, not imported: the help answers before torch could be.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import ast
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 from nst_lightning.errors import InputError
+from nst_lightning.runs import Run
+
+OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
+    "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
+    "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
+    "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
+    "video": (bool | Literal["mp4", "webp"], False, "A film of the optimisation: true, mp4 or webp [false]"),
+    "scores": (list[str] | str, "auto", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
+    "score_every": (int | None, None, "Steps between two scorings on the way [a twelfth of them]"),
+    "show_score": (str | None, "overall", "The score that the progress bar shows [overall]"),
+    "representations": (list[str] | str | None, None, "Layers to show in TensorBoard beside each picture"),
+    "checkpoint_minutes": (float, 2.0, "Minutes between two checkpoints [2.0]"),
+    "ckpt_path": (str | None, None, "A checkpoint to go on from"),
+}
+"""What belongs to a run as a whole: type, default, and what it does."""
+
+_OF_TRAINER = {
+    "trainer.accelerator": "What to compute on: cpu, gpu, mps, ... [auto]",
+    "trainer.devices": "How many GPUs or processes, with --strategy [1]",
+    "trainer.strategy": "pair_parallel (pairs dealt out) or tile_parallel (tiles dealt out)",
+    "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
+}
 
 
-@dataclass(frozen=True)
-class Option:
-    """A short name.
-
-    Attributes:
-        name: What is typed, without dashes.
-        target: The configuration key it stands for.
-        value: What goes behind it, as the help shows it.
-        help: What it does to the picture.
-    """
-
-    name: str
-    target: str
-    value: str
-    help: str
-
-
-OPTIONS: tuple[Option, ...] = (
-    Option("content", "data.content", "FILE", "the photograph; a name is also looked up in data/content-images"),
-    Option("style", "data.style", "FILE", "the painting; a name is also looked up in data/style-images"),
-    Option("pairs", "data.pairs", "CSV", "a table of pairs instead: content, style, and what a pair has of its own"),
-    Option("pairing", "data.pairing", "NAME", "several of both: zip, one with one, or product, all with all [zip]"),
-    Option("output", "output", "PATH", "a picture's file name, or a folder [data/output-images/<pair>]"),
-    Option("size", "data.size", "PIXELS", "long side of the output [512]"),
-    Option("steps", "data.steps", "N", "optimiser steps, all stages together: more is closer to the style [300]"),
-    Option("stages", "data.stages", "N", "coarse-to-fine sizes: more gives larger strokes [2]"),
-    Option("content_weight", "model.content_weight", "X", "more keeps the outlines of the photograph [1e5 with a VGG]"),
-    Option(
-        "style_weight",
-        "model.style_weight",
-        "X",
-        "more takes colours and brushwork of the painting [100 with oxford weights, else 3e4]",
-    ),
-    Option("tv_weight", "model.tv_weight", "X", "more smooths [1]"),
-    Option("init", "model.init", "NAME", "start from content, style, gaussian or uniform [content]"),
-    Option("backbone", "model.backbone", "NAME", "vgg16, vgg16_experimental, vgg19, resnet50 or inception_v3 [vgg16]"),
-    Option("weights", "model.weights", "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),
-    Option(
-        "content_layers",
-        "model.content_layers",
-        "LAYERS",
-        "e.g. relu4_2, or a place in the study's table from 0: deeper keeps less",
-    ),
-    Option(
-        "style_layers",
-        "model.style_layers",
-        "LAYERS",
-        "e.g. relu1_1,relu2_1, or up to which of the table: deeper takes larger forms",
-    ),
-    Option("optimizer", "model.optimizer", "NAME", "lbfgs, adam or a class of torch.optim [lbfgs]"),
-    Option("seed", "model.seed", "N", "seed of a noise start [0]"),
-    Option("batch_size", "data.batch_size", "N", "pairs of equal size to optimise together, or auto [1]"),
-    Option("tile", "model.tile", "PIXELS", "compute in tiles, for images too large otherwise; also auto [off]"),
-    Option("tolerance", "model.tolerance", "X", "end a stage if the loss falls by less in 20 steps; 0 never does [0]"),
-    Option("compile", "model.compile", "true|false", "let torch.compile make the step: for GPUs and long runs [false]"),
-    Option("devices", "trainer.devices", "N", "how many GPUs or processes, with --strategy [1]"),
-    Option(
-        "strategy", "trainer.strategy", "NAME", "pair_parallel (pairs dealt out) or tile_parallel (tiles dealt out)"
-    ),
-    Option("precision", "trainer.precision", "NAME", "32-true, bf16-mixed or 16-mixed [32-true]"),
-    Option("save_every", "save_every", "N", "also write the picture every N steps [never]"),
-    Option("scores", "scores", "NAMES", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
-    Option("score_every", "score_every", "N", "steps between two scorings on the way [a twelfth of them]"),
-    Option("video", "video", "true|mp4|webp", "also write a film of the optimisation [false]"),
-    Option("overwrite", "overwrite", "true|false", "replace an earlier output instead of numbering [false]"),
-)
-
-OPTIMIZERS = {"lbfgs": "nst_lightning.optim.LBFGS", "adam": "nst_lightning.optim.Adam"}
-"""The optimisers that have a name of their own."""
-
-
-def expand(arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments with the short names replaced by what they stand for.
-
-    Raises:
-        InputError: If an optimiser has neither a name of its own nor that of a class.
-    """
-    targets = {f"--{option.name}": f"--{option.target}" for option in OPTIONS}
-    expanded: list[str] = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        key = targets.get(name, name)
-        if expanded[-1:] == ["--model.optimizer"]:
-            expanded.append(optimizer_path(argument))
-        elif equals and key == "--model.optimizer":
-            expanded.append(f"{key}={optimizer_path(value)}")
-        else:
-            expanded.append(key + equals + value)
-    return expanded
-
-
-def optimizer_path(name: str) -> str:
-    """Returns the class path of an optimiser with a name of its own, and any other class name as it is.
-
-    Raises:
-        InputError: If it is neither.
-    """
-    path = OPTIMIZERS.get(name.lower(), name)
-    if "." not in path and not path[:1].isupper() and not path.startswith("{"):
-        msg = f"unknown optimizer {name!r}; known are {', '.join(OPTIMIZERS)} or a class of torch.optim, e.g. RMSprop"
-        raise InputError(msg)
-    return path
+@cache
+def known() -> Mapping[str, str]:
+    """Returns what each option with a short name does, by its configuration key; the name is the key's last part."""
+    data = _arguments("data.py", "PairDataModule")
+    model = _arguments("modules/style_transfer.py", "StyleTransfer")
+    of_classes = {f"data.{name}": text for name, text in data} | {f"model.{name}": text for name, text in model}
+    return of_classes | {name: text for name, (_, _, text) in OF_RUN.items()} | _OF_TRAINER
 
 
 def table() -> str:
-    """Returns the options as lines of help."""
-    heads = [f"  --{option.name} {option.value}" for option in OPTIONS]
-    width = max(map(len, heads)) + 2
-    return "\n".join(f"{head:<{width}}{option.help}" for head, option in zip(heads, OPTIONS, strict=True))
+    """Returns the options with a short name as lines of help."""
+    return "\n".join(
+        textwrap.fill(text, 116, initial_indent=f"  --{_name(key):<19} ", subsequent_indent=" " * 24)
+        for key, text in known().items()
+    )
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """Returns command-line arguments with short names replaced by what they stand for.
+
+    An optimiser's name becomes its class path, and a run to go on with brings its configuration along.
+
+    Raises:
+        InputError: If an optimiser has neither a name of its own nor that of a class, or no run was named.
+    """
+    keys = {f"--{_name(key)}": f"--{key}" for key in known()}
+    configuration: list[str] = []
+    expanded = [""]
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        key, value = (keys.get(name, name), value) if equals else (expanded[-1], argument)
+        if key == "--model.optimizer":
+            value = _class_path(value)
+        elif key == keys["--resume"]:
+            configuration = ["--config", _configuration_of(Path(value))]
+        expanded.append(f"{key}={value}" if equals else keys.get(value, value))
+    if expanded[-1] == keys["--resume"]:
+        msg = "--resume needs the folder of a run, e.g. data/output-images/photo_painting"
+        raise InputError(msg)
+    return [*configuration, *expanded[1:]]
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _configuration_of(folder: Path) -> str:
+    path = Run(folder).config
+    if not path.is_file():
+        msg = f"{folder}: is not the folder of a run, for it has no {path.name}"
+        raise InputError(msg)
+    return str(path)
+
+
+def _class_path(name: str) -> str:
+    """Returns the class path of an optimiser with a name of its own, and any other class name as it is."""
+    from nst_lightning.optim import NAMED  # not above, for it imports torch
+
+    if name.lower() in NAMED:
+        return f"nst_lightning.optim.{NAMED[name.lower()].__name__}"
+    if "." not in name and not name[:1].isupper() and not name.startswith("{"):
+        msg = f"unknown optimizer {name!r}; known are {', '.join(NAMED)} or a class of torch.optim, e.g. RMSprop"
+        raise InputError(msg)
+    return name
+
+
+def _arguments(file: str, owner: str) -> list[tuple[str, str]]:
+    """Returns the arguments of a class in a file of this package, in order, each with its help."""
+    body = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8")).body
+    (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == owner]
+    (made,) = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    section = re.split(r"\n(?=\S)", (ast.get_docstring(found) or "").partition("\nArgs:\n")[2])[0]
+    texts = dict(re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE))
+    pairs = zip(made.args.args[1:], made.args.defaults, strict=True)
+    return [(each.arg, _in_short(texts[each.arg], ast.literal_eval(default))) for each, default in pairs]
+
+
+def _in_short(text: str, default: object) -> str:
+    """Returns the first sentence of an argument's docstring, with its default."""
+    first, *others = re.split(r"\.\s+(?=[A-Z0-9`])", " ".join(text.replace("`", "").split()).rstrip("."))
+    if default is not None:
+        return f"{first} [{str(default).lower() if isinstance(default, bool) else default}]"
+    return first + "".join(f" [{other[11:]}]" for other in others if other.startswith("By default "))

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning as L
+from collections.abc import Sequence
 
 from nst_lightning import images, planning
-from nst_lightning.cli.base import NSTCLI
+from nst_lightning.api import quiet
+from nst_lightning.cli.configuration import Configuration, Job
+from nst_lightning.cli.registry import Parser
+from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
 
+HELP = """
+usage: nst plan [--config FILE] [options of nst fit] [--within TIME]
 
-class PlanCLI(NSTCLI):
-    """Finds out what a run would take instead of running it, and writes nothing.
+Tells what nst fit of the same options would take: batches, memory and time by size, from a few steps that
+it really takes (for less than a minute). Writes nothing.
+
+  --within TIME            how many devices it takes to be done in e.g. 90s (or 90), 30m, 1h or 1h30m
+
+example:
+  nst plan --pairs pairs.csv --size 2048 --tile auto --within 2h
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints what `nst fit` of the same options would take."""
+    given, rest = Parser("plan", "--within").parse_known_args(arguments)
+    within = None if given.within is None else planning.duration(given.within)
+    job, found = estimate(rest)
+    pictures = f"in {job.run.folder}" if job.writer.file is None else str(job.writer.file)
+    print(planning.text(found, Worker.of(job.trainer), job.trainer.world_size, pictures, within))
+
+
+def estimate(arguments: Sequence[str], measured: planning.Measured | None = None) -> tuple[Job, planning.Estimate]:
+    """Returns the run that `nst fit` would make of the same options, and what it would take.
 
     Args:
-        arguments: The options of `fit`, short names allowed.
+        arguments: The options.
+        measured: What was measured for other runs, see `planning.estimate`.
 
-    Attributes:
-        estimate: What it would take.
+    Raises:
+        InputError: If the run would refuse what it was given.
     """
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.estimate: planning.Estimate
-        super().__init__(arguments, StyleTransfer)
-
-    def fit(self, **kwargs: Any) -> None:
-        """Measures a few steps.
-
-        Raises:
-            InputError: If the run would refuse what it was given.
-        """
-        if kwargs.get("ckpt_path") is not None:
+    with quiet():
+        configuration = Configuration(arguments, StyleTransfer)
+        if configuration.values.ckpt_path is not None:
             msg = "ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER"
             raise InputError(msg)
-        if self.writer.file is not None:
-            images.format_of(self.writer.file)
-        settings = self.config_init[self.subcommand]["trainer"]
-        self.estimate = planning.measure(self.model, self.datamodule, self.trainer, settings)
-
-    def take_up(self, trainer: L.Trainer) -> None:
-        """Tells the data module what an earlier run has done; tells no other process, for there is none."""
-        self.take_up_here()
+        job = Job(configuration)
+        if job.writer.file is not None:
+            images.format_of(job.writer.file)
+        return job, planning.estimate(job.module, job.data, Worker.of(job.trainer), measured=measured)

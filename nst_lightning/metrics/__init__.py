@@ -1,23 +1,12 @@
 """Scores of style transfer: torchmetrics with their logic in functions, see README.md for what each cannot see."""
 
-from nst_lightning.metrics.features import FeatureDistance
-from nst_lightning.metrics.leak import Leak
-from nst_lightning.metrics.outline import Outline
-from nst_lightning.metrics.overall import Overall
-from nst_lightning.metrics.palette import Palette, PaletteDistance
-from nst_lightning.metrics.perceptual import Lpips
-from nst_lightning.metrics.similarity import Similarity
-from nst_lightning.metrics.texture import Texture, TextureDistance
-
-__all__ = [
-    "FeatureDistance",
-    "Leak",
-    "Lpips",
-    "Outline",
-    "Overall",
-    "Palette",
-    "PaletteDistance",
-    "Similarity",
-    "Texture",
-    "TextureDistance",
-]
+from nst_lightning.metrics.features import FeatureDistance as FeatureDistance
+from nst_lightning.metrics.leak import Leak as Leak
+from nst_lightning.metrics.outline import Outline as Outline
+from nst_lightning.metrics.overall import Overall as Overall
+from nst_lightning.metrics.palette import Palette as Palette
+from nst_lightning.metrics.palette import PaletteDistance as PaletteDistance
+from nst_lightning.metrics.perceptual import Lpips as Lpips
+from nst_lightning.metrics.similarity import Similarity as Similarity
+from nst_lightning.metrics.texture import Texture as Texture
+from nst_lightning.metrics.texture import TextureDistance as TextureDistance

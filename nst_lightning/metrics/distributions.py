@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nst_lightning.errors import InputError
-
 QUANTILES = 512
 """How many quantiles stand for a sample."""
 
@@ -29,26 +27,11 @@ def quantiles(sample: Tensor, number: int = QUANTILES) -> Tensor:
     return low.lerp(high, (places - below).float().to(ordered))
 
 
-def closure(distance: Tensor, baseline: Tensor, floor: float) -> Tensor:
-    """Returns which part of the way from content to style was covered: 1 - distance / baseline, (N,), at most 1.
+def progress(distance: Tensor, baseline: Tensor, floor: float) -> Tensor:
+    """Returns how much of the way from content to style an output has gone: 1 - distance / baseline, (N,), at most 1.
 
-    0 is no better than the content, 1 is the style's own, below 0 is further from the style than the content was.
-    NaN where the content is so near to the style that there was no way to cover.
-
-    Args:
-        distance: From output to style, (N,), at least 0.
-        baseline: From content to style, likewise.
-        floor: The baseline below which there is no number.
+    The distance is that from output to style, the baseline that from content to style, (N,) each. 0 is no better than
+    the content, 1 is the style's own, below 0 is further from the style than the content was. NaN where the baseline is
+    below the floor: there was no way to go.
     """
     return (1 - distance / baseline).where(baseline >= floor, torch.nan)
-
-
-def check_as_many(output: Tensor, reference: Tensor) -> None:
-    """Raises where there are not as many outputs, (N, ...), as what they are compared with, (N, ...).
-
-    Raises:
-        InputError: If there are not.
-    """
-    if len(output) != len(reference):
-        msg = f"{len(output)} outputs cannot be compared with {len(reference)} images: must be as many"
-        raise InputError(msg)

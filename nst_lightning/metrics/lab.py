@@ -18,13 +18,10 @@ _LINEAR_BELOW = (6 / 29) ** 3
 
 
 def as_written(rgb: Tensor) -> Tensor:
-    """Returns images as an 8-bit file holds them: detached float32, clamped to [0, 1] and rounded to 1/255.
-
-    Args:
-        rgb: (N, 3, H, W), any float type.
+    """Returns images, (N, 3, H, W), as an 8-bit file holds them: detached float32 in [0, 1], rounded to 1/255.
 
     Raises:
-        InputError: If the shape or type is another, or a value is not finite.
+        InputError: If the shape is another, the type is no float, or a value is not finite.
     """
     if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape or not rgb.is_floating_point():
         msg = f"images to be scored must be float (N, 3, H, W) in [0, 1], got {rgb.dtype} {tuple(rgb.shape)}"
@@ -35,27 +32,22 @@ def as_written(rgb: Tensor) -> Tensor:
     return (rgb.detach().float().clamp(0, 1) * 255).round() / 255
 
 
-def working_size(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
-    """Returns images, as they would be written, reduced by one factor where the output's short side is too long.
+def reduced(image: Tensor, output: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
+    """Returns images as they would be written, reduced by the factor that outputs are reduced by.
 
-    One factor, because the texture of a painting has the size of its strokes: its picture stays in proportion.
+    One factor for all, because the texture of a painting has the size of its strokes: its picture stays in proportion.
 
     Args:
-        output: (N, 3, H, W), sRGB in [0, 1].
-        others: Likewise, of any sizes.
-        short_side: What the output's short side is at most, in pixels; None for no limit.
-
-    Raises:
-        InputError: If an image is none, see `as_written`.
+        image: (N, 3, H, W), sRGB in [0, 1].
+        output: The outputs, (N, 3, H, W), or images of their size.
+        short_side: What the outputs' short side is at most, in pixels; None for no limit.
     """
-    given = [as_written(each) for each in (output, *others)]
+    written = as_written(image)
     shortest = min(output.shape[-2:])
     if short_side is None or shortest <= short_side:
-        return tuple(given)
-    sizes = [[max(1, round(side * short_side / shortest)) for side in each.shape[-2:]] for each in given]
-    return tuple(
-        images.resize(each, (height, width)).clamp(0, 1) for each, (height, width) in zip(given, sizes, strict=True)
-    )
+        return written
+    height, width = (max(1, round(side * short_side / shortest)) for side in image.shape[-2:])
+    return images.resize(written, (height, width)).clamp(0, 1)
 
 
 def lab(rgb: Tensor) -> Tensor:
@@ -69,8 +61,3 @@ def lab(rgb: Tensor) -> Tensor:
     root = torch.where(xyz > _LINEAR_BELOW, xyz.clamp(min=_LINEAR_BELOW) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
-
-
-def seen(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
-    """Returns images in CIELAB as every score but LPIPS compares them, see `working_size` and `lab`."""
-    return tuple(lab(each) for each in working_size(output, *others, short_side=short_side))

@@ -1,24 +1,20 @@
 """How much of the content's outlines an output keeps.
 
-An edge is a place where the gradient, over 2 px and in any channel of CIELAB, is a maximum across the edge and among
-the strongest of the image. Two things are asked of an output: whether its gradients are stronger at the content's
-edges than far from them, the area under the ROC curve as boundary detectors are judged (Martin, Fowlkes and Malik,
-2004, judge theirs by precision and recall; the area has a chance level that does not depend on the number of edges),
-and whether an edge is as clear as it was, which a blurred or faded picture fails although it passes the first.
+Two things are asked of an output: whether its gradients are stronger at the content's edges than far from them, the
+area under the ROC curve, whose chance level does not depend on the number of edges; and whether an edge is as clear as
+it was, which a blurred or faded picture fails although it passes the first.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import ImageScore
-from nst_lightning.metrics.lab import SHORT_SIDE, seen
+from nst_lightning.metrics.base import Score, Seen, Sources, check_alike
 
 TOLERANCE = 0.0075
 """How far an edge may move, as a part of the image's diagonal; that of the benchmark of Martin et al. (2004)."""
@@ -33,32 +29,19 @@ _TRUNCATE = 4  # standard deviations that a kernel reaches
 _DIAGONAL_ABOVE = math.tan(math.pi / 8)
 
 
-@dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
-class Gradients:
-    """What the scores need of an output's gradients, in units of CIELAB per pixel.
+class Gradients(NamedTuple):
+    """What the scores need of an output: gradients in units of CIELAB per pixel, (N, H, W) each."""
 
-    Attributes:
-        near: (N, H, W), the longest gradient at 2 px within the tolerance of each pixel.
-        fine: (N, H, W), the longest gradient at 1 px within the tolerance.
-    """
-
-    near: Tensor
-    fine: Tensor
+    near: Tensor  # the longest gradient at 2 px within the tolerance of each pixel
+    fine: Tensor  # the longest gradient at 1 px within the tolerance
 
 
-@dataclass(frozen=True, eq=False)
-class Outlines:
-    """What is kept of a reference image.
+class Outlines(NamedTuple):
+    """What is kept of a reference image, (N, H, W) each."""
 
-    Attributes:
-        edges: (N, H, W), whether a pixel is on an edge.
-        far: (N, H, W), whether a pixel is so far from every edge that nothing of it is within the tolerance.
-        fine: (N, H, W), the longest gradient at 1 px within the tolerance, in units of CIELAB per pixel.
-    """
-
-    edges: Tensor
-    far: Tensor
-    fine: Tensor
+    edges: Tensor  # whether a pixel is on an edge
+    far: Tensor  # whether a pixel is so far from every edge that nothing of it is within the tolerance
+    fine: Tensor  # the longest gradient at 1 px within the tolerance, in units of CIELAB per pixel
 
 
 def gradients(seen: Tensor) -> Gradients:
@@ -84,26 +67,18 @@ def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how likely the output's gradient is stronger at an edge than far from any, (N,), in [0, 1].
 
     That is the area under the ROC curve: 0.5 is chance; equal gradients count half. NaN where the reference image
-    has no edge, or no pixel far from one.
-
-    Raises:
-        InputError: If output and reference image differ in size or number.
+    has no edge, or no pixel far from one. Raises InputError if the images differ in size or number.
     """
     check_alike(output.near, outlines.edges)
-    areas = [
-        _area(near[edges], near[far])
-        for near, edges, far in zip(output.near, outlines.edges, outlines.far, strict=True)
-    ]
-    return torch.stack(areas)
+    images = zip(output.near, outlines.edges, outlines.far, strict=True)
+    return torch.stack([_area(near[edges], near[far]) for near, edges, far in images])
 
 
 def clarity(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how steep the reference image's edges are in the output, (N,), from 0, gone, to 1, as they were.
 
-    The mean over edge pixels of the ratio of the gradients, no more than 1 each. NaN where there is no edge.
-
-    Raises:
-        InputError: If output and reference image differ in size or number.
+    The mean over edge pixels of the ratio of the gradients, no more than 1 each. NaN where there is no edge. Raises as
+    `edge_auc` does.
     """
     check_alike(output.fine, outlines.edges)
     # Not a clamped ratio, which has no value where both are 0.
@@ -114,10 +89,7 @@ def clarity(output: Gradients, outlines: Outlines) -> Tensor:
 def outline_score(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how much of the content's outlines an output keeps, (N,), from 0, none, to 1, as clear as they were.
 
-    The area under the ROC curve, from chance at 0, times the clarity; NaN where either is.
-
-    Raises:
-        InputError: If output and reference image differ in size or number.
+    The area under the ROC curve, from chance at 0, times the clarity; NaN where either is. Raises as they do.
     """
     return above_chance(edge_auc(output, outlines)) * clarity(output, outlines)
 
@@ -127,62 +99,21 @@ def above_chance(auc: Tensor) -> Tensor:
     return (2 * auc - 1).clamp(min=0)
 
 
-def outline(output: Tensor, content: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns `outline_score` of images, (N,).
+class Outline(Score):
+    """The mean of `outline_score` over images."""
 
-    Args:
-        output: (N, 3, H, W), sRGB in [0, 1].
-        content: (N, 3, H, W), likewise.
-        short_side: What the images are reduced to before they are compared, in pixels; None for never.
-
-    Raises:
-        InputError: If the images differ in size or number, or are none.
-    """
-    seen_output, seen_content = seen(output, content, short_side=short_side)
-    check_alike(output, content)
-    return outline_score(gradients(seen_output), outlines(seen_content))
-
-
-class Outline(ImageScore):
-    """The mean of `outline` over images.
-
-    Args:
-        short_side: What the images are reduced to before they are compared, in pixels; None for never.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Example:
-        >>> import torch
-        >>> content = torch.zeros(1, 3, 64, 64)
-        >>> content[..., 16:48, 16:48] = 1  # a white square
-        >>> outline = Outline()
-        >>> outline(output=content, content=content)
-        tensor(1.)
-        >>> outline(output=content / 2, content=content)  # grey
-        tensor(0.5358)
-    """
-
+    name = "outline"
+    asked = "outline"
+    order = 10
     higher_is_better = True
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
 
-    def update(self, output: Tensor, content: Tensor) -> None:
-        """Scores outputs (N, 3, H, W) against contents (N, 3, H, W), sRGB in [0, 1]; raises as `outline` does."""
-        self.add(outline(output, content, self.short_side))
+    def reference(self, sources: Sources) -> Outlines:
+        """Returns the edges of the content."""
+        return sources.content_in_place.once(outlines)
 
-
-def check_alike(output: Tensor, reference: Tensor) -> None:
-    """Raises where an output and what it is compared with, (N, ..., H, W) each, differ in size or number.
-
-    Raises:
-        InputError: If they do.
-    """
-    (height, width), (its_height, its_width) = output.shape[-2:], reference.shape[-2:]
-    if (height, width) != (its_height, its_width):
-        msg = f"the output has {width}x{height} px, what it is compared with {its_width}x{its_height} px: must be equal"
-        raise InputError(msg)
-    if len(output) != len(reference):
-        msg = f"{len(output)} outputs cannot be compared with {len(reference)} images: must be as many"
-        raise InputError(msg)
+    def values(self, output: Seen, reference: Outlines) -> dict[str, Tensor]:
+        """Returns `outline`."""
+        return {self.name: outline_score(output.once(gradients), reference)}
 
 
 def _reach(image: Tensor) -> int:

@@ -2,67 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
-from nst_lightning.metrics.base import ImageScore
-from nst_lightning.metrics.leak import leak
-from nst_lightning.metrics.outline import outline
-from nst_lightning.metrics.palette import palette_closure
-from nst_lightning.metrics.texture import texture_closure
+from nst_lightning.metrics.base import Score, Seen, Sources
+from nst_lightning.metrics.lab import SHORT_SIDE
+from nst_lightning.metrics.leak import Leak
+from nst_lightning.metrics.outline import Outline
+from nst_lightning.metrics.palette import Palette
+from nst_lightning.metrics.texture import Texture
 
 
 def overall_score(outline: Tensor, palette: Tensor, texture: Tensor, leak: Tensor) -> Tensor:
-    """Returns (O P T)^(1/3) (1 - L), with the closures P and T clipped to [0, 1]; in [0, 1], higher is better.
+    """Returns (O P T)^(1/3) (1 - L) of four scores, (N,) each, with P and T clipped to [0, 1]: (N,), in [0, 1].
 
     The geometric mean asks for all three heuristics at once: a copy of the content takes no palette, a copy of the
     style keeps no outlines. The factor asks that the style's own motifs do not show through, which the three cannot
     see. No study stands behind the formula; it is a convention, fixed so that runs can be compared.
-
-    Args:
-        outline: How far the outlines of the content are kept, (N,) in [0, 1].
-        palette: The closure of the palette's distance, (N,), at most 1.
-        texture: The closure of the texture's distance, likewise.
-        leak: How far the outlines of the style show through, (N,) in [0, 1].
     """
     kept = (outline * palette.clamp(0, 1) * texture.clamp(0, 1)) ** (1 / 3)
     return kept * (1 - leak)
 
 
-class Overall(ImageScore):
-    """The mean over images of `overall_score`, in [0, 1]; NaN where one of its four parts is.
+class Overall(Score):
+    """The mean over images of `overall_score`, in [0, 1]; NaN where one of its four parts is."""
 
-    Args:
-        short_side: What the output is reduced to before it is scored, in pixels; None for no limit.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Example:
-        >>> import torch
-        >>> content = torch.zeros(1, 3, 64, 64)
-        >>> content[..., 16:48, 16:48] = 1  # a white square
-        >>> style = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        >>> overall = Overall()
-        >>> overall(output=content, content=content, style=style)  # nothing of the style
-        tensor(0.)
-    """
-
+    name = "overall"
+    parts = (Outline, Palette, Texture, Leak)
+    order = 100
     higher_is_better = True
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
 
-    def update(self, output: Tensor, content: Tensor, style: Tensor) -> None:
-        """Scores a batch of images.
+    def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
+        super().__init__(short_side, **kwargs)
+        self._parts = [part(short_side) for part in self.parts]
 
-        Args:
-            output: (N, 3, H, W), sRGB in [0, 1].
-            content: Likewise, of the output's size.
-            style: (N, 3, h, w), likewise.
-        """
-        side = self.short_side
-        self.add(
-            overall_score(
-                outline(output, content, side),
-                palette_closure(output, style, content, side),
-                texture_closure(output, style, content, side),
-                leak(output, style, side),
-            )
-        )
+    def reference(self, sources: Sources) -> list[Any]:
+        """Returns what each part keeps."""
+        return [part.reference(sources) for part in self._parts]
+
+    def values(self, output: Seen, reference: Sequence[Any]) -> dict[str, Tensor]:
+        """Returns `overall`."""
+        found = [part.values(output, kept)[part.name] for part, kept in zip(self._parts, reference, strict=True)]
+        return {self.name: overall_score(*found)}

@@ -1,51 +1,33 @@
 """How far an output is from the content to the eye: LPIPS of Zhang et al. (2018), as a number and as a map.
 
-LPIPS compares the features of a network trained on ImageNet, position by position, with weights fitted to what people
-judged. A copy of the content scores best, so it is a score of content and never of the whole picture. The fitted
-weights come with torchmetrics and lpips; the network's own are torchvision's, downloaded once.
+A copy of the content scores best, so it is a score of content and never of the whole picture. The weights fitted to
+what people judged come with torchmetrics; the network's own are torchvision's, downloaded once.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import lpips  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _NoTrainLpips
-from torchvision.models import (
-    AlexNet_Weights,
-    SqueezeNet1_1_Weights,
-    VGG16_Weights,
-    alexnet,
-    squeezenet1_1,
-    vgg16,
-)
+from torchvision import models
 from torchvision.models._api import WeightsEnum
 
 from nst_lightning.backbones import weights as weights_
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import ImageScore
-from nst_lightning.metrics.frozen import Frozen
-from nst_lightning.metrics.lab import SHORT_SIDE, working_size
-from nst_lightning.metrics.outline import check_alike
+from nst_lightning.metrics.base import Frozen, Score, Seen, Sources, check_alike
+from nst_lightning.metrics.lab import SHORT_SIDE
 
 Net = Literal["alex", "squeeze", "vgg"]
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A network of torchvision's that LPIPS was fitted to.
-
-    Attributes:
-        build: Makes it without weights.
-        weights: Those that LPIPS was fitted to.
-        min_side: The smallest height and width of an image in pixels.
-    """
+    """A network of torchvision's, the weights that LPIPS was fitted to, and the smallest side of an image in pixels."""
 
     build: Callable[[], nn.Module]
     weights: WeightsEnum
@@ -53,151 +35,94 @@ class Trunk:
 
 
 TRUNKS: Mapping[Net, Trunk] = {
-    "alex": Trunk(alexnet, AlexNet_Weights.IMAGENET1K_V1, min_side=31),
-    "squeeze": Trunk(squeezenet1_1, SqueezeNet1_1_Weights.IMAGENET1K_V1, min_side=17),
-    "vgg": Trunk(vgg16, VGG16_Weights.IMAGENET1K_V1, min_side=16),
+    "alex": Trunk(models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1, min_side=31),
+    "squeeze": Trunk(models.squeezenet1_1, models.SqueezeNet1_1_Weights.IMAGENET1K_V1, min_side=17),
+    "vgg": Trunk(models.vgg16, models.VGG16_Weights.IMAGENET1K_V1, min_side=16),
 }
 
 
-class Lpips(ImageScore):
-    """The mean over images of LPIPS between output and content, from 0, alike, to about 1; lower is better.
+class Lpips(Score):
+    """The mean over images of LPIPS 0.1 between output and content, from 0, alike, to about 1; by torchmetrics.
 
-    Of Zhang et al. (2018), version 0.1, by torchmetrics. Images smaller than the network takes have no number:
-    `TRUNKS` says the limits, 16 to 31 px.
+    Images smaller than the network takes, 16 to 31 px, see `TRUNKS`, have no number.
 
-    The network's weights are taken from torch.hub's cache or downloaded into it. A file that is in the cache already
-    is not checked against the hash in its name, so with another file under that name this is not LPIPS; code in it is
-    not run.
+    The network's weights are taken from torch.hub's cache, without a look at their hash, or downloaded into it.
 
     Args:
         net: The network; Zhang et al. found `alex` nearest to people's judgment, and it is the fastest.
-        short_side: What the output is reduced to before it is scored, in pixels; None for no limit.
-        kwargs: Further ones of `torchmetrics.Metric`.
+        short_side, kwargs: Those of `Score`.
 
     Raises:
         InputError: If the network is unknown.
         WeightsError: If its weights are not in the cache and cannot be downloaded, or are damaged.
     """
 
+    name = "lpips"
+    asked = "lpips"
+    order = 50
+    left_out = "LPIPS is left out, for its network is not on this machine: --scores {names} downloads it once (233 MB)"
     higher_is_better = False
-    plot_lower_bound = 0.0
+    plot_upper_bound = None
 
     def __init__(self, net: Net = "alex", short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(short_side, **kwargs)
         self.net = net
-        self.network = distance_network(net)
+        self.network = lpips_network(net)
         self.map_network: Frozen | None = None  # made when the first map is asked for
 
-    def update(self, output: Tensor, content: Tensor) -> None:
-        """Scores a batch of images.
+    @classmethod
+    def in_auto(cls) -> bool:
+        """Whether the network's weights are on this machine."""
+        return weights_.cached(TRUNKS["alex"].weights).exists()
 
-        Args:
-            output: (N, 3, H, W), sRGB in [0, 1].
-            content: Likewise, of the output's size.
+    def reference(self, sources: Sources) -> Tensor:
+        """Returns the content, sRGB in [0, 1]."""
+        return sources.content_in_place.rgb
 
-        Raises:
-            InputError: If the images differ in size or number, or are none.
-        """
-        sized_output, sized_content = working_size(output, content, short_side=self.short_side)
-        check_alike(output, content)
-        self.add(self.distance(sized_output, sized_content))
+    def values(self, output: Seen, reference: Tensor) -> dict[str, Tensor]:
+        """Returns `lpips`."""
+        return {self.name: perceptual_distance(self.network, output.rgb, reference).flatten()}
 
-    def distance(self, output: Tensor, content: Tensor) -> Tensor:
-        """Returns `perceptual_distance` of images at the size that they have, (N,); counts nothing."""
-        return perceptual_distance(self.network, output, content)
-
-    def spatial_map(self, output: Tensor, content: Tensor) -> Tensor:
-        """Returns `spatial_map` of images at the size that they have, (N, 1, H, W); counts nothing."""
+    def map(self, output: Tensor, content: Tensor) -> Tensor:
+        """Returns where images differ, see `perceptual_distance`, at the size that they have, (N, 1, H, W)."""
         if self.map_network is None:
-            self.map_network = map_network(self.net)
-        return spatial_map(self.map_network.to(output.device), output, content)
+            self.map_network = lpips_network(self.net, spatial=True)
+        return perceptual_distance(self.map_network.to(output.device), output, content)
 
 
-def is_cached(net: Net = "alex") -> bool:
-    """Whether a network's weights are on this machine, so that `Lpips` needs no download."""
-    return weights_.cached(TRUNKS[net].weights).exists()
-
-
-def distance_network(net: Net = "alex") -> Frozen:
-    """Returns torchmetrics' network for `perceptual_distance`; raises as `Lpips` does."""
-    # Its public class would have torchvision read the file in the cache, which unpickles whatever is there.
-    return _with_trunk(lambda: _NoTrainLpips(net=net, pnet_rand=True), net)
-
-
-def map_network(net: Net = "alex") -> Frozen:
-    """Returns the lpips package's network for `spatial_map`; raises as `Lpips` does."""
-
-    def build() -> nn.Module:
-        with warnings.catch_warnings():
-            # The package asks torchvision for `pretrained=False`, which has been called `weights=None` since 0.13.
-            warnings.filterwarnings("ignore", "The parameter 'pretrained' is deprecated", UserWarning)
-            warnings.filterwarnings("ignore", "Arguments other than a weight enum", UserWarning)
-            network: nn.Module = lpips.LPIPS(net=net, spatial=True, pnet_rand=True, verbose=False)
-        return network
-
-    return _with_trunk(build, net)
-
-
-def perceptual_distance(network: Frozen, output: Tensor, content: Tensor) -> Tensor:
-    """Returns LPIPS of images, (N,), at least 0; NaN where they are smaller than the network takes.
-
-    Args:
-        network: Of `distance_network`.
-        output: (N, 3, H, W), sRGB in [0, 1], of the size at which it is to be compared.
-        content: Likewise.
-
-    Raises:
-        InputError: If the images differ in size or number.
-    """
-    check_alike(output, content)
-    if _too_small(network, output):
-        return output.new_full((len(output),), torch.nan)
-    distance: Tensor = network(output, content, normalize=True)
-    return distance.flatten()
-
-
-def spatial_map(network: Frozen, output: Tensor, content: Tensor) -> Tensor:
-    """Returns where output and content differ, (N, 1, H, W), at least 0; NaN where they are too small.
-
-    The layers' maps, enlarged to the images' size and added up. Its mean is `perceptual_distance`, but for what the
-    enlarging weighs unevenly where a side is no multiple of a layer's: a part of 1e-4 of it at the sizes tried, from
-    40 to 384 px.
-
-    Args:
-        network: Of `map_network`.
-        output: (N, 3, H, W), sRGB in [0, 1], of the size at which it is to be compared.
-        content: Likewise.
-
-    Raises:
-        InputError: If the images differ in size or number.
-    """
-    check_alike(output, content)
-    if _too_small(network, output):
-        return torch.full_like(output[:, :1], torch.nan)
-    found: Tensor = network(output, content, normalize=True)
-    return found
-
-
-def _too_small(network: Frozen, image: Tensor) -> bool:
-    net: Net = network.network.pnet_type  # type: ignore[assignment]  # torch has attributes of modules be tensors
-    return min(image.shape[-2:]) < TRUNKS[net].min_side
-
-
-def _with_trunk(build: Callable[[], nn.Module], net: Net) -> Frozen:
-    """Returns a network of LPIPS with torchvision's weights, which are there or not before anything is built."""
+def lpips_network(net: Net = "alex", spatial: bool = False) -> Frozen:
+    """Returns torchmetrics' network of LPIPS with torchvision's weights; a spatial one gives a map; errors: `Lpips`."""
     if net not in TRUNKS:
         msg = f"unknown net {net!r} of LPIPS; known are {', '.join(TRUNKS)}"
         raise InputError(msg)
     trunk = TRUNKS[net]
-    file = str(weights_.fetch(trunk.weights))
+    file = str(weights_.fetch(trunk.weights))  # before anything is built, which takes longer than to find it missing
     state = weights_.load(file, None)
     with torch.device("meta"):
         whole = trunk.build().state_dict()
     with torch.random.fork_rng(devices=[]):  # building draws weights at first, and a run's noise is not to depend on it
-        network = build()
-    # Both packages sort the modules of torchvision's `features` into slices, and leave them their numbers.
-    slices = network.get_submodule("net")
-    names = {name: re.sub(r"^slices?\.?\d+\.", "features.", name) for name in slices.state_dict()}
+        # torchmetrics' public class would have torchvision read the file, which unpickles whatever is there.
+        network = _NoTrainLpips(net=net, spatial=spatial, pnet_rand=True)
+    # torchvision's `features`, sorted into slices in which they keep their numbers.
+    names = {name: re.sub(r"^slices?\.?\d+\.", "features.", name) for name in network.net.state_dict()}
     weights_.check(state, whole, set(names.values()), file)
-    slices.load_state_dict({name: state[torchvisions] for name, torchvisions in names.items()})
+    network.net.load_state_dict({name: state[torchvisions] for name, torchvisions in names.items()})
     return Frozen(network)
+
+
+def perceptual_distance(network: Frozen, output: Tensor, content: Tensor) -> Tensor:
+    """Returns LPIPS of sRGB images in [0, 1], (N, 3, H, W), at least 0; NaN where they are too small.
+
+    (N, 1, 1, 1), or of a spatial network a map, (N, 1, H, W): it enlarges the layers' maps and adds them up, so that
+    the map's mean is LPIPS but for a part of 1e-4 where a side is no multiple of a layer's.
+
+    Raises:
+        InputError: If the images differ in size or number.
+    """
+    check_alike(output, content)
+    lpips = network.network
+    assert isinstance(lpips, _NoTrainLpips)
+    if min(output.shape[-2:]) < TRUNKS[lpips.pnet_type].min_side:
+        return torch.full_like(output[:, :1] if lpips.spatial else output[:, :1, :1, :1], torch.nan)
+    found: Tensor = network(output, content, normalize=True)
+    return found

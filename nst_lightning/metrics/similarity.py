@@ -5,43 +5,30 @@ Unlike the outlines it asks for the content's contrasts, also of its texture, wh
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from nst_lightning.metrics.base import ImageScore
-from nst_lightning.metrics.lab import SHORT_SIDE, seen
-from nst_lightning.metrics.outline import check_alike
+from nst_lightning.metrics.base import Score, Seen, Sources, check_alike
 
 SHORTEST = 176
-"""The shortest side in pixels that the five scales have room for: torchmetrics asks for 11 px after 16-fold reduction.
-
-Its error says "larger than 160", but 161 to 175 are refused too.
-"""
+"""The shortest side in pixels that the five scales have room for: 11 px after 16-fold reduction."""
 
 _WHITE = 100.0  # the lightness of white
 
 
 def similarity_score(output: Tensor, content: Tensor) -> Tensor:
-    """Returns the multi-scale structural similarity of lightness, (N,), in [0, 1]; 1 for equal images.
+    """Returns the multi-scale structural similarity of images in CIELAB, (N, 3, H, W), by lightness: (N,), in [0, 1].
 
-    Wang, Simoncelli and Bovik (2003), equation 7, with their exponents, as torchmetrics computes it: at the coarsest
-    scale the mean is over windows that reach over the border too. A structure
-    that is inverted at any scale makes the whole 0: the power of a negative number would have no value. NaN where a
-    side is below `SHORTEST`.
-
-    Args:
-        output: (N, 3, H, W), in CIELAB.
-        content: (N, 3, H, W), likewise.
+    Wang, Simoncelli and Bovik (2003), equation 7, with their exponents, as torchmetrics computes it. A structure that
+    is inverted at any scale makes the whole 0. NaN where a side is below `SHORTEST`.
 
     Raises:
         InputError: If the images differ in size or number.
     """
     check_alike(output, content)
     if min(output.shape[-2:]) < SHORTEST:
-        return output.new_full((len(output),), math.nan)
+        return output.new_full((len(output),), torch.nan)
     # Variances are differences of squares of up to 10,000. In float32 that costs 1e-5, or 1e-3 where all is flat; but
     # CUDA rounds convolutions of float32 to TF32. On CPUs float64 takes 18 times as long.
     dtype = torch.float64 if output.is_cuda else torch.float32
@@ -54,43 +41,18 @@ def similarity_score(output: Tensor, content: Tensor) -> Tensor:
     return found.reshape(len(output)).to(output).clamp(max=1)
 
 
-def similarity(output: Tensor, content: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns `similarity_score` of images, (N,).
+class Similarity(Score):
+    """The mean of `similarity_score` over images."""
 
-    Args:
-        output: (N, 3, H, W), sRGB in [0, 1].
-        content: (N, 3, H, W), likewise.
-        short_side: What the images are reduced to before they are compared, in pixels; None for never.
-
-    Raises:
-        InputError: If the images differ in size or number, or are none.
-    """
-    seen_output, seen_content = seen(output, content, short_side=short_side)
-    check_alike(output, content)
-    return similarity_score(seen_output, seen_content)
-
-
-class Similarity(ImageScore):
-    """The mean of `similarity` over images.
-
-    Args:
-        short_side: What the images are reduced to before they are compared, in pixels; None for never.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Example:
-        >>> import torch
-        >>> content = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(0))
-        >>> similarity = Similarity()
-        >>> similarity(output=content, content=content)
-        tensor(1.)
-        >>> similarity(output=1 - content, content=content)
-        tensor(0.)
-    """
-
+    name = "ms_ssim"
+    asked = "outline"
+    order = 11
     higher_is_better = True
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
 
-    def update(self, output: Tensor, content: Tensor) -> None:
-        """Scores outputs (N, 3, H, W) against contents (N, 3, H, W), sRGB in [0, 1]; raises as `similarity` does."""
-        self.add(similarity(output, content, self.short_side))
+    def reference(self, sources: Sources) -> Tensor:
+        """Returns the content in CIELAB."""
+        return sources.content_in_place.lab
+
+    def values(self, output: Seen, reference: Tensor) -> dict[str, Tensor]:
+        """Returns `ms_ssim`."""
+        return {self.name: similarity_score(output.lab, reference)}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HEADLINES = ("outline", "ms_ssim", "palette", "texture", "leak", "lpips", "feature_distance", "overall")
+from nst_lightning.metrics.base import known
+
+HEADLINES = tuple(score.name for score in known() if score.headline)
 """The scores of which a table for reading has a column; files have all."""
-BETTER = {"outline": "+", "ms_ssim": "+", "palette": "+", "texture": "+", "overall": "+"}
+SUMMARY = tuple(score.name for score in sorted(known(), key=lambda score: not score.parts) if score.headline)
+"""The same, those first that sum up others."""
+BETTER = {score.name: "+" for score in known() if score.headline and score.higher_is_better}
 """What stands behind the names of scores that are better when they are higher."""
 
 SUFFIXES = (".csv", ".json")
@@ -22,29 +24,22 @@ Row = Mapping[str, str | float]
 
 def text(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Returns a table with a line a picture, by its name, and below several the mean of what is defined."""
+    import pandas as pd  # takes half a second
+
     columns = [name for name in HEADLINES if any(name in values for values in rows.values())]
-    lines = {name: [values.get(column, math.nan) for column in columns] for name, values in rows.items()}
-    if len(lines) > 1:
-        lines["mean"] = [_mean(column) for column in zip(*lines.values(), strict=True)]
-    width = max(map(len, lines), default=0)
-    heads = [column + BETTER.get(column, "-") for column in columns]
-    table = [" ".join([" " * width, *(f"{head:>9}" for head in heads)])]
-    for name, values in lines.items():
-        cells = zip(heads, values, strict=True)
-        table.append(" ".join([f"{name:<{width}}", *(f"{_cell(value):>{max(9, len(head))}}" for head, value in cells)]))
-    return "\n".join(
-        [*table, "+ higher is better, - lower is better; n/a: undefined, see nst_lightning/metrics/README.md"]
-    )
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    if len(rows) > 1:
+        table.loc["mean"] = table.mean()
+    table.columns = [name + BETTER.get(name, "-") for name in columns]
+    shown = table.to_string(float_format="{:.3f}".format, na_rep="n/a", col_space=9)
+    return f"{shown}\n+ higher is better, - lower is better; n/a: undefined, see nst_lightning/metrics/README.md"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Returns rows as CSV; an undefined number is an empty cell."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({column: _plain(value, "") for column, value in row.items()} for row in rows)
-    return stream.getvalue()
+    import pandas as pd
+
+    return str(pd.DataFrame([_without_nan(row) for row in rows]).to_csv(index=False, lineterminator="\n"))
 
 
 def as_json(rows: Sequence[Row] | Row) -> str:
@@ -63,17 +58,5 @@ def write(path: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def _without_nan(row: Row) -> dict[str, str | float | None]:
-    return {column: _plain(value, None) for column, value in row.items()}
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if math.isfinite(value)]
-    return sum(defined) / len(defined) if defined else math.nan
-
-
-def _cell(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "n/a"
-
-
-def _plain(value: str | float, undefined: str | None) -> str | float | None:
-    return undefined if isinstance(value, float) and not math.isfinite(value) else value
+    defined = {name: isinstance(value, str) or math.isfinite(value) for name, value in row.items()}
+    return {name: value if defined[name] else None for name, value in row.items()}

@@ -1,9 +1,7 @@
 """How much of the style's texture an output has: how its lightness varies within 8, 16 and 32 px.
 
-Not the Gram matrices, which the optimisation makes small. Images are filtered by a fixed bank at several scales and the
-responses of each filter compared as distributions, as Heeger and Bergen (1995) describe a texture; by the Wasserstein
-distance, as projected patches are by Elnekave and Weiss (2022, GPDM). Their filters are random, which see little but
-the lowest frequencies; those of the cosine transform (Ahmed et al., 1974) have one frequency and orientation each.
+The responses of a fixed bank of filters at several scales, compared as distributions (Heeger and Bergen, 1995) by the
+Wasserstein distance (Elnekave and Weiss, 2022, GPDM); not the Gram matrices, which the optimisation makes small.
 """
 
 from __future__ import annotations
@@ -17,26 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import ImageScore
-from nst_lightning.metrics.distributions import check_as_many, closure, quantiles
-from nst_lightning.metrics.lab import SHORT_SIDE, seen
+from nst_lightning.metrics.base import Score, Seen, Sources
+from nst_lightning.metrics.distributions import QUANTILES, progress, quantiles
+from nst_lightning.metrics.lab import SHORT_SIDE
 
 WINDOW = 8
 """The side of a filter in pixels of its level."""
 STRIDES = (3, 3, 1)
 """The levels of the pyramid, and how many of its own pixels apart the places are at which each is filtered.
 
-Not a fourth level: its filters are 64 px wide, a quarter of the picture, which is composition rather than texture.
-
-Places further apart sort faster. The strides are odd so that the places fall on every phase of a grid of 2, 4, 8 ...
-px, which JPEG and pooling leave behind. Compared with every place, the distances of 32 pictures from their style
-changed by 2 % at most, but for near copies of the style: 9 % of a distance of about 0.1.
+Odd, so that the places fall on every phase of a grid of 2, 4, 8 ... px, which JPEG and pooling leave behind.
 """
 TEXTURE_FLOOR = 0.05
-"""The distance from content to style below which there is no closure.
-
-Two pictures of 256 x 171 px of the same noise differ by it; the halves of a sample painting by 0.07 to 0.17.
-"""
+"""The distance from content to style below which there is no progress: that of two pictures of the same noise."""
 
 _NO_RESPONSE = 0.01  # of L: a sixth of what rounding to 8 bits alone gives
 
@@ -46,19 +37,11 @@ def texture_of(seen: Tensor) -> list[Tensor]:
 
     The filters are the 8 x 8 cosine transform (DCT-II, orthonormal) without the mean, on L; each level of the pyramid
     is the means of 2 x 2 pixels of the one before. A level of less than 8 px has no windows: it and all after it are
-    left out.
-
-    Args:
-        seen: (N, 3, H, W) in CIELAB.
-
-    Raises:
-        InputError: If the image has no window of 8 x 8 px.
+    left out; the first is then NaN. The images are (N, 3, H, W) in CIELAB.
     """
-    height, width = seen.shape[-2:]
-    if min(height, width) < WINDOW:
-        msg = f"an image of {width}x{height} px has no texture to compare: must be at least {WINDOW}x{WINDOW} px"
-        raise InputError(msg)
     level, found = seen.detach()[:, 0], []
+    if min(level.shape[-2:]) < WINDOW:
+        return [level.new_full((len(level), WINDOW**2 - 1, QUANTILES), torch.nan)]
     for stride in STRIDES:
         if min(level.shape[-2:]) < WINDOW:
             break
@@ -71,20 +54,12 @@ def texture_of(seen: Tensor) -> list[Tensor]:
 
 
 def texture_levels_score(output: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
-    """Returns how far the textures are apart at each level that both have, (N, levels), in [0, 2].
+    """Returns how far textures of `texture_of` are apart at each level that both have, (N, levels), in [0, 2].
 
     Per filter, the Wasserstein-1 distance of its absolute responses, divided by the mean of both means: 0 for the same
     distribution, 2 where one has no response. The mean over filters, but for those without response in the style; NaN
     if that is all.
-
-    Args:
-        output: `texture_of` it.
-        style: Likewise.
-
-    Raises:
-        InputError: If they differ in number.
     """
-    check_as_many(output[0], style[0])
     levels = []
     for ours, theirs in zip(output, style, strict=False):
         scale = theirs.mean(dim=2)
@@ -95,89 +70,20 @@ def texture_levels_score(output: Sequence[Tensor], style: Sequence[Tensor]) -> T
     return torch.stack(levels, dim=1)
 
 
-def texture_distance_score(output: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
-    """Returns the mean of `texture_levels_score` over the levels where it is defined, (N,), in [0, 2]."""
-    return texture_levels_score(output, style).nanmean(dim=1)
-
-
-def texture_closure_score(distance: Tensor, baseline: Tensor) -> Tensor:
-    """Returns the `closure` of `texture_distance_score`, (N,), at most 1.
-
-    Args:
-        distance: From output to style, (N,).
-        baseline: From content to style, likewise, over the same levels; under `TEXTURE_FLOOR` there is no closure, NaN.
-    """
-    return closure(distance, baseline, TEXTURE_FLOOR)
-
-
-def texture_levels(output: Tensor, style: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns `texture_levels_score` of images, (N, levels); arguments and errors as of `texture_distance`."""
-    textures = [texture_of(each) for each in seen(output, style, short_side=short_side)]
-    return texture_levels_score(*textures)
-
-
-def texture_distance(output: Tensor, style: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns `texture_distance_score` of images, (N,), in [0, 2].
-
-    Args:
-        output: (N, 3, H, W), sRGB in [0, 1].
-        style: (N, 3, h, w), likewise; of the size at which the output was to take its texture.
-        short_side: What the output is reduced to before it is compared, in pixels, and the style with it; None for
-            never.
-
-    Raises:
-        InputError: If the images differ in number, are none, or have less than 8 px.
-    """
-    return texture_levels(output, style, short_side).nanmean(dim=1)
-
-
-def texture_closure(output: Tensor, style: Tensor, content: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns which part of the way from the content's texture to the style's an output has gone, (N,), at most 1.
-
-    The `closure` of `texture_distance`, over the levels that all three have; NaN where content and style are less than
-    `TEXTURE_FLOOR` apart.
-
-    Args:
-        output: (N, 3, H, W), sRGB in [0, 1].
-        style: (N, 3, h, w), likewise; of the size at which the output was to take its texture.
-        content: (N, 3, H, W), likewise; of any size.
-        short_side: What the output is reduced to before it is compared, in pixels, and the others with it; None for
-            never.
-
-    Raises:
-        InputError: If the images differ in number, are none, or have less than 8 px.
-    """
-    textures = [texture_of(each) for each in seen(output, style, content, short_side=short_side)]
-    levels = min(len(each) for each in textures)
-    of_output, of_style, of_content = (each[:levels] for each in textures)
-    distance, baseline = (texture_distance_score(each, of_style) for each in (of_output, of_content))
-    return texture_closure_score(distance, baseline)
-
-
-class TextureDistance(ImageScore):
-    """The mean of `texture_distance` over images, in [0, 2]; lower is better.
+class TextureDistance(Score):
+    """The mean of `texture_levels_score` over levels and images, in [0, 2]; of several styles the mean.
 
     Args:
         level: The only level of the pyramid to compare, 0 the finest; images too small to have it have no number.
-            None for the mean over all.
-        short_side: What the output is reduced to before it is compared, in pixels; None for never.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Raises:
-        InputError: If there is no such level.
-
-    Example:
-        >>> import torch
-        >>> style = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        >>> distance = TextureDistance()
-        >>> distance(output=style.flip(-1), style=style) < 0.1  # mirrored
-        tensor(True)
-        >>> distance(output=torch.zeros(1, 3, 64, 64), style=style)  # flat
-        tensor(2.)
+            None for the mean over all. Raises InputError where there is no such level.
+        short_side, kwargs: Those of `Score`.
     """
 
+    name = "texture_distance"
+    asked = "texture"
+    order = 31
+    headline = False
     higher_is_better = False
-    plot_lower_bound = 0.0
     plot_upper_bound = 2.0
 
     def __init__(self, level: int | None = None, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
@@ -185,49 +91,51 @@ class TextureDistance(ImageScore):
             msg = f"there is no level {level} of texture: must be 0 to {len(STRIDES) - 1}"
             raise InputError(msg)
         super().__init__(short_side, **kwargs)
-        self.level = level
+        if level is not None:
+            self.name = f"texture_distance_{level + 1}"
 
-    def update(self, output: Tensor, style: Tensor) -> None:
-        """Scores outputs (N, 3, H, W) against styles (N, 3, h, w), sRGB in [0, 1]; raises as `texture_distance`."""
-        levels = texture_levels(output, style, self.short_side)
-        if self.level is None:
-            self.add(levels.nanmean(dim=1))
-        elif self.level < levels.shape[1]:
-            self.add(levels[:, self.level])
-        else:
-            self.add(levels.new_full((len(levels),), torch.nan))
+    def reference(self, sources: Sources) -> list[list[Tensor]]:
+        """Returns the texture of every style."""
+        return [style.once(texture_of) for style in sources.styles]
+
+    def values(self, output: Seen, reference: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+        """Returns `texture_distance`, and `texture_distance_1` and so on of the levels, finest first."""
+        levels = _mean_distances(output.once(texture_of), reference)
+        by_level = {f"texture_distance_{number}": level for number, level in enumerate(levels.unbind(1), start=1)}
+        return {"texture_distance": levels.nanmean(1), **by_level}
 
 
-class Texture(ImageScore):
-    """The mean of `texture_closure` over images: 0 for the content's texture, 1 for the style's.
+class Texture(Score):
+    """The mean over images of the `progress` to the style's texture: 0 for the content's, 1 for the style's.
 
-    Args:
-        short_side: What the output is reduced to before it is compared, in pixels; None for never.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Example:
-        >>> import torch
-        >>> content = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        >>> style = content**3
-        >>> texture = Texture()
-        >>> texture(output=content, style=style, content=content)
-        tensor(0.)
-        >>> texture(output=style, style=style, content=content)
-        tensor(1.)
+    Over the levels that all images have; NaN where content and style are less than `TEXTURE_FLOOR` apart, or an image
+    has less than 8 px. The content may have any size.
     """
 
+    name = "texture"
+    asked = "texture"
+    order = 30
     higher_is_better = True
-    plot_upper_bound = 1.0
+    plot_lower_bound = None
 
-    def update(self, output: Tensor, style: Tensor, content: Tensor) -> None:
-        """Scores a batch of images, see `texture_closure`, which raises.
+    def reference(self, sources: Sources) -> tuple[list[list[Tensor]], Tensor]:
+        """Returns the texture of every style, and the content's distance from them at each level, (N, levels)."""
+        styles = [style.once(texture_of) for style in sources.styles]
+        return styles, _mean_distances(sources.content.once(texture_of), styles)
 
-        Args:
-            output: (N, 3, H, W), sRGB in [0, 1].
-            style: (N, 3, h, w), likewise.
-            content: (N, 3, H, W), likewise.
-        """
-        self.add(texture_closure(output, style, content, self.short_side))
+    def values(self, output: Seen, reference: tuple[Sequence[Sequence[Tensor]], Tensor]) -> dict[str, Tensor]:
+        """Returns `texture`."""
+        styles, baseline = reference
+        distance = _mean_distances(output.once(texture_of), styles)
+        levels = min(distance.shape[1], baseline.shape[1])
+        distance, baseline = (each[:, :levels].nanmean(1) for each in (distance, baseline))
+        return {self.name: progress(distance, baseline, TEXTURE_FLOOR)}
+
+
+def _mean_distances(texture: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The distance at every level that the texture and all of the styles have, (N, levels); the mean over styles."""
+    shared = min(map(len, styles))
+    return torch.stack([texture_levels_score(texture, style[:shared]) for style in styles]).mean(0)
 
 
 def _cosines(image: Tensor, dim: int, stride: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ class ImageOptimization(L.LightningModule):
         backbone: The frozen network.
         objective: The losses; their layers are the backbone's.
         weights: The weight of each group of losses, finite, >= 0; pairs may have their own.
-        optimizer: Makes the optimiser of a list with the one parameter.
-        init: What the first stage starts from: `content`, `style`, `gaussian` or `uniform`.
-        seed: The seed of the noise, and of random positions.
-        tile: Side of the tiles that the network sees one at a time, in pixels, `auto` or `off`, see `tiling`.
-        compile: Whether torch.compile makes the evaluation of whole images, anew for every size.
+        optimizer: As for `StyleTransfer`, as are those that follow.
+        init: As above.
+        seed: As above.
+        tile: As above.
+        compile: As above.
 
     Attributes:
         losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
@@ -106,6 +106,15 @@ class ImageOptimization(L.LightningModule):
         """Returns the bytes that a step on one image of so many pixels takes, as measured."""
         return self.sizing.bytes_of_step(worker, pixels)
 
+    def check(self, worker: Worker, pairs: Sequence[Pair]) -> None:
+        """Refuses pairs that would be left as they begin, and to deal out tiles where there are none.
+
+        Raises:
+            InputError: If there is such a pair or setting.
+        """
+        self.sizing.check(worker)
+        self._evaluations.check(pairs)
+
     # ---- Lightning's hooks, in the order of a run ----
 
     def setup(self, stage: str) -> None:
@@ -118,8 +127,7 @@ class ImageOptimization(L.LightningModule):
         self.losses = {}
         if stage == "fit":
             check_trainer(self.trainer)
-            self.sizing.check(Worker.of(self.trainer))
-            self._evaluations.check(data_of(self.trainer).pairs)
+            self.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes the optimiser of the current image.
@@ -153,7 +161,7 @@ class ImageOptimization(L.LightningModule):
         if note is None or note.get("format") != FORMAT:
             msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
             raise InputError(msg)
-        self._check_stage(Saved.of(Path(), note), checkpoint["global_step"])
+        self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
 
     def on_fit_start(self) -> None:
@@ -208,9 +216,7 @@ class ImageOptimization(L.LightningModule):
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Shows the image of a checkpoint, for the callbacks to look at."""
         assert batch.batch.saved is not None
-        checkpoint = torch.load(batch.batch.saved.path, map_location=self.device, weights_only=True)
-        self.image = nn.Parameter(checkpoint["state_dict"]["image"])
-        self._check_size(batch)
+        self.image = nn.Parameter(self._loaded(batch.batch.saved)["state_dict"]["image"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves where the run is, as `progress.Saved` reads it."""
@@ -231,10 +237,8 @@ class ImageOptimization(L.LightningModule):
         before = step.before
         if before is None:
             self._place(self._initial_image(step).to(self.device))
-        else:
-            self._check_size(before)
-            if step.starts_stage:
-                self._enlarge(step.batch.output_size(step.stage))
+        elif step.starts_stage:
+            self._enlarge(step.batch.output_size(step.stage))
         # What was too much at one stage is at the next.
         goes_on = before is not None and self.evaluation is not None
         together = self.evaluation.together if goes_on else len(step.batch.pairs)  # type: ignore[union-attr]
@@ -243,11 +247,15 @@ class ImageOptimization(L.LightningModule):
 
     def _restore(self, saved: Saved) -> None:
         """Takes image and optimiser from a checkpoint, which may be of the end of the stage before."""
-        checkpoint = torch.load(saved.path, map_location=self.device, weights_only=True)
+        checkpoint = self._loaded(saved)
         self._place(checkpoint["state_dict"]["image"])
         self.trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         plugin = self.trainer.precision_plugin
         plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
+
+    def _loaded(self, saved: Saved) -> dict[str, Any]:
+        checkpoint: dict[str, Any] = torch.load(saved.path, map_location=self.device, weights_only=True)
+        return checkpoint
 
     def _enlarge(self, size: tuple[int, int]) -> None:
         """Brings the image and what its optimiser remembers to a size (H, W) in pixels."""
@@ -320,27 +328,13 @@ class ImageOptimization(L.LightningModule):
             )
             raise InputError(msg)
 
-    def _check_stage(self, saved: Saved, taken: int) -> None:
-        """Refuses a checkpoint after so many steps of the run where this run would be at another stage."""
+    def _check_batch(self, saved: Saved, taken: int) -> None:
+        """Refuses a checkpoint, after so many steps of the run, of a batch that this run would not go on with."""
         timeline = Timeline(data_of(self.trainer).batches)
-        if not 0 < taken <= len(timeline):
-            return
-        step = timeline.step(taken - 1)
-        if step.stage_index != saved.stage_index:
-            batch = f"batch {step.batch_index + 1}"
+        batch = timeline.step(taken - 1).batch if 0 < taken <= len(timeline) else None
+        if batch is not None and saved.taken < batch.steps and not batch.continues(saved):
             msg = (
-                f"the checkpoint is from stage {saved.stage_index + 1} of {batch}, this run would go on with "
-                f"stage {step.stage_index + 1} of {batch}: resume with the settings of that run"
-            )
-            raise InputError(msg)
-
-    def _check_size(self, step: Step) -> None:
-        """Refuses an image from a checkpoint that is not the one that a step leaves."""
-        expected = (len(step.batch.pairs), *step.batch.output_size(step.stage))
-        count, _, height, width = self.image.shape
-        if (count, height, width) != expected:
-            msg = (
-                f"the checkpoint holds {count} images of {width}x{height} px, this run asks for {expected[0]} of "
-                f"{expected[2]}x{expected[1]} px: resume with the settings of that run"
+                f"the checkpoint is of {', '.join(saved.names)}, {described(saved.stages)}, this run would go on with "
+                f"{', '.join(batch.names)}, {described(batch.stages)}: resume with the settings of that run"
             )
             raise InputError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -14,9 +14,9 @@ from nst_lightning import memory
 from nst_lightning.backbones import Backbone
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective, Pointwise
+from nst_lightning.losses import Objective, Pointwise, Target
 from nst_lightning.memory import Footprint
-from nst_lightning.tiling import Tiled, Whole
+from nst_lightning.tiling import Evaluator, Tiled, Whole
 
 Tile = int | Literal["off", "auto"]
 """The side of the tiles in pixels; `auto` for the largest that fits, and none where the whole image does; or `off`."""
@@ -33,6 +33,10 @@ class Sizing:
         make_optimizer: Makes the optimiser of a list with the one parameter; its memory counts.
         tile: The side of the tiles.
 
+    Attributes:
+        objective: See above.
+        tile: See above.
+
     Raises:
         InputError: If the tile is none of those.
     """
@@ -45,7 +49,7 @@ class Sizing:
             raise InputError(msg)
         self.tile = tile
         self._backbone = backbone
-        self._objective = objective
+        self.objective = objective
         self._make_optimizer = make_optimizer
         self._footprints: dict[tuple[torch.device, str], Footprint] = {}
 
@@ -67,11 +71,11 @@ class Sizing:
             self._footprints[key] = self._measured(worker)
         return self._footprints[key]
 
-    def bytes_of_step(self, worker: Worker, pixels: int) -> int:
-        """Returns the bytes that a step on one image of so many pixels takes."""
-        tile = self.tile_for(worker, pixels, 1)
+    def bytes_of_step(self, worker: Worker, pixels: int, count: int = 1) -> int:
+        """Returns the bytes that a step on images of so many pixels takes; arguments as of `tile_for`."""
+        tile = self.tile_for(worker, pixels, count)
         at_once = None if tile is None else min(pixels, self.tiled(tile).plan.crop ** 2)
-        return self.footprint(worker).of_step(pixels, at_once)
+        return count * self.footprint(worker).of_step(pixels, at_once)
 
     def tile_for(self, worker: Worker, pixels: int, count: int) -> int | None:
         """Returns the side of the tiles that images are evaluated in, None where they are evaluated whole.
@@ -103,7 +107,44 @@ class Sizing:
 
     def tiled(self, tile: int) -> Tiled:
         """Returns what evaluates in tiles of a size, by itself."""
-        return Tiled(self._backbone, self._objective, tile)
+        return Tiled(self._backbone, self.objective, tile)
+
+    def trial(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """Returns what evaluates images (N, 3, H, W) with their gradient, as a step does, and gives their losses (N,).
+
+        Args:
+            worker: What computes it.
+            evaluator: How images are evaluated.
+            image: What they are compared with, as content and as style, of their shape.
+        """
+        targets = self._targets(worker, evaluator, image)
+        weights = {group: image.new_ones(len(image)) for group in self.objective.groups}
+
+        def evaluate(output: Tensor) -> Tensor:
+            with worker.context():
+                total = self.objective.total(evaluator.values(output, targets, 0), weights)
+            torch.autograd.backward(total.sum())
+            return total.detach()
+
+        return evaluate
+
+    def optimised(self, image: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Takes steps from images for as long as they are asked for.
+
+        Args:
+            image: What to start from, (N, 3, H, W).
+            evaluate: Calls backward on the images' losses and returns them, (N,).
+        """
+        parameter = nn.Parameter(image.clone())
+        optimizer = self._make_optimizer([parameter])
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            return evaluate(parameter)
+
+        while True:
+            optimizer.step(closure)  # type: ignore[arg-type] # torch wants a number, which would make a GPU wait
+            yield
 
     def _measured(self, worker: Worker) -> Footprint:
         # Below, Gram matrices outweigh the features, or an image is computed as two.
@@ -124,38 +165,29 @@ class Sizing:
             maps=line(lambda image: self._bytes_of_maps(worker, image)),
         )
 
-    def _targets(self, worker: Worker, image: Tensor) -> dict[str, tuple[Tensor, ...]]:
-        whole = Whole(self._backbone, self._objective)
+    def _targets(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> dict[str, Target]:
         with worker.context():
             return {
                 name: target
-                for source in ("content", "style")
-                for name, target in whole.targets(source, [image], [1.0], 0).items()
+                for source in sorted(self.objective.sources)
+                for name, target in evaluator.targets(source, [image], [1.0], 0).items()
             }
 
     def _evaluate(self, worker: Worker, image: Tensor) -> None:
         image.requires_grad_()
-        targets = self._targets(worker, image)
-        weights = {group: image.new_ones(1) for group in self._objective.groups}
-        with worker.context():
-            values = Whole(self._backbone, self._objective).values(image, targets, 0)
-            total = self._objective.total(values, weights)
-        torch.autograd.backward(total.sum())
+        self.trial(worker, Whole(self._backbone, self.objective), image)(image)
 
     def _optimise(self, image: Tensor) -> None:
-        parameter = nn.Parameter(image.clone())
-        optimizer = self._make_optimizer([parameter])
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = parameter.square().sum()
+        def square(output: Tensor) -> Tensor:
+            loss = output.square().sum()
             torch.autograd.backward(loss)
             return loss.detach()
 
+        steps = self.optimised(image, square)
         for _ in range(2):
-            optimizer.step(closure)  # type: ignore[arg-type] # torch wants a number, which would make a GPU wait
+            next(steps)
 
     def _bytes_of_maps(self, worker: Worker, image: Tensor) -> int:
-        targets = self._targets(worker, image)
-        spatial = [term.name for term in self._objective.terms if isinstance(term.loss, Pointwise)]
+        targets = self._targets(worker, Whole(self._backbone, self.objective), image)
+        spatial = [term.name for term in self.objective.terms if isinstance(term.loss, Pointwise)]
         return sum(values.nbytes for name in spatial for values in targets[name])

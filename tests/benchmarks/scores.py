@@ -24,7 +24,7 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 from nst_lightning import images
 from nst_lightning.backbones import SPECS
 from nst_lightning.metrics import features, perceptual
-from nst_lightning.metrics.frozen import Frozen
+from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.scorer import Scorer
 from tests.benchmarks.machine import machine
 
@@ -46,19 +46,18 @@ def median_seconds(step: Callable[[], object], repeats: int) -> float:
 def random_weights() -> Iterator[None]:
     """Has the networks of scores made with random weights."""
 
-    def alexnet(net: perceptual.Net) -> Frozen:
-        return Frozen(_NoTrainLpips(net=net, pnet_rand=True))
+    def alexnet(net: perceptual.Net, spatial: bool = False) -> Frozen:
+        return Frozen(_NoTrainLpips(net=net, spatial=spatial, pnet_rand=True))
 
-    class Metric(features.FeatureDistance):
-        def __init__(self, short_side: int) -> None:
-            super().__init__(weights=str(file), short_side=short_side)
-
+    projector = features.Projector
     with TemporaryDirectory() as folder:
         file = Path(folder) / "resnet50.pth"
         torch.save(SPECS["resnet50"].build().state_dict(), file)
         with (
-            patch.object(perceptual, "distance_network", alexnet),
-            patch("nst_lightning.metrics.scorer.FeatureDistance", Metric),
+            patch.object(perceptual, "lpips_network", alexnet),
+            patch.object(
+                features, "Projector", lambda backbone, layers, weights: projector(backbone, layers, str(file))
+            ),
         ):
             yield
 

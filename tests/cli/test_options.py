@@ -8,116 +8,70 @@ import re
 from typing import Any
 
 import pytest
-import torch
-from lightning.pytorch.cli import LightningArgumentParser
-from torch import nn
 
 from nst_lightning.backbones import SPECS
-from nst_lightning.cli.base import NSTCLI
-from nst_lightning.cli.options import OPTIMIZERS, OPTIONS, Option, expand, table
+from nst_lightning.cli.configuration import parser_of
+from nst_lightning.cli.options import OF_RUN, expand, known, table
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.modules import StyleTransfer
+from nst_lightning.optim import NAMED
 
-# What None comes to, in the help's words.
-IN_WORDS = {
-    "output": "data/output-images/<pair>",
-    "save_every": "never",
-    "score_every": "a twelfth of them",
-    "model.optimizer": "lbfgs",
-    "model.content_weight": "1e5 with a VGG",
-    "model.style_weight": "100 with oxford weights, else 3e4",
-    "model.weights": SPECS["vgg16"].default_weights,
-}
-WITHOUT_DEFAULT = {"content", "style", "pairs"}
-TRAINERS = {"devices", "strategy", "precision"}  # whose defaults are Lightning's, or set beside the trainer
-IN_EXAMPLES = {"content_layers", "style_layers"}
-
-
-def named(name: str) -> Option:
-    return next(option for option in OPTIONS if option.name == name)
-
-
-@pytest.fixture(scope="module")
-def defaults() -> dict[str, Any]:
-    """The default of every key that a short name can stand for."""
-    found = {
+KEYS = {key.rpartition(".")[2]: key for key in known()}
+DEFAULTS: dict[str, Any] = {
+    **{
         f"{group}.{name}": parameter.default
         for group, owner in (("data", PairDataModule), ("model", StyleTransfer))
         for name, parameter in inspect.signature(owner).parameters.items()
-    }
-    parser = LightningArgumentParser()
-    cli = object.__new__(NSTCLI)
-    cli.scored = True
-    NSTCLI.add_arguments_to_parser(cli, parser)
-    of_run = ("output", "save_every", "scores", "score_every", "video", "overwrite")
-    return found | {name: parser.get_default(name) for name in of_run}
+    },
+    **{name: default for name, (_, default, _) in OF_RUN.items()},
+}
+IN_WORDS = {"output": "data/output-images/<pair>", "save_every": "never", "score_every": "a twelfth of them"}
 
 
-@pytest.mark.parametrize("option", [each for each in OPTIONS if each.name not in TRAINERS], ids=lambda each: each.name)
-def test_an_option_stands_for_a_key_and_its_help_for_the_keys_default(option: Option, defaults: dict[str, Any]) -> None:
-    assert option.target in defaults
-    default = defaults[option.target]
-    bracket = re.search(r"\[([^]]*)\]$", option.help)
-    if bracket is None:
-        assert option.name in WITHOUT_DEFAULT | IN_EXAMPLES
-        assert default is None
-    elif default is None:
-        assert bracket[1] == IN_WORDS[option.target]
+def test_every_argument_of_data_and_model_and_every_option_of_the_run_has_a_short_name() -> None:
+    assert DEFAULTS.keys() == {key for key in known() if not key.startswith("trainer.")}
+    assert len(KEYS) == len(known())
+
+
+@pytest.mark.parametrize("key", known())
+def test_an_option_stands_for_a_key_of_the_parser_and_its_help_tells_its_default(key: str) -> None:
+    parser = parser_of(StyleTransfer)
+    default = parser.get_default(key)
+    bracket = re.search(r" \[([^]]*)\]$", known()[key])
+    if default is None:
+        assert bracket is None or not key.count(".") or bracket[1]
+        assert bracket is None or bracket[1] == IN_WORDS.get(key, bracket[1])
     elif isinstance(default, str):
-        assert bracket[1] == default
+        assert bracket is None or bracket[1] == default
     else:
+        assert bracket is not None
         assert json.loads(bracket[1]) == default
+    assert key.startswith("trainer.") or default == DEFAULTS[key]
 
 
-def test_the_style_weights_in_the_help_are_the_default_ones() -> None:
-    bundled, other = (SPECS["vgg16"].origins[weights].style_weight for weights in ("oxford", "torchvision"))
-    bracket = named("style_weight").help.partition("[")[2]
-    assert [float(number) for number in re.findall(r"\b\d[\de]*", bracket)] == [bundled, other]
+@pytest.mark.parametrize(("key", "names"), [("model.backbone", SPECS), ("model.init", INITIALIZERS)])
+def test_the_help_lists_the_names_there_are(key: str, names: dict[str, Any]) -> None:
+    assert all(re.search(rf"\b{name}\b", known()[key]) for name in names)
 
 
-def test_the_optimizer_in_the_help_is_the_default_one() -> None:
-    module = StyleTransfer(content_layers="relu1_1", style_layers="relu1_1")
-    kind = type(module.make_optimizer([nn.Parameter(torch.zeros(1, 3, 1, 1))]))
-    assert f"{kind.__module__}.{kind.__qualname__}" == OPTIMIZERS[IN_WORDS["model.optimizer"]]
-
-
-def test_short_names_are_different_and_end_like_their_keys() -> None:
-    assert len({option.name for option in OPTIONS}) == len({option.target for option in OPTIONS}) == len(OPTIONS)
-    assert all(option.target.split(".")[-1] == option.name for option in OPTIONS)
-
-
-@pytest.mark.parametrize(("option", "names"), [("backbone", SPECS), ("init", INITIALIZERS), ("optimizer", OPTIMIZERS)])
-def test_the_help_lists_the_names_there_are(option: str, names: dict[str, Any]) -> None:
-    assert all(re.search(rf"\b{name}\b", named(option).help) for name in names)
-
-
-@pytest.mark.parametrize("option", ["content_layers", "style_layers"])
-def test_the_layers_in_the_help_exist(option: str) -> None:
-    layers = re.findall(r"\w+\d_\d", named(option).help)
-    assert layers
-    assert set(layers) <= set(SPECS["vgg16"].layers)
-
-
-@pytest.mark.parametrize(
-    "option", [option for option in OPTIONS if option.name != "optimizer"], ids=lambda option: option.name
-)
+@pytest.mark.parametrize("name", [name for name in KEYS if name not in ("optimizer", "resume")])
 @pytest.mark.parametrize("value", ["7", "a=b", "--content"])
-def test_a_short_name_becomes_its_key_with_either_spelling_of_the_value(option: Option, value: str) -> None:
-    assert expand([f"--{option.name}={value}"]) == [f"--{option.target}={value}"]
+def test_a_short_name_becomes_its_key_with_either_spelling_of_the_value(name: str, value: str) -> None:
+    assert expand([f"--{name}={value}"]) == [f"--{KEYS[name]}={value}"]
     before, after = ["--print_config"], ["7", "--data.size", "8"]
-    assert expand([*before, f"--{option.name}", *after]) == [*before, f"--{option.target}", *after]
+    assert expand([*before, f"--{name}", *after]) == [*before, f"--{KEYS[name]}", *after]
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
-        ["--config", "a.yaml", "--trainer.devices=2"],
+        ["--config", "a.yaml", "--trainer.max_steps=2"],
         ["content", "photo.jpg", "size=3"],
         ["--model.style_weight", "3", "--data.content=x"],
-        ["--styles", "x", "--style_scale=2"],
+        ["--styles", "x", "--style_scales=2"],
         ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr=1"],
         ["--model.optimizer=lbfgs.Other"],
         ["--weights.x", "lbfgs", "adam"],
@@ -144,6 +98,12 @@ def test_an_optimizers_short_name_becomes_its_class(key: str, name: str, path: s
     assert expand([f"{key}={name}"]) == [f"--model.optimizer={path}"]
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_the_class_path_of_a_named_optimizer_is_that_of_its_class(name: str) -> None:
+    (path,) = expand([f"--optimizer={name}"])
+    assert path == f"--model.optimizer={NAMED[name].__module__}.{NAMED[name].__qualname__}"
+
+
 @pytest.mark.parametrize("arguments", [["--optimizer", "sgd"], ["--optimizer=sgd"], ["--model.optimizer", "sgd"]])
 def test_an_unknown_optimizer_is_refused_with_those_that_are_known(arguments: list[str]) -> None:
     with pytest.raises(InputError, match=r"^unknown optimizer 'sgd'; known are lbfgs, adam or a class of torch\.optim"):
@@ -152,7 +112,5 @@ def test_an_unknown_optimizer_is_refused_with_those_that_are_known(arguments: li
 
 def test_the_table_has_a_line_for_every_option_with_its_help_in_one_column() -> None:
     lines = table().splitlines()
-    assert len(lines) == len(OPTIONS)
-    for line, option in zip(lines, OPTIONS, strict=True):
-        assert re.fullmatch(rf"  --{option.name} {re.escape(option.value)} {{2,}}{re.escape(option.help)}", line)
-    assert len({line.index(option.help) for line, option in zip(lines, OPTIONS, strict=True)}) == 1
+    assert [line.split()[0] for line in lines if line.startswith("  --")] == [f"--{name}" for name in KEYS]
+    assert all(re.match(r"  --\w+ +| {24}", line)[0].__len__() == 24 and len(line) <= 116 for line in lines)  # type: ignore[index]

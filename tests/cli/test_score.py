@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from PIL import Image
 
 from nst_lightning import images
 from nst_lightning.__main__ import main
+from nst_lightning.cli import score as command
 from nst_lightning.cli.score import score
-from nst_lightning.metrics.scorer import Scorer
-from nst_lightning.metrics.texture import texture_distance
+from nst_lightning.metrics.scorer import NAMES, Scorer
 from tests.conftest import SAMPLES
+from tests.metrics.functions import texture_distance
 
 SIZES = {"content": (96, 64), "style": (64, 80)}
 
@@ -316,3 +319,15 @@ def test_the_help_lists_the_options(capfd: pytest.CaptureFixture[str]) -> None:
         assert re.search(rf"^ +--{name}\b", told, re.MULTILINE), name
     for name in ("outline", "palette", "texture", "leak", "lpips", "features", "PATH.csv and PATH.json"):
         assert name in told
+
+
+def test_the_help_lists_the_names_of_all_scores_without_torch() -> None:
+    assert command.names() == sorted(NAMES)
+    code = (
+        "import sys; from nst_lightning.cli.score import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'torchvision', 'lightning', 'PIL', 'numpy', 'pandas'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -163,12 +163,12 @@ def damaged(path: Path) -> None:
 
 BAD: dict[str, tuple[Any, list[str], str]] = {
     "missing": (Path.unlink, [], r"run/checkpoints/photo_painting\.ckpt: no such checkpoint"),
-    "empty": (lambda path: path.write_bytes(b""), [], r"the checkpoint is damaged or not one of this program's"),
-    "truncated": (damaged, [], r"the checkpoint is damaged or not one of this program's"),
+    "empty": (lambda path: path.write_bytes(b""), [], r"photo_painting\.ckpt: is damaged or holds no picture"),
+    "truncated": (damaged, [], r"photo_painting\.ckpt: is damaged or holds no picture"),
     "no checkpoint": (
         lambda path: path.write_bytes(b"nothing of the kind"),
         [],
-        r"the checkpoint is damaged or not one of this program's",
+        r"photo_painting\.ckpt: is damaged or holds no picture",
     ),
     "without picture": (
         lambda path: torch.save({"state_dict": {}}, path),

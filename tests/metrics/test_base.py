@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import doctest
-import importlib
 import math
 import pickle
-import pkgutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,10 +21,10 @@ from torchmetrics import MetricCollection
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 import nst_lightning.metrics
+from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
-from nst_lightning.metrics.base import ImageScore
+from nst_lightning.metrics.base import Frozen, Score, known
 from nst_lightning.metrics.features import FeatureDistance
-from nst_lightning.metrics.frozen import Frozen
 from nst_lightning.metrics.leak import Leak
 from nst_lightning.metrics.outline import Outline
 from nst_lightning.metrics.overall import Overall
@@ -60,7 +58,7 @@ TINY = torch.full((2, 3, 8, 8), 0.5)
 class Case(NamedTuple):
     """A score, and what its `update` takes: five images that have a number, and two that have none, if that can be."""
 
-    metric: Callable[[], ImageScore]
+    metric: Callable[[], Score]
     given: dict[str, Tensor]
     undefined: dict[str, Tensor] | None
 
@@ -85,7 +83,7 @@ def lpips() -> Lpips:
             torch.manual_seed(0)
             return Frozen(_NoTrainLpips(net=net, pnet_rand=True))
 
-    with patch.object(perceptual, "distance_network", network):
+    with patch.object(perceptual, "lpips_network", network):
         return Lpips("squeeze")
 
 
@@ -287,10 +285,62 @@ def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) ->
         torch.testing.assert_close(found[0][name], of(case, case.given))
 
 
-@pytest.mark.parametrize("name", sorted(each.name for each in pkgutil.iter_modules(nst_lightning.metrics.__path__)))
-def test_examples_give_what_they_say(name: str) -> None:
-    failed, _ = doctest.testmod(importlib.import_module(f"nst_lightning.metrics.{name}"))
-    assert failed == 0
+def test_all_scores_are_known_in_their_order_and_checked_here() -> None:
+    assert [score.__name__ for score in known()] == [
+        *("Outline", "Similarity", "Palette", "PaletteDistance", "Texture", "TextureDistance"),
+        *("Leak", "Lpips", "FeatureDistance", "Overall"),
+    ]
+    assert {type(case.metric()) for case in CASES} == set(known())
+    assert len({score.name for score in known()}) == len(CASES)
+
+
+def test_an_image_that_was_not_given_is_named() -> None:
+    for metric, missing in ((Outline(), "content"), (Leak(), "style"), (Texture(), "style")):
+        with pytest.raises(
+            InputError, match=f"^this score compares with {missing} images: must be given as {missing}$"
+        ):
+            metric.update(output=GREY)
+
+
+def square() -> Tensor:
+    image = torch.zeros(1, 3, 64, 64)
+    image[..., 16:48, 16:48] = 1
+    return image
+
+
+def noise(side: int) -> Tensor:
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+BLACK, WHITE, NOISE = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 48, 24), noise(64)
+QUARTER = torch.cat([torch.ones(1, 3, 32, 8), torch.zeros(1, 3, 32, 24)], dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "images", "expected"),
+    [
+        (Outline, {"output": square(), "content": square()}, 1),
+        (Outline, {"output": square() / 2, "content": square()}, 0.5358),  # grey
+        (Similarity, {"output": noise(200), "content": noise(200)}, 1),
+        (Similarity, {"output": 1 - noise(200), "content": noise(200)}, 0),
+        (Leak, {"output": square() / 10, "style": square()}, 1),
+        (Leak, {"output": torch.zeros(1, 3, 64, 64), "style": square()}, 0),
+        (PaletteDistance, {"output": BLACK, "style": WHITE}, 100),  # the difference of their lightness
+        (Palette, {"output": QUARTER, "style": WHITE, "content": BLACK}, 0.25),
+        (TextureDistance, {"output": torch.zeros(1, 3, 64, 64), "style": NOISE}, 2),
+        (Texture, {"output": NOISE, "style": NOISE**3, "content": NOISE}, 0),
+        (Texture, {"output": NOISE**3, "style": NOISE**3, "content": NOISE}, 1),
+        (Overall, {"output": square(), "content": square(), "style": NOISE}, 0),  # nothing of the style
+    ],
+)
+def test_simple_pictures_have_the_scores_they_must(
+    metric: type[Score], images: dict[str, Tensor], expected: float
+) -> None:
+    assert metric()(**images).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_a_mirrored_texture_is_nearly_the_same() -> None:
+    assert TextureDistance()(output=NOISE.flip(-1), style=NOISE) < 0.1
 
 
 def test_the_readmes_example_gives_what_it_says() -> None:

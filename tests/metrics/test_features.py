@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
+from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.features import (
     DIRECTIONS,
     QUANTILES,
     FeatureDistance,
-    FeatureNetwork,
+    Projector,
     feature_distance,
-    features_of,
 )
-from nst_lightning.metrics.lab import working_size
+from tests.metrics.functions import working_size
 
 SHALLOW = ("relu", "layer1.2")
 OXFORD: dict[str, Any] = {"backbone": "vgg16", "layers": ("relu1_1", "relu2_1")}
@@ -58,7 +58,7 @@ def noise(height: int, width: int, count: int = 2, seed: int = 0, power: float =
     return (torch.rand(count, 3, height, width, generator=generator) ** power * 255).round() / 255
 
 
-def slow(network: FeatureNetwork, backbone: Backbone, output: Tensor, style: Tensor) -> float:
+def slow(network: Frozen, backbone: Backbone, output: Tensor, style: Tensor) -> float:
     """The distance of two single images, in numpy and float64."""
     levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
     distances = []
@@ -87,47 +87,46 @@ def slow(network: FeatureNetwork, backbone: Backbone, output: Tensor, style: Ten
 def test_it_is_the_slow_one(resnet50: Path) -> None:
     layers = SPECS["resnet50"].style_layers
     backbone = Backbone("resnet50", layers, str(resnet50))
-    network = FeatureNetwork(weights=str(resnet50))
+    network = Frozen(Projector("resnet50", weights=str(resnet50)))
     output, style = noise(65, 97), noise(80, 64, seed=1, power=2)
-    found = feature_distance(features_of(network, output), features_of(network, style))
+    found = feature_distance(network(output), network(style))
     expected = [slow(network, backbone, output[n : n + 1], style[n : n + 1]) for n in range(2)]
     assert found.shape == (2,)
     assert min(expected) > 0.01
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
     metric = FeatureDistance(weights=str(resnet50))
-    assert torch.equal(metric.distance(output, metric.reference(style)), found)
+    assert torch.equal(metric.numbers(output=output, style=style), found)
     assert metric.count == 0
-    np.testing.assert_allclose(metric(output, style).item(), np.mean(expected), rtol=1e-5)
+    np.testing.assert_allclose(metric(output=output, style=style).item(), np.mean(expected), rtol=1e-5)
 
 
 def test_alike_images_are_at_0_and_others_above() -> None:
     metric = FeatureDistance(**OXFORD)
     output = noise(40, 50)
-    assert metric(output, output) == 0
-    assert metric(output, output.flip(3)[..., 1:]) > 0
-    assert metric(output, noise(40, 50, power=3)) > metric(output, noise(40, 50, power=1.5)) > 0
+    assert metric(output=output, style=output) == 0
+    assert metric(output=output, style=output.flip(3)[..., 1:]) > 0
+    assert (
+        metric(output=output, style=noise(40, 50, power=3)) > metric(output=output, style=noise(40, 50, power=1.5)) > 0
+    )
 
 
 def test_a_batch_is_its_images_alone_and_one_style_stands_for_all() -> None:
-    network = FeatureNetwork(**OXFORD)
+    network = Frozen(Projector(**OXFORD))
     output, style = noise(40, 50), noise(33, 60, seed=1, power=2)
-    both = feature_distance(features_of(network, output), features_of(network, style))
-    alone = [
-        feature_distance(features_of(network, output[n : n + 1]), features_of(network, style[n : n + 1]))
-        for n in range(2)
-    ]
+    both = feature_distance(network(output), network(style))
+    alone = [feature_distance(network(output[n : n + 1]), network(style[n : n + 1])) for n in range(2)]
     torch.testing.assert_close(both, torch.cat(alone), rtol=1e-5, atol=0)
-    for_all = feature_distance(features_of(network, output), features_of(network, style[:1]))
+    for_all = feature_distance(network(output), network(style[:1]))
     torch.testing.assert_close(for_all[0], both[0], rtol=1e-5, atol=0)
     metric = FeatureDistance(**OXFORD)
     for n in range(2):
-        metric.update(output[n : n + 1], style[n : n + 1])
+        metric.update(output=output[n : n + 1], style=style[n : n + 1])
     torch.testing.assert_close(metric.compute(), both.mean(), rtol=1e-5, atol=0)
 
 
 def test_directions_are_the_same_every_time_and_draw_no_random_number() -> None:
     before = torch.get_rng_state()
-    one, other = FeatureNetwork(**OXFORD), FeatureNetwork(**OXFORD)
+    one, other = Frozen(Projector(**OXFORD)), Frozen(Projector(**OXFORD))
     assert torch.equal(torch.get_rng_state(), before)
     for place in range(2):
         name = f"directions{place}"
@@ -139,8 +138,8 @@ def test_large_images_are_reduced_first_and_the_style_by_the_same_factor() -> No
     metric = FeatureDistance(**OXFORD, short_side=40)
     small_output, small_style = working_size(output, style, short_side=40)
     assert small_style.shape[-2:] == (50, 45)
-    expected = feature_distance(features_of(metric.network, small_output), features_of(metric.network, small_style))
-    torch.testing.assert_close(metric(output, style), expected.mean())
+    expected = feature_distance(metric.network(small_output), metric.network(small_style))
+    torch.testing.assert_close(metric(output=output, style=style), expected.mean())
 
 
 # ---- what cannot be compared ----
@@ -148,12 +147,12 @@ def test_large_images_are_reduced_first_and_the_style_by_the_same_factor() -> No
 
 def test_images_that_are_too_small_have_no_number_and_are_counted() -> None:
     metric = FeatureDistance("vgg16", ("pool3",))
-    assert metric.network.min_side == 8
-    metric.update(noise(8, 20), noise(20, 8))
-    metric.update(noise(7, 20), noise(20, 20))
-    metric.update(noise(20, 20, count=1), noise(20, 7, count=1))
+    assert Projector("vgg16", ("pool3",)).min_side == 8
+    metric.update(output=noise(8, 20), style=noise(20, 8))
+    metric.update(output=noise(7, 20), style=noise(20, 20))
+    metric.update(output=noise(20, 20, count=1), style=noise(20, 7, count=1))
     assert [int(metric.count), int(metric.undefined)] == [2, 3]
-    assert metric.distance(noise(7, 20), metric.reference(noise(20, 20))).isnan().all()
+    assert metric.numbers(output=noise(7, 20), style=noise(20, 20)).isnan().all()
 
 
 def test_a_style_that_leaves_a_layer_at_0_has_no_number(tmp_path: Path) -> None:
@@ -161,13 +160,13 @@ def test_a_style_that_leaves_a_layer_at_0_has_no_number(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "first.pth")
     metric = FeatureDistance("vgg16", ("relu1_1",), str(tmp_path / "first.pth"))
     black = torch.zeros(1, 3, 9, 9)  # below the mean colour, so no unit responds
-    metric.update(black, black)
+    metric.update(output=black, style=black)
     assert [int(metric.count), int(metric.undefined)] == [0, 1]
 
 
 def test_styles_that_are_not_as_many_are_refused() -> None:
     with pytest.raises(InputError, match="must be as many"):
-        FeatureDistance(**OXFORD).update(noise(20, 20), noise(20, 20, count=1))
+        FeatureDistance(**OXFORD).update(output=noise(20, 20), style=noise(20, 20, count=1))
 
 
 def test_what_is_unknown_is_refused() -> None:
@@ -190,7 +189,7 @@ class Holder(LightningModule):
 def test_what_holds_it_has_no_more_parameters_and_saves_nothing_more() -> None:
     metric = FeatureDistance(**OXFORD)
     output, style = noise(30, 40), noise(40, 30, seed=1)
-    before = metric(output, style)
+    before = metric(output=output, style=style)
     holder = Holder(metric)
     assert list(metric.parameters()) == []
     assert metric.state_dict() == {}
@@ -198,11 +197,11 @@ def test_what_holds_it_has_no_more_parameters_and_saves_nothing_more() -> None:
     assert list(holder.state_dict()) == ["image"]
     holder.half().train()
     assert not any(module.training for module in metric.network.modules())
-    assert metric(output.requires_grad_(), style) == before
+    assert metric(output=output.requires_grad_(), style=style) == before
     with torch.autocast("cpu", torch.bfloat16):
-        assert metric(output, style) == before
+        assert metric(output=output, style=style) == before
     assert not metric.total.requires_grad
-    assert not features_of(metric.network, output)["relu1_1"].quantiles.requires_grad
+    assert not metric.network(output)["relu1_1"].quantiles.requires_grad
     holder.to("meta")
     assert {buffer.device.type for buffer in metric.buffers()} == {"meta"}
 
@@ -215,10 +214,10 @@ def test_what_holds_it_has_no_more_parameters_and_saves_nothing_more() -> None:
 def test_a_copy_is_on_its_own(copied: Callable[[FeatureDistance], FeatureDistance]) -> None:
     metric = FeatureDistance(**OXFORD)
     output, style = noise(30, 40), noise(40, 30, seed=1)
-    metric.update(output, style)
+    metric.update(output=output, style=style)
     other = copied(metric)
     assert other.compute() == metric.compute()
-    other.update(output, output)
+    other.update(output=output, style=output)
     assert other.compute() == metric.compute() / 2
     assert other.state_dict() == {}
 
@@ -244,4 +243,4 @@ def test_weights_that_cannot_be_had_are_one_line(hub: Path, monkeypatch: pytest.
 
 def test_weights_are_read_from_a_file(resnet50: Path) -> None:
     metric = FeatureDistance(layers=SHALLOW, weights=str(resnet50))
-    assert list(features_of(metric.network, noise(20, 20))) == list(SHALLOW)
+    assert list(metric.network(noise(20, 20))) == list(SHALLOW)

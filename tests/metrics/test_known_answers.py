@@ -16,9 +16,9 @@ import pytest
 from torch import Tensor
 
 import nst_lightning.metrics
-from nst_lightning.metrics.lab import as_written
-from nst_lightning.metrics.outline import clarity, edge_auc, outlines
-from nst_lightning.metrics.scorer import Reference, Scorer, Seen
+from nst_lightning.metrics.lab import as_written, lab
+from nst_lightning.metrics.outline import clarity, edge_auc, gradients
+from nst_lightning.metrics.scorer import Reference, Scorer
 from tests.metrics.variants import PAIRS, read_pair, variants
 
 LONG_SIDE = 288  # px; the short side is then at least 192, and MS-SSIM asks for 176
@@ -64,7 +64,7 @@ def markdown(scores: Scores) -> str:
 
 
 def _parts_of_outline(image: Tensor, reference: Reference) -> dict[str, float]:
-    found, lines = Seen(as_written(image)).gradients, outlines(reference.content.lab)
+    found, lines = gradients(lab(as_written(image))), reference["outline"]
     return {"edge AUC": edge_auc(found, lines).item(), "clarity": clarity(found, lines).item()}
 
 

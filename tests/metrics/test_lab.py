@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab, seen, working_size
+from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab
+from tests.metrics.functions import seen, working_size
 
 Array = npt.NDArray[np.float64]
 PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))

@@ -8,9 +8,8 @@ import torch
 from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import style as started_from
-from nst_lightning.metrics.lab import seen
-from nst_lightning.metrics.leak import leak, leak_score
 from nst_lightning.metrics.outline import gradients, outlines
+from tests.metrics.functions import leak, leak_score, seen
 from tests.metrics.test_outline import picture, picture_in_lab, reference_scores
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.lab import seen
 from nst_lightning.metrics.outline import (
     FAINTEST,
     STRONGEST,
@@ -22,10 +21,10 @@ from nst_lightning.metrics.outline import (
     clarity,
     edge_auc,
     gradients,
-    outline,
     outline_score,
     outlines,
 )
+from tests.metrics.functions import outline, seen
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

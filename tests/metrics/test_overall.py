@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.leak import leak
-from nst_lightning.metrics.outline import outline
 from nst_lightning.metrics.overall import Overall, overall_score
-from nst_lightning.metrics.palette import palette_closure
-from nst_lightning.metrics.texture import texture_closure
+from tests.metrics.functions import leak, outline, palette_progress, texture_progress
 from tests.metrics.test_outline import picture
 
 
@@ -80,8 +77,8 @@ def test_the_metric_is_the_score_of_its_four_parts(short_side: int | None) -> No
     output, content, style = given.values()
     expected = overall_score(
         outline(output, content, short_side),
-        palette_closure(output, style, content, short_side),
-        texture_closure(output, style, content, short_side),
+        palette_progress(output, style, content, short_side),
+        texture_progress(output, style, content, short_side),
         leak(output, style, short_side),
     )
     assert 0.05 < expected.item() < 0.95

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.distributions import QUANTILES, quantiles
-from nst_lightning.metrics.lab import lab, seen
+from nst_lightning.metrics.lab import lab
 from nst_lightning.metrics.palette import (
     DIRECTIONS,
     PALETTE_FLOOR,
     Palette,
     PaletteDistance,
     directions,
-    palette_closure,
-    palette_distance,
     palette_distance_score,
     palette_of,
 )
+from tests.metrics.functions import palette_distance, palette_progress, seen
 
 from .variants import PAIRS, read_pair
 
@@ -103,15 +102,15 @@ def test_of_512_pixels_it_is_scipys_exact_distance() -> None:
     assert found.item() == pytest.approx(2 * np.mean(exact), rel=1e-5)
 
 
-def test_same_image_has_no_distance_and_closure_1() -> None:
+def test_same_image_has_no_distance_and_progress_1() -> None:
     style, content = rand(1, 3, 32, 40), rand(1, 3, 32, 40, seed=1) ** 2
     assert palette_distance(style, style).tolist() == [0]
-    assert palette_closure(style, style, content).tolist() == [1]
+    assert palette_progress(style, style, content).tolist() == [1]
 
 
-def test_content_has_closure_0() -> None:
+def test_content_has_progress_0() -> None:
     style, content = rand(1, 3, 32, 40), rand(1, 3, 24, 40, seed=1) ** 2
-    assert palette_closure(content, style, content).tolist() == [0]
+    assert palette_progress(content, style, content).tolist() == [0]
 
 
 @pytest.mark.parametrize("shift", [-20.0, 0.5, 7.0])
@@ -141,7 +140,7 @@ def test_part_of_the_pixels_is_part_of_the_way() -> None:
     for columns in (0, 8, 24, 32):
         output = content.clone()
         output[..., :columns] = 1
-        assert palette_closure(output, style, content).item() == pytest.approx(columns / 32, abs=1e-3)
+        assert palette_progress(output, style, content).item() == pytest.approx(columns / 32, abs=1e-3)
 
 
 def test_where_pixels_are_does_not_matter() -> None:
@@ -158,28 +157,28 @@ def test_distance_is_symmetric() -> None:
     torch.testing.assert_close(palette_distance(one, other), palette_distance(other, one))
 
 
-def test_closure_is_undefined_where_content_has_the_styles_palette() -> None:
+def test_progress_is_undefined_where_content_has_the_styles_palette() -> None:
     image = rand(1, 3, 32, 32)
     other = (image * 0.5).clamp(0, 1)
-    assert palette_closure(other, image, image).isnan().tolist() == [True]
+    assert palette_progress(other, image, image).isnan().tolist() == [True]
     metric = Palette()
-    metric.update(other, image, image)
-    metric.update(other, image, other)
+    metric.update(output=other, style=image, content=image)
+    metric.update(output=other, style=image, content=other)
     assert (metric.count.item(), metric.undefined.item(), metric.compute().item()) == (1, 1, 0)
 
 
-def test_closure_is_undefined_below_the_floor_only() -> None:
+def test_progress_is_undefined_below_the_floor_only() -> None:
     style = torch.full((1, 3, 16, 16), 128 / 255)
     for value in (129, 130, 131, 132):
         content = torch.full((1, 3, 16, 16), value / 255)
         expected = palette_distance(content, style).item() < PALETTE_FLOOR
-        assert palette_closure(style, style, content).isnan().item() == expected == (value < 131)
+        assert palette_progress(style, style, content).isnan().item() == expected == (value < 131)
 
 
 def test_images_of_a_batch_do_not_mix() -> None:
     output, style, content = rand(2, 3, 30, 40), rand(2, 3, 20, 24, seed=1) ** 2, rand(2, 3, 30, 40, seed=2) ** 3
-    together = palette_closure(output, style, content)
-    alone = [palette_closure(output[[i]], style[[i]], content[[i]]) for i in range(2)]
+    together = palette_progress(output, style, content)
+    alone = [palette_progress(output[[i]], style[[i]], content[[i]]) for i in range(2)]
     assert torch.equal(together, torch.cat(alone))
     assert torch.equal(
         palette_distance(output, style), torch.cat([palette_distance(output[[i]], style[[i]]) for i in range(2)])
@@ -212,14 +211,14 @@ def test_larger_outputs_are_reduced_first() -> None:
     reduced = palette_distance(output, style, short_side=64)
     assert reduced != palette_distance(output, style, short_side=None)
     metric = PaletteDistance(short_side=64)
-    assert metric(output, style) == reduced
-    assert Palette(short_side=64)(output, style, output) == 0
+    assert metric(output=output, style=style) == reduced
+    assert Palette(short_side=64)(output=output, style=style, content=output) == 0
 
 
 def test_rejects_unlike_numbers_and_no_images() -> None:
     with pytest.raises(InputError, match="2 outputs cannot be compared with 1 images: must be as many"):
         palette_distance(rand(2, 3, 16, 16), rand(1, 3, 16, 16))
     with pytest.raises(InputError, match="1 outputs cannot be compared with 2 images"):
-        palette_closure(rand(1, 3, 16, 16), rand(2, 3, 16, 16), rand(1, 3, 16, 16))
+        palette_progress(rand(1, 3, 16, 16), rand(2, 3, 16, 16), rand(1, 3, 16, 16))
     with pytest.raises(InputError, match=r"images to be scored must be float \(N, 3, H, W\)"):
         palette_distance(rand(1, 1, 16, 16), rand(1, 3, 16, 16))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lpips  # type: ignore[import-untyped]
 import pytest
 import torch
 from lightning import LightningModule
@@ -25,16 +28,9 @@ from nst_lightning.backbones import weights
 from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
-from nst_lightning.metrics.lab import working_size
-from nst_lightning.metrics.perceptual import (
-    TRUNKS,
-    Lpips,
-    Net,
-    distance_network,
-    map_network,
-    perceptual_distance,
-    spatial_map,
-)
+from nst_lightning.metrics.base import Frozen
+from nst_lightning.metrics.perceptual import TRUNKS, Lpips, Net, lpips_network, perceptual_distance
+from tests.metrics.functions import lpips_distance, map_network, working_size
 
 FAST: tuple[Net, ...] = ("alex", "squeeze")
 
@@ -84,41 +80,63 @@ def pair(height: int = 48, width: int = 67, count: int = 2, seed: int = 0) -> tu
     return output, content
 
 
+def given(height: int, width: int, count: int = 2) -> dict[str, Tensor]:
+    return dict(zip(("output", "content"), pair(height, width, count), strict=True))
+
+
+def package_of(net: Net, spatial: bool) -> Frozen:
+    """The lpips package's own network, of the weights that are in the cache."""
+    with warnings.catch_warnings():
+        # The package asks torchvision for `pretrained=False`, which has been called `weights=None` since 0.13.
+        warnings.filterwarnings("ignore", "The parameter 'pretrained' is deprecated", UserWarning)
+        warnings.filterwarnings("ignore", "Arguments other than a weight enum", UserWarning)
+        package = lpips.LPIPS(net=net, spatial=spatial, pnet_rand=True, verbose=False)
+    state = torch.load(weights.cached(TRUNKS[net].weights), weights_only=True)
+    names = {name: re.sub(r"^slice\d+\.", "features.", name) for name in package.net.state_dict()}
+    package.net.load_state_dict({name: state[torchvisions] for name, torchvisions in names.items()})
+    return Frozen(package)
+
+
 # ---- the number and the map ----
 
 
 @pytest.mark.usefixtures("cached", "offline")
 @pytest.mark.parametrize("net", FAST)
-def test_torchmetrics_number_is_the_lpips_packages(net: Net) -> None:
-    distance, package = distance_network(net), map_network(net)
-    package.network.spatial = False  # type: ignore[assignment]
+def test_torchmetrics_number_and_map_are_the_lpips_packages(net: Net) -> None:
+    distance, package = lpips_network(net), package_of(net, spatial=False)
+    mapping, packages_map = map_network(net), package_of(net, spatial=True)
     for height, width, seed in ((48, 67, 0), (64, 64, 1), (131, 97, 2)):
         output, content = pair(height, width, seed=seed)
-        found = perceptual_distance(distance, output, content)
+        found = lpips_distance(distance, output, content)
         expected = package(output, content, normalize=True)
         assert found.shape == (2,)
         assert expected.shape == (2, 1, 1, 1)
         assert bool((found > 1e-3).all())
         torch.testing.assert_close(found, expected.flatten(), rtol=1e-6, atol=1e-6)
+        expected = packages_map(output, content, normalize=True)
+        assert expected.shape == (2, 1, height, width)
+        torch.testing.assert_close(perceptual_distance(mapping, output, content), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("cached", "offline")
 def test_the_number_is_that_of_torchmetrics_own_class_which_reads_the_same_file() -> None:
     public = LearnedPerceptualImagePatchSimilarity("squeeze", normalize=True)
     output, content = pair()
-    torch.testing.assert_close(Lpips("squeeze")(output, content), public(output, content), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        Lpips("squeeze")(output=output, content=content), public(output, content), rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("net", FAST)
 def test_the_maps_mean_is_the_number_but_for_the_enlarging(net: Net) -> None:
-    distance, mapping = distance_network(net), map_network(net)
+    distance, mapping = lpips_network(net), map_network(net)
     for height, width in ((48, 67), (64, 64), (97, 131)):
         output, content = pair(height, width)
-        found = spatial_map(mapping, output, content)
+        found = perceptual_distance(mapping, output, content)
         assert found.shape == (2, 1, height, width)
         assert bool((found >= 0).all())
-        number = perceptual_distance(distance, output, content)
+        number = lpips_distance(distance, output, content)
         torch.testing.assert_close(found.mean(dim=(1, 2, 3)), number, rtol=1e-3, atol=0)
 
 
@@ -126,20 +144,23 @@ def test_the_maps_mean_is_the_number_but_for_the_enlarging(net: Net) -> None:
 def test_number_and_map_can_be_had_without_being_counted() -> None:
     output, content = pair()
     metric = Lpips("squeeze")
-    expected = spatial_map(map_network("squeeze"), output, content)
+    expected = perceptual_distance(map_network("squeeze"), output, content)
     for _ in range(2):
-        assert torch.equal(metric.spatial_map(output, content), expected)
-    assert torch.equal(metric.distance(output, content), perceptual_distance(metric.network, output, content))
+        assert torch.equal(metric.map(output, content), expected)
+    assert torch.equal(metric.numbers(output=output, content=content), lpips_distance(metric.network, output, content))
     assert metric.count == 0
     assert metric.state_dict() == {}
     assert list(metric.parameters()) == []
-    assert pickle.loads(pickle.dumps(metric))(output, content) == metric.distance(output, content).mean()
+    assert (
+        pickle.loads(pickle.dumps(metric))(output=output, content=content)
+        == metric.numbers(output=output, content=content).mean()
+    )
 
 
 @pytest.mark.usefixtures("cached")
 def test_the_map_is_larger_where_the_images_differ() -> None:
     output, content = pair(96, 128)
-    found = spatial_map(map_network("squeeze"), output, content)
+    found = perceptual_distance(map_network("squeeze"), output, content)
     assert bool((found[..., 80:].mean(dim=(1, 2, 3)) > 2 * found[..., :48].mean(dim=(1, 2, 3))).all())
 
 
@@ -147,22 +168,22 @@ def test_the_map_is_larger_where_the_images_differ() -> None:
 def test_alike_images_are_at_0_everywhere() -> None:
     output, _ = pair()
     metric = Lpips("squeeze")
-    assert metric(output, output) == 0
-    assert metric(output, output + 0.4 / 255) == 0  # the same as written
-    assert spatial_map(map_network("squeeze"), output, output).abs().max() == 0
+    assert metric(output=output, content=output) == 0
+    assert metric(output=output, content=output + 0.4 / 255) == 0  # the same as written
+    assert perceptual_distance(map_network("squeeze"), output, output).abs().max() == 0
 
 
 @pytest.mark.usefixtures("cached")
 def test_a_batch_is_its_images_alone_and_twice_is_the_same() -> None:
-    network = distance_network("squeeze")
+    network = lpips_network("squeeze")
     output, content = pair(count=3)
-    together = perceptual_distance(network, output, content)
-    alone = [perceptual_distance(network, output[n : n + 1], content[n : n + 1]) for n in range(3)]
+    together = lpips_distance(network, output, content)
+    alone = [lpips_distance(network, output[n : n + 1], content[n : n + 1]) for n in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
-    assert torch.equal(together, perceptual_distance(network, output, content))
+    assert torch.equal(together, lpips_distance(network, output, content))
     metric = Lpips("squeeze")
-    metric.update(output[:2], content[:2])
-    metric.update(output[2:], content[2:])
+    metric.update(output=output[:2], content=content[:2])
+    metric.update(output=output[2:], content=content[2:])
     torch.testing.assert_close(metric.compute(), together.mean())
 
 
@@ -170,8 +191,8 @@ def test_a_batch_is_its_images_alone_and_twice_is_the_same() -> None:
 def test_large_images_are_reduced_first() -> None:
     output, content = pair(80, 120)
     metric = Lpips("squeeze", short_side=40)
-    expected = perceptual_distance(distance_network("squeeze"), *working_size(output, content, short_side=40))
-    torch.testing.assert_close(metric(output, content), expected.mean())
+    expected = lpips_distance(lpips_network("squeeze"), *working_size(output, content, short_side=40))
+    torch.testing.assert_close(metric(output=output, content=content), expected.mean())
 
 
 @pytest.mark.usefixtures("cached")
@@ -201,11 +222,11 @@ def test_the_smallest_side_is_what_the_network_takes(net: Net) -> None:
 def test_images_that_are_too_small_have_no_number_and_are_counted(net: Net) -> None:
     side = TRUNKS[net].min_side
     metric = Lpips(net)
-    metric.update(*pair(side, 70))
-    metric.update(*pair(side - 1, 70, count=3))
+    metric.update(**given(side, 70))
+    metric.update(**given(side - 1, 70, count=3))
     assert [int(metric.count), int(metric.undefined)] == [2, 3]
-    torch.testing.assert_close(metric.compute(), perceptual_distance(distance_network(net), *pair(side, 70)).mean())
-    found = spatial_map(map_network(net), *pair(side - 1, 70))
+    torch.testing.assert_close(metric.compute(), lpips_distance(lpips_network(net), *pair(side, 70)).mean())
+    found = perceptual_distance(map_network(net), *pair(side - 1, 70))
     assert found.shape == (2, 1, side - 1, 70)
     assert bool(found.isnan().all())
 
@@ -215,11 +236,11 @@ def test_images_of_different_sizes_or_numbers_are_refused() -> None:
     output, content = pair()
     metric = Lpips("squeeze")
     with pytest.raises(InputError, match="must be equal"):
-        metric.update(output, content[..., 1:])
+        metric.update(output=output, content=content[..., 1:])
     with pytest.raises(InputError, match="must be as many"):
-        metric.update(output, content[:1])
+        metric.update(output=output, content=content[:1])
     with pytest.raises(InputError, match="must be as many"):
-        spatial_map(map_network("squeeze"), output, content[:1])
+        perceptual_distance(map_network("squeeze"), output, content[:1])
 
 
 def test_an_unknown_net_is_refused() -> None:
@@ -255,14 +276,14 @@ def test_what_holds_it_has_no_more_parameters_and_saves_nothing_more() -> None:
 def test_it_stays_in_eval_mode_and_without_a_graph() -> None:
     output, content = pair()
     metric, mapping = Lpips("squeeze"), map_network("squeeze")
-    before, map_before = metric(output, content), spatial_map(mapping, output, content)
+    before, map_before = metric(output=output, content=content), perceptual_distance(mapping, output, content)
     metric.train()
     mapping.train()
     output.requires_grad_()
-    assert metric(output, content) == before
+    assert metric(output=output, content=content) == before
     assert not metric.total.requires_grad
-    assert not perceptual_distance(metric.network, output, content).requires_grad
-    after = spatial_map(mapping, output, content)  # dropout would show
+    assert not lpips_distance(metric.network, output, content).requires_grad
+    after = perceptual_distance(mapping, output, content)  # dropout would show
     assert torch.equal(after, map_before)
     assert not after.requires_grad
 
@@ -271,11 +292,11 @@ def test_it_stays_in_eval_mode_and_without_a_graph() -> None:
 def test_it_follows_to_a_device_but_stays_in_its_precision() -> None:
     output, content = pair()
     metric = Lpips("squeeze")
-    before = metric(output, content)
+    before = metric(output=output, content=content)
     Holder(metric).half()
-    assert metric(output, content) == before
+    assert metric(output=output, content=content) == before
     with torch.autocast("cpu", torch.bfloat16):
-        assert metric(output, content) == before
+        assert metric(output=output, content=content) == before
     Holder(metric).to("meta")
     assert {buffer.device.type for buffer in metric.buffers()} == {"meta"}
     assert {buffer.dtype for buffer in metric.buffers()} == {torch.float32}
@@ -290,10 +311,10 @@ def test_it_follows_to_a_device_but_stays_in_its_precision() -> None:
 def test_a_copy_is_on_its_own(copied: Callable[[Lpips], Lpips]) -> None:
     output, content = pair()
     metric = Lpips("squeeze")
-    metric.update(output, content)
+    metric.update(output=output, content=content)
     other = copied(metric)
     assert other.compute() == metric.compute()
-    other.update(output, output)
+    other.update(output=output, content=output)
     assert other.compute() == metric.compute() / 2
     assert other.state_dict() == {}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import socket
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,20 @@ from nst_lightning.metrics import (
     Texture,
     scorer,
 )
-from nst_lightning.metrics.lab import working_size
-from nst_lightning.metrics.leak import leak
-from nst_lightning.metrics.outline import outline
-from nst_lightning.metrics.palette import palette_distance
-from nst_lightning.metrics.perceptual import TRUNKS, map_network, spatial_map
+from nst_lightning.metrics.perceptual import TRUNKS, perceptual_distance
 from nst_lightning.metrics.scorer import AUTO, NAMES, Choice, Scorer, checked
-from nst_lightning.metrics.similarity import similarity
-from nst_lightning.metrics.texture import texture_distance, texture_levels
 from tests.conftest import SAMPLES
 from tests.metrics import trunk
+from tests.metrics.functions import (
+    leak,
+    map_network,
+    outline,
+    palette_distance,
+    similarity,
+    texture_distance,
+    texture_levels,
+    working_size,
+)
 
 ALL_OF_AUTO = {
     *("outline", "ms_ssim", "palette", "palette_distance", "texture", "texture_distance"),
@@ -213,7 +216,6 @@ def test_auto_without_the_network_leaves_lpips_out_and_says_how_to_have_it(conte
         "LPIPS is left out, for its network is not on this machine: "
         "--scores outline,palette,texture,leak,lpips downloads it once (233 MB)"
     )
-    assert taken.lpips is None
     reference = taken.reference(content, [style])
     assert taken.map(content, reference) is None
     assert "lpips" not in taken.scores(content, reference)
@@ -228,11 +230,11 @@ def test_auto_takes_lpips_where_its_network_is_there(hub: Path, content: Tensor,
     reference = taken.reference(content, [style])
     found = taken.scores(output, reference)
     assert set(found) == {*ALL_OF_AUTO, "lpips"}
-    assert found["lpips"] == pytest.approx(Lpips("alex")(output, content).item(), rel=1e-5)
+    assert found["lpips"] == pytest.approx(Lpips("alex")(output=output, content=content).item(), rel=1e-5)
     assert taken.scores(content, reference)["lpips"] == 0
     where = taken.map(output, reference)
     assert where is not None
-    torch.testing.assert_close(where, spatial_map(map_network("alex"), *working_size(output, content)))
+    torch.testing.assert_close(where, perceptual_distance(map_network("alex"), *working_size(output, content)))
 
 
 @pytest.mark.usefixtures("offline")
@@ -256,9 +258,12 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
 def test_features_are_compared_where_asked(
     content: Tensor, style: Tensor, other: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundled: Any = partial(FeatureDistance, "vgg16", ("relu2_1",))
-    monkeypatch.setattr(scorer, "FeatureDistance", bundled)  # resnet50 would be downloaded
+    class Bundled(FeatureDistance):  # resnet50 would be downloaded
+        def __init__(self, short_side: int | None = 256) -> None:
+            super().__init__("vgg16", ("relu2_1",), short_side=short_side)
+
+    monkeypatch.setattr(scorer, "known", lambda: (Bundled,))
     output = blend(content, style)
     found = scores(output, content, style, other, choice=("features",))
-    expected = sum(bundled()(output=output, style=each).item() for each in (style, other)) / 2
+    expected = sum(Bundled()(output=output, style=each).item() for each in (style, other)) / 2
     assert found == {"feature_distance": pytest.approx(expected, rel=1e-5)}

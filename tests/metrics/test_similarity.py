@@ -10,8 +10,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.lab import seen
-from nst_lightning.metrics.similarity import SHORTEST, similarity, similarity_score
+from nst_lightning.metrics.similarity import SHORTEST, similarity_score
+from tests.metrics.functions import seen, similarity
 from tests.metrics.test_outline import picture, picture_in_lab
 
 Array = npt.NDArray[np.float64]

@@ -1,0 +1,35 @@
+"""`nst fit`: paints photographs in the manner of paintings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nst_lightning.cli import options
+
+_USAGE = """usage: nst fit [--config FILE] [options]
+
+examples:
+  nst fit --config configs/quickstart.yaml
+  nst fit --content photo.jpg --style painting.jpg --output picture.png
+  nst fit --resume data/output-images/photo_painting
+
+options, each also a key of a configuration file; every other key is an option too: nst fit --help all
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Paints; or prints its help, with `--help all` that of every key of a configuration."""
+    asked = bool({"-h", "--help"} & set(arguments))
+    if asked:
+        print(f"{_USAGE}\n{options.table()}", flush=True)
+        if "all" not in arguments:
+            return
+    from nst_lightning.api import quiet  # not above: the help answers before torch could be imported
+    from nst_lightning.cli.configuration import Configuration, Job, parser_of
+    from nst_lightning.modules import StyleTransfer
+
+    with quiet():
+        if asked:
+            print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
+            return
+        Job(Configuration(arguments, StyleTransfer)).fit()

@@ -1,0 +1,79 @@
+"""`nst reconstruct`: an image rebuilt from single layers, and the pictures in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import PIL.Image
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from nst_lightning import api, figures, images, pairs, runs
+from nst_lightning.backbones import spec_of
+from nst_lightning.cli.configuration import Configuration, Job, names_of
+from nst_lightning.cli.registry import Parser
+from nst_lightning.errors import InputError
+from nst_lightning.modules import ImageOptimization, Reconstruction
+
+HELP = """
+usage: nst reconstruct --image FILE [--from content|style] [--layers LAYERS] [options]
+
+Rebuilds an image from noise, once for each layer, and puts the pictures in a row.
+
+  --image FILE             the image; a name is also looked up in data/content-images
+  --from content|style     what is kept of it: features at their places, or Gram matrices [content]
+  --layers LAYERS          e.g. relu1_2,relu4_2; from style, each sees those before it too [style layers]
+  --output FOLDER          [data/output-images/<image>_from_<content or style>]
+  --size PIXELS, --steps N long side [256], steps for each picture [200]
+  --stages N               coarse-to-fine sizes [2 from the content, 1 from the style]
+  --backbone, --weights, --tv_weight, --init, --optimizer, --seed, --save_every, --video, --overwrite: as in nst fit;
+                           the start is uniform noise and there is no smoothing unless told otherwise
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Rebuilds an image from noise, a picture a layer, and writes them and the strip."""
+    parser = Parser("reconstruct", "--image", "--layers")
+    parser.add_argument("--from", dest="source", choices=["content", "style"], default="content")
+    given, rest = parser.parse_known_args(arguments)
+    image, *more = pairs.find("image", given.image, pairs.CONTENT_FOLDER)
+    if more:
+        msg = f"image {given.image} stands for {1 + len(more)} files; name one"
+        raise InputError(msg)
+    of_data = {"content": str(image), "style": str(image), **api.RECONSTRUCTION[given.source]}
+    defaults = {f"data.{name}": value for name, value in of_data.items()}
+    defaults |= {"model.source": given.source, "model.layers": given.layers or "", "scores": "off"}
+    with api.quiet():
+        configuration = Configuration(rest, Reconstruction, defaults)
+        spec = spec_of(configuration.values.model.backbone)
+        layers = spec.style_layers if given.layers is None else names_of(given.layers)
+        _rebuild(configuration, Path(str(image)), layers, given.source)
+
+
+def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], source: str) -> None:
+    values = configuration.values
+    overwrite = values.overwrite
+    folder = runs.claim(values.output, [f"{image.stem}_from_{source}"], overwrite)[0].folder
+
+    def run(layer: str, seen: list[str]) -> ImageOptimization:
+        values.output, values.model.layers = str(folder / f"{layer}.png"), seen
+        return Job(configuration).fit()
+
+    original = images.read(image).rgb
+    labels, pictures = [], []
+    for layer, picture in api.rebuilt(layers, source, run):
+        original = images.resize(original, (picture.height, picture.width)).clamp(0, 1)
+        labels.append(_label(layer, picture, original, source))
+        pictures.append(picture)
+    row = figures.strip([images.to_pil(original), *pictures], ["original", *labels])
+    print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
+
+
+def _label(layer: str, picture: PIL.Image.Image, original: Tensor, source: str) -> str:
+    """Returns what stands over a picture, and prints how near it comes to the original where it is to."""
+    if source == "style":
+        return layer  # the style keeps no places: what is alike need not be near
+    ratio = peak_signal_noise_ratio(images.read(picture).rgb, original, data_range=1.0).item()
+    print(f"{layer}: PSNR {ratio:.2f} dB")
+    return f"{layer}  {ratio:.1f} dB"

@@ -1,0 +1,71 @@
+"""The commands: where each is, what it says of itself, how its own options are parsed, and how it is run."""
+
+from __future__ import annotations
+
+import ast
+from argparse import ArgumentParser, HelpFormatter
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nst_lightning.errors import InputError, refused
+
+COMMANDS = {
+    "fit": ("cli.fit", "paint photographs in the manner of paintings"),
+    "plan": ("cli.plan", "tell what painting would take, without doing it: time, memory, devices"),
+    "reconstruct": ("cli.reconstruct", "rebuild an image from what single layers hold of it"),
+    "score": ("cli.score", "measure what pictures keep of the content and take of the style"),
+    "sweep": ("study.sweep_command", "compare settings: a labelled grid, tables and plots out of one file"),
+    "report": ("study.report_command", "show results on disk as one page of HTML"),
+    "validate": ("cli.validate", "score what a checkpoint holds"),
+    "inspect": ("cli.inspect", "show what a network sees in an image: feature maps and Gram matrices"),
+    "backbones": ("cli.backbones", "list the networks and their layers"),
+}
+"""The module of each command, in this package, and what it does.
+
+The module's `main` takes the options and returns an exit code, None for 0; it raises what it cannot use. Its help is
+its constant `HELP`, which is read without importing it, or else what `main` prints for --help.
+"""
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+class Parser(ArgumentParser):
+    """The parser of a command's own options, each with a text, which raises what it cannot use as `InputError`."""
+
+    def __init__(self, command: str, *options: str, **settings: Any) -> None:
+        formatter = partial(HelpFormatter, max_help_position=28, width=116)
+        super().__init__(f"nst {command}", formatter_class=formatter, allow_abbrev=False, **settings)
+        for option in options:
+            self.add_argument(option)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what the parser has to say."""
+        raise InputError(message)
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Runs a command, a key of `COMMANDS`, and returns the exit code: 0, or 2 after one line on what cannot be used."""
+    module, _ = COMMANDS[command]
+    try:
+        text = _help(module) if {"-h", "--help"} & set(arguments) else None
+        if text is not None:
+            print(text.strip())
+            return 0
+        code: int | None = import_module(f"nst_lightning.{module}").main(arguments)
+    except SystemExit as ended:  # after a parser's help, or when all is saved that Ctrl-C has broken off
+        return ended.code if isinstance(ended.code, int) else 0
+    except (Exception, KeyboardInterrupt) as error:
+        return refused(error)
+    return 0 if code is None else code
+
+
+def _help(module: str) -> str | None:
+    """Returns the help of a command, read from the module's source; None where there is no `HELP`."""
+    source = (_PACKAGE / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "HELP":
+            return str(ast.literal_eval(node.value))
+    return None

@@ -1,1 +1,0 @@
-"""Results on disk as one page of HTML that needs nothing else: the command `nst report`."""

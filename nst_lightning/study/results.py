@@ -1,0 +1,176 @@
+"""What a sweep found: the one schema of its results.json, written and read here, and taken from its runs' files."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from nst_lightning import images
+from nst_lightning.errors import InputError
+from nst_lightning.study import schema
+from nst_lightning.study.experiment import Cell, Experiment
+from nst_lightning.study.runner import Job
+
+FILE = "results.json"
+"""Its name in a sweep's folder."""
+_PACKAGES = ("nst-lightning", "torch", "torchvision", "lightning", "torchmetrics")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished picture: scores are NaN where undefined, paintings have | between them, files that are gone are empty.
+
+    Files are relative to the folder of results.json there, and absolute or relative to the working directory here.
+    """
+
+    name: str
+    pair: str
+    seed: int
+    values: Mapping[str, str]
+    scores: Mapping[str, float]
+    losses: Mapping[str, float] = field(default_factory=dict)
+    content: str = ""
+    style: str = ""
+    picture: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that is known of a sweep: what it is of, its finished cells, and why runs failed, by their name."""
+
+    title: str = ""
+    about: str = ""
+    command: str = "fit"
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    cells: tuple[Result, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    plots: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """The names of the pairs in the order of the cells."""
+        return tuple(dict.fromkeys(cell.pair for cell in self.cells))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds in the order of the cells."""
+        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
+
+    def frame(self) -> pd.DataFrame:
+        """Returns a row a cell: its value on each axis, its pair and seed, `loss_<name>` and scores."""
+        return pd.DataFrame(
+            [
+                {
+                    **cell.values,
+                    "pair": cell.pair,
+                    "seed": cell.seed,
+                    **{f"loss_{name}": value for name, value in cell.losses.items()},
+                    **cell.scores,
+                }
+                for cell in self.cells
+            ],
+            columns=None if self.cells else [*self.axes, "pair", "seed"],
+        )
+
+
+def read(folder: Path) -> Results:
+    """Reads the results in a sweep's folder.
+
+    Raises:
+        InputError: If the file cannot be read or is not as a sweep writes it.
+    """
+    path = folder / FILE
+    results: Results = schema.structured(Results, schema.load(path, "a sweep's results"), path)
+    axes = {axis: dict.fromkeys(labels) for axis, labels in results.axes.items()}
+    seen: set[object] = set()
+    for place, cell in enumerate(results.cells):
+        identity = (cell.pair, cell.seed, *sorted(cell.values.items()))
+        for key, value in (("name", cell.name), ("values", identity)):
+            if value in seen:
+                msg = f"{path}: cells[{place}].{key} must differ from every other, got {schema.shown(value)} again"
+                raise InputError(msg)
+            seen.add(value)
+        if cell.values.keys() != results.cells[0].values.keys():
+            msg = f"{path}: cells[{place}].values must be of the axes of the others, got {', '.join(cell.values)}"
+            raise InputError(msg)
+        for axis, label in cell.values.items():
+            axes.setdefault(axis, {})[label] = None
+    cells = tuple(replace(cell, picture=str(folder / cell.picture) if cell.picture else "") for cell in results.cells)
+    return replace(results, axes={axis: tuple(labels) for axis, labels in axes.items()}, cells=cells)
+
+
+def write(results: Results, folder: Path) -> None:
+    """Writes results into a sweep's folder, with the plots that are there."""
+    cells = (replace(cell, picture=Path(cell.picture).relative_to(folder).as_posix()) for cell in results.cells)
+    plots = sorted(path.relative_to(folder).as_posix() for path in (folder / "plots").glob("*.png"))
+    text = schema.as_json(replace(results, cells=tuple(cells), plots=tuple(plots)))
+    (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str]) -> Results:
+    """Returns what is finished of a sweep, after its jobs were run, and why some of them failed."""
+    found = []
+    for job in jobs:
+        missing = job.missing
+        both = zip(job.cells, job.pictures, strict=True)
+        found += [_result(job, cell, picture) for cell, picture in both if cell not in missing]
+    return Results(
+        title=experiment.title,
+        about=experiment.about,
+        command=experiment.command,
+        axes={axis: tuple(value.label for value in values) for axis, values in experiment.axes.items()},
+        base=experiment.base,
+        cells=tuple(found),
+        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        failed=failed,
+    )
+
+
+def _result(job: Job, cell: Cell, picture: Path) -> Result:
+    scores, losses = numbers(job.run.scores(cell.name))
+    if job.list is None:
+        scores = {"psnr": _psnr(cell, picture)}
+    return Result(
+        name=cell.name,
+        pair=cell.pair.name,
+        seed=cell.seed,
+        values=cell.values,
+        scores={name: value for name, value in scores.items() if "/" not in name},
+        losses=losses,
+        content=str(cell.pair.content),
+        style="|".join(map(str, cell.pair.styles)),
+        picture=str(picture),
+    )
+
+
+def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the scores and the losses that a run of `nst fit` left of a pair, none where there is no such file."""
+    if not file.is_file():
+        return {}, {}
+    given = schema.structured(Mapping[str, Any], schema.load(file, "a pair's scores"), file)
+    found = {name: schema.structured(float, value, file, name) for name, value in given.items() if name != "pair"}
+    losses = {name.removeprefix("loss/"): value for name, value in found.items() if name.startswith("loss/")}
+    return {name: value for name, value in found.items() if not name.startswith("loss/")}, losses
+
+
+def _psnr(cell: Cell, picture: Path) -> float:
+    """How near a picture rebuilt from the content comes to it, in dB; from the style, nothing keeps its place."""
+    if cell.source != "content":
+        return math.nan
+    rebuilt = images.read(picture).rgb
+    original = images.resize(images.read(cell.pair.content).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
+    return peak_signal_noise_ratio(rebuilt, original, data_range=1.0).item()

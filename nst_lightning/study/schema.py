@@ -1,0 +1,127 @@
+"""Dataclasses in files: read from JSON and YAML, with the file and the key named of what cannot be used."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+import yaml
+
+from nst_lightning.errors import InputError
+
+Plain: TypeAlias = str | int | float | bool
+
+_WORDS: dict[object, str] = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number",
+    int: "a whole number",
+    list: "a list",
+    str: "a text",
+}
+
+
+def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the file
+    """Reads a JSON or YAML file, by its suffix.
+
+    Raises:
+        InputError: If the file cannot be read; says what was expected.
+    """
+    kind = "JSON" if path.suffix == ".json" else "YAML"
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if kind == "JSON" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); expected {expected}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: is no {kind} ({' '.join(str(error).split())})") from error
+
+
+def as_json(value: Any) -> str:  # noqa: ANN401 - a dataclass of any kind
+    """Returns a dataclass as JSON; a number that is not finite is null."""
+    return json.dumps(_finite(asdict(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def structured(kind: Any, value: Any, file: object, key: str = "") -> Any:  # noqa: ANN401 - of any kind
+    """Returns what a file holds as a value of a type.
+
+    Args:
+        kind: A dataclass of plain values, literals, tuples, mappings and dataclasses.
+        value: What was read. Null is NaN for a number, and the default of a field that has one; unknown keys are left.
+        file: Where it stands, for the message.
+        key: Where in the file.
+
+    Raises:
+        InputError: If something is missing or of another type.
+    """
+    optional = [each for each in get_args(kind) if each is not NoneType]
+    if NoneType in get_args(kind) and len(optional) == 1:
+        kind = optional[0]  # null is a default, which was taken already
+    origin, of = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        _check(dict, value, file, key)
+        hints = get_type_hints(kind)
+        given = {each.name: value.get(each.name) for each in fields(kind)}
+        return kind(  # type: ignore[operator] # mypy takes it for an instance
+            **{
+                each.name: structured(hints[each.name], given[each.name], file, _below(key, each.name))
+                for each in fields(kind)
+                if given[each.name] is not None or not _has_default(each)
+            }
+        )
+    if origin is Mapping:
+        _check(dict, value, file, key)
+        return {name: structured(of[1], each, file, _below(key, name)) for name, each in value.items()}
+    if origin is tuple:
+        _check(list, value, file, key)
+        return tuple(structured(of[0], each, file, f"{key}[{place}]") for place, each in enumerate(value))
+    if kind is float and value is None:
+        return math.nan
+    if kind is not Any:
+        _check(kind, value, file, key)
+    return float(value) if kind is float else value
+
+
+def shown(value: object) -> str:
+    """Returns what was given instead, for a message: not all of it where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check(kind: Any, value: object, file: object, key: str) -> None:  # noqa: ANN401 - a type or an alias of types
+    literals = get_args(kind) if get_origin(kind) is Literal else None
+    kinds = (kind,) if isinstance(kind, type) else get_args(kind)
+    if value in literals if literals is not None else any(_fits(value, each) for each in kinds):
+        return
+    expected = f"one of {', '.join(literals)}" if literals else " or ".join(_WORDS[each] for each in kinds)
+    where = f"{file}: {key}" if key else f"{file}:"
+    if value is None:
+        raise InputError(f"{where} is missing; expected {expected}")
+    raise InputError(f"{where} must be {expected}, got {shown(value)}")
+
+
+def _fits(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _below(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

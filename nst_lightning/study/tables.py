@@ -1,0 +1,111 @@
+"""Tables of a sweep's scores, and the statistics that they and the findings share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from nst_lightning.metrics.table import HEADLINES
+from nst_lightning.study.results import Results
+
+SCORES = ("overall", *(name for name in HEADLINES if name != "overall"), "psnr")
+"""The scores that have a column, in this order, of those that there are."""
+UNDEFINED = "n/a"
+
+
+def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Returns the mean of finite numbers and the ends of its t interval: NaN for one number, all NaN for none.
+
+    Args:
+        values: The numbers.
+        level: How often such an interval covers the mean, in (0, 1).
+    """
+    of = np.asarray(list(values), dtype=np.float64)
+    if of.size < 2 or np.ptp(of) == 0:
+        mean = float(of[0]) if of.size else math.nan
+        return (mean, mean, mean) if of.size > 1 else (mean, math.nan, math.nan)
+    low, high = stats.ttest_1samp(of, 0).confidence_interval(level)
+    return float(of.mean()), float(low), float(high)
+
+
+def tau(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    """Kendall's tau-b of values with their order; 0 where all are equal."""
+    return float(np.nan_to_num(stats.kendalltau(np.arange(len(values)), values).statistic))
+
+
+def means(results: Results) -> pd.DataFrame:
+    """Returns the means of every score over pairs, in the order of the axes' values; seeds are averaged first.
+
+    Returns:
+        The axes, `score`, `n` (pairs that have a number), `mean`, `low` and `high` (of the 95 % t interval).
+    """
+    axes = list(results.axes)
+    frame = results.frame()
+    keys = [*axes, "score"]
+    long = frame.melt([*axes, "pair"], [score for score in SCORES if score in frame], "score")
+    for key in keys:
+        order = SCORES if key == "score" else results.axes[key]
+        long[key] = pd.Categorical(long[key], order, ordered=True)
+    of_pairs = long.groupby([*keys, "pair"], observed=True)["value"].mean()
+    rows = [(*key, each.count(), *interval(each.dropna())) for key, each in of_pairs.groupby(level=keys, observed=True)]
+    return pd.DataFrame(rows, columns=[*keys, "n", "mean", "low", "high"])
+
+
+def texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns means to read: a row a combination of values, a column a score."""
+    axes = list(table.columns[: table.columns.get_loc("score")])
+    long = table[[*axes, "score"]].astype(str)
+    long["text"] = [with_ends(*ends) for ends in table[["mean", "low", "high"]].itertuples(index=False)]
+    wide = long.set_index([*axes, "score"])["text"].unstack(sort=False, fill_value=UNDEFINED)
+    return wide.reset_index()
+
+
+def number(value: float) -> str:
+    """Returns a number to read."""
+    if math.isnan(value):
+        return UNDEFINED
+    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+
+
+def with_ends(value: float, low: float, high: float) -> str:
+    """Returns a number with its interval, as far as they are defined."""
+    if math.isnan(value):
+        return UNDEFINED
+    return f"{value:.3f}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Returns a table of texts in Markdown, without a last line's end."""
+    lines = [list(frame), ["---"] * frame.shape[1], *frame.astype(str).replace(r"\|", r"\|", regex=True).to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def trends(results: Results) -> list[str]:
+    """Returns a line a score on how it moves along the first axis, if that is of numbers and there is no other.
+
+    Says in how many pairs it falls or rises from every value to the next, and Kendall's tau-b, the mean over pairs: 1
+    for a score that always rises, -1 for one that always falls.
+    """
+    (axis, labels), *others = results.axes.items()
+    numbers = pd.to_numeric(pd.Series(labels), errors="coerce")
+    if others or len(labels) < 3 or not np.isfinite(numbers).all():
+        return []
+    frame = results.frame()
+    lines = []
+    for score in [score for score in SCORES if score in frame]:
+        of_pairs = frame.pivot_table(score, "pair", axis, sort=False)
+        along = of_pairs.reindex(columns=[labels[place] for place in numbers.argsort()]).dropna().to_numpy()
+        if not len(along):
+            continue
+        steps, whole = np.diff(along), along[:, -1] - along[:, 0]
+        lines.append(
+            f"{score}: falls throughout in {(steps < 0).all(1).sum()} of {len(along)} pairs, rises throughout in "
+            f"{(steps > 0).all(1).sum()}; lower at the end in {(whole < 0).sum()}, higher in {(whole > 0).sum()}; "
+            f"mean tau {np.mean([tau(row) for row in along]):.2f}"
+        )
+    return lines
