@@ -138,17 +138,21 @@ def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) 
     if not isinstance(source, (str, os.PathLike)):
         return [source]
     path = Path(source)
-    # Not Path.is_file, which raises on a name that is too long. An empty name would be the folder that we are in:
-    # reading it says what is wrong.
+    # Not Path.is_file, which raises on a name that is too long. Reading an empty name says what is wrong.
     if os.path.isfile(path) or os.fspath(source) == "":
         return [path]
     sample = _sample(path, *folders)
     if sample is not None:
         return [sample]
     if os.path.isdir(path):
-        return _in_folder(argument, path)
+        if found := _in_folder(path):
+            return sorted(found, key=_natural)
+        allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
+        raise InputError(f"{argument} folder {path} has no image in it; {allowed}")
     if not set("*?[").isdisjoint(str(path)):
-        return _matches(argument, path)
+        if found := _matches(path):
+            return sorted(found, key=_natural)
+        raise InputError(f"{argument} pattern {str(path)!r} matches no file; name a file, a folder or another pattern")
     if path.parent != Path():
         return [path]  # reading it says what is wrong
     raise InputError(f"{noun} {source} is neither here nor in {' or '.join(map(str, folders))}{_known(*folders)}")
@@ -156,9 +160,10 @@ def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) 
 
 def _sample(path: Path, *folders: Path) -> Path | None:
     """The file of this name in a folder of samples, its suffix given or not; None for a path with a folder."""
-    named = [entry for folder in folders for entry in (folder / path, *sorted(folder.glob("*.*")))]
-    fits = (entry for entry in named if path.name in (entry.name, entry.stem) and os.path.isfile(entry))
-    return next(fits, None) if path.parent == Path() else None
+    if path.parent != Path():
+        return None
+    there = (entry for folder in folders for entry in (folder / path, *sorted(folder.glob("*.*"))))
+    return next((entry for entry in there if path.name in (entry.name, entry.stem) and os.path.isfile(entry)), None)
 
 
 def _known(*folders: Path) -> str:
@@ -166,26 +171,18 @@ def _known(*folders: Path) -> str:
     return f"; there are {', '.join(known)}" if known else ""
 
 
-def _in_folder(argument: str, folder: Path) -> list[Path]:
-    shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = [path for path in shown if path.suffix.lower() in _suffixes() and path.is_file()]
-    if not found:
-        allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
-        raise InputError(f"{argument} folder {folder} has no image in it; {allowed}")
-    return sorted(found, key=_natural)
+def _in_folder(folder: Path) -> list[Path]:
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in shown if path.suffix.lower() in _suffixes() and path.is_file()]
 
 
-def _matches(argument: str, pattern: Path) -> list[Path]:
+def _matches(pattern: Path) -> list[Path]:
     # The part that is there is taken as it is: a folder's name may have brackets too.
     root = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path(pattern.anchor))
-    names: list[str] = []
     with contextlib.suppress(ValueError):  # a null character
         names = glob.glob(str(pattern.relative_to(root)), root_dir=root, recursive=True)
-    found = {root / name for name in names if os.path.isfile(root / name)}
-    if not found:
-        msg = f"{argument} pattern {str(pattern)!r} matches no file; name a file, a folder or another pattern"
-        raise InputError(msg)
-    return sorted(found, key=_natural)
+        return list({root / name for name in names if os.path.isfile(root / name)})
+    return []
 
 
 @cache
