@@ -208,7 +208,7 @@ def _decoded(source: object) -> tuple[Image.Image, str]:
 def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterator[Image.Image]:
     """An image or that in a file, its pixels not decoded yet; whatever Pillow raises over it is an `ImageError`."""
     try:
-        stream = nullcontext() if isinstance(source, Image.Image) else Path(source).open("rb")
+        stream = nullcontext(source) if isinstance(source, Image.Image) else Path(source).open("rb")
     except (OSError, ValueError) as err:  # ValueError: a null character in the path
         raise ImageError(f"{label}: cannot be opened ({_reason(err)}); expected an image file") from err
     # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here, and
@@ -217,7 +217,7 @@ def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterato
         before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
         try:
-            yield source if isinstance(source, Image.Image) else Image.open(opened)
+            yield opened if isinstance(opened, Image.Image) else Image.open(opened)
         except ImageError:
             raise
         except UnidentifiedImageError as err:
@@ -276,7 +276,8 @@ def _deep_grey(image: Image.Image, label: str) -> np.ndarray[Any, Any]:
     low, high = values.min(), values.max()
     if not (0 <= low and high <= limit):
         raise ImageError(f"{label}: has values in [{low}, {high}]; mode {image.mode} must be in [0, {limit}]")
-    return (values / np.float64(limit)).astype(np.float32)
+    grey: np.ndarray[Any, Any] = (values / np.float64(limit)).astype(np.float32)
+    return grey
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Tensor | None]:

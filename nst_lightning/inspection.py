@@ -19,7 +19,6 @@ from nst_lightning.backbones import Backbone, spec_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import Features, Gram
 
-MAX_CHANNELS = 256  # rows of a heat map: more would be lines too thin to see
 MOST = 16  # feature maps shown unless told otherwise
 
 _LINE = 0.16  # inches; height of a line of text
@@ -55,8 +54,9 @@ def inspect(
     rgb = images.read(image).rgb
     names = _layers(layers, backbone)
     network = Backbone(backbone, names, weights)
+    height, width = rgb.shape[-2:]
     with torch.no_grad():
-        features = network(images.resize(rgb, images.fit(*rgb.shape[-2:], size)).clamp(0, 1))
+        features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
     pictures = {}
     for name in names:
         pictures[f"{name}_features"] = feature_tiles(features[name], most, name)
@@ -81,8 +81,7 @@ def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
     """Returns the Gram matrix of a layer's features (1, C, H, W), `losses.Gram`'s, as a heat map with a colour bar.
 
     The picture is (1, 3, H', W'), sRGB in [0, 1]; its heading begins with `title`. The colours are those of `viridis`
-    from the smallest to the largest entry shown. Of more than 256 channels every second is shown, or every third and
-    so on.
+    from the smallest to the largest entry.
 
     Raises:
         InputError: If the features are not finite or not of one image.
@@ -128,17 +127,13 @@ def gram_figure(feature: Tensor, title: str) -> Figure:
     """Returns what `gram_heat_map` draws: the matrix on axes that count channels, and its colour bar."""
     loss = Gram()
     gram = loss.target(loss.statistic([Features.whole(_checked(feature))], 0))[0][0].double().numpy()
-    every = math.ceil(len(gram) / MAX_CHANNELS)
-    shown = gram[::every, ::every]
     # Entries are products of two activations: on a linear scale the few largest would hide the others.
-    norm = FuncNorm((_signed_root, lambda roots: roots * np.abs(roots)), shown.min(), shown.max())
-    edges = -every / 2, (len(shown) - 0.5) * every
+    norm = FuncNorm((_signed_root, lambda roots: roots * np.abs(roots)), gram.min(), gram.max())
     figure = Figure((7, 6.4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    cells = axes.imshow(shown, "viridis", norm=norm, interpolation="nearest", extent=(*edges, *reversed(edges)))
+    cells = axes.imshow(gram, "viridis", norm=norm)
     figure.colorbar(cells, ticks=norm.inverse(np.linspace(0, 1, 5)), format="%.4g", label="activation^2")
-    subset = "" if every == 1 else f", one in {every} of {len(gram)} channels"
-    heading = f"{title}: Gram matrix F F^T / (C H W){subset}\nrows and columns: channels; colour: signed root scale"
+    heading = f"{title}: Gram matrix F F^T / (C H W)\nrows and columns: channels; colour: signed root scale"
     axes.set_title(heading, fontsize=9)
     return figure
 
@@ -170,6 +165,6 @@ def _signed_root(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _drawn(figure: Figure) -> Tensor:
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3])
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
     return pixels.permute(2, 0, 1)[None] / 255

@@ -123,8 +123,8 @@ def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
     Raises:
         InputError: If nothing was named, or a name, folder or pattern stands for no file.
     """
-    several = given if isinstance(given, (list, tuple)) else [given]
-    found = [image for source in several for image in _find(argument, source, folders)]
+    sources: Sequence[images.Source | None] = given if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
+    found = [image for source in sources for image in _find(argument, source, folders)]
     if not found:
         raise InputError(f"{argument} is an empty list; name an image, or several")
     return found
