@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import glob
-import re
 import sys
-from argparse import ArgumentError, ArgumentParser, HelpFormatter, Namespace
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from nst_lightning import runs
-from nst_lightning.errors import InputError, refused
+from nst_lightning.cli.options import score_names
+from nst_lightning.cli.registry import Parser
+from nst_lightning.errors import InputError
 
 # What needs torch is imported where it is used: the help is to answer at once.
 if TYPE_CHECKING:
@@ -24,20 +25,31 @@ if TYPE_CHECKING:
 _ASPECT_TOLERANCE = 0.02
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs `nst score` with its options; returns the exit code: 0, or 2 after one line on what cannot be used."""
-    try:
-        _run(_parser().parse_args(list(arguments)))
-    except (InputError, ArgumentError) as error:
-        return refused(error)
-    return 0
+def main(arguments: Sequence[str]) -> None:
+    """Scores the pictures that the options name, prints the table, and writes it."""
+    given = _parser().parse_args(arguments)
+    from nst_lightning import images
+    from nst_lightning.metrics import table
+    from nst_lightning.metrics.scorer import AUTO, Scorer, checked
 
-
-def names() -> list[str]:
-    """Returns the names of scores that can be asked for, as the scores' files declare them, without torch."""
-    files = (Path(__file__).parents[1] / "metrics").glob("*.py")
-    found = [re.search(r'^    asked = "(\w+)"$', file.read_text(encoding="utf-8"), re.MULTILINE) for file in files]
-    return sorted({declared.group(1) for declared in found if declared is not None})
+    if not 0 < given.style_scale < float("inf"):
+        raise InputError(f"style_scale must be a finite number above 0, got {given.style_scale}")
+    choice = AUTO if given.scores == AUTO else checked(given.scores.replace(" ", "").split(","))
+    compared = _compared(given)
+    results = runs.free(Path(given.results), table.SUFFIXES)
+    images.check_writable(results.parent)
+    scorer = Scorer(choice)
+    rows: list[table.Row] = []
+    shown = {}
+    for picture, pair in tqdm(compared, desc="scoring", unit="picture", disable=None if len(compared) > 1 else True):
+        values = score(picture, pair.content, pair.styles, scorer, given.style_scale)
+        sources = {"content": str(pair.content), "style": "|".join(map(str, pair.styles))}
+        rows.append({"output": str(picture), **sources, **values})
+        name = Path(str(picture)).stem
+        shown[name if name not in shown else str(picture)] = values
+    if scorer.missing is not None:
+        print(f"nst: {scorer.missing}", file=sys.stderr)
+    print(table.text(shown), *table.write(results, rows), sep="\n")
 
 
 def score(
@@ -65,52 +77,19 @@ def score(
     return scorer.scores(picture, scorer.reference(images.resize(photograph, (rows, columns)).clamp(0, 1), scaled))
 
 
-def _run(given: Namespace) -> None:
-    from nst_lightning import images
-    from nst_lightning.metrics import table
-    from nst_lightning.metrics.scorer import AUTO, Scorer, checked
-
-    if not 0 < given.style_scale < float("inf"):
-        msg = f"style_scale must be a finite number above 0, got {given.style_scale}"
-        raise InputError(msg)
-    choice = AUTO if given.scores == AUTO else checked(given.scores.replace(" ", "").split(","))
-    compared = _compared(given)
-    results = runs.free(Path(given.results), table.SUFFIXES)
-    images.check_writable(results.parent)
-    scorer = Scorer(choice)
-    rows: list[table.Row] = []
-    shown: dict[str, Mapping[str, float]] = {}
-    for picture, pair in tqdm(compared, desc="scoring", unit="picture", disable=None if len(compared) > 1 else True):
-        values = score(picture, pair.content, pair.styles, scorer, given.style_scale)
-        sources = {"content": str(pair.content), "style": "|".join(map(str, pair.styles))}
-        rows.append({"output": str(picture), **sources, **values})
-        name = Path(str(picture)).stem
-        shown[name if name not in shown else str(picture)] = values
-    if scorer.missing is not None:
-        print(f"nst: {scorer.missing}", file=sys.stderr)
-    print(table.text(shown), *table.write(results, rows), sep="\n")
-
-
 def _compared(given: Namespace) -> list[tuple[Source, Pair]]:
     """Returns the pictures, each with the pair that it is of."""
     from nst_lightning import pairs
 
     if given.pairs is not None:
-        if given.content is not None or given.style is not None:
-            msg = f"pairs {given.pairs} names the images already: leave out content and style"
-            raise InputError(msg)
-        of_list = pairs.read_pairs(given.pairs)
+        of_list = pairs.chosen(given.content, given.style, csv=given.pairs)
         return [(_of_pair(given.output, pair), pair) for pair in of_list]
     pictures = pairs.find("output", given.output, runs.FOLDER)
-    sources = []
-    for kind, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
-        found = pairs.find(kind, getattr(given, kind), folder)
-        if len(found) not in (1, len(pictures)):
-            msg = f"{len(pictures)} outputs and {len(found)} {kind} images: as many of both, or one {kind} image"
-            raise InputError(msg)
-        sources.append(found * len(pictures) if len(found) == 1 else found)
-    of_pairs = [pairs.Pair(content, (style,), "") for content, style in zip(*sources, strict=True)]
-    return list(zip(pictures, of_pairs, strict=True))
+    chosen = pairs.chosen(given.content, given.style)
+    if len(chosen) not in (1, len(pictures)):
+        msg = f"{len(pictures)} outputs and {len(chosen)} pairs of content and style image: as many, or one pair"
+        raise InputError(msg)
+    return list(zip(pictures, chosen if len(chosen) > 1 else chosen * len(pictures), strict=True))
 
 
 def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
@@ -118,44 +97,40 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
     from nst_lightning import pairs
 
     if folders is None or len(folders) != 1 or not Path(folders[0]).is_dir():
-        msg = "with pairs, output must be the folder that holds a picture for each, got "
-        raise InputError(msg + " ".join(folders or ["none"]))
+        given = " ".join(folders or ["none"])
+        raise InputError(f"with pairs, output must be the folder that holds a picture for each, got {given}")
     run = runs.Run(Path(folders[0]))
     if run.picture(pair.name).is_file():  # by nst fit, beside a film of the same name perhaps
         return run.picture(pair.name)
     matches = pairs.find("output", run.folder / f"{glob.escape(pair.name)}.*", runs.FOLDER)
     found = [path for path in map(Path, map(str, matches)) if path.stem == pair.name]  # not that of pair.b
     if len(found) != 1:
-        msg = f"{run.folder}: has {len(found)} pictures called {pair.name}, expected one"
-        raise InputError(msg)
+        raise InputError(f"{run.folder}: has {len(found)} pictures called {pair.name}, expected one")
     return found[0]
 
 
-def _parser() -> ArgumentParser:
-    import jsonargparse
-
-    parser: ArgumentParser = jsonargparse.ArgumentParser(
-        prog="nst score",
+def _parser() -> Parser:
+    parser = Parser(
+        "score",
         usage="nst score --content FILES --style FILES --output FILES [options]\n"
         "       nst score --pairs CSV --output FOLDER [options]",
         description="Scores pictures, of this program or another: what they keep of the content and take of the style. "
         "Prints a table and writes it as CSV and JSON. FILES are files, folders or patterns: as many of each as there "
         "are outputs, or one content or style image for all.",
-        formatter_class=HelpFormatter,  # jsonargparse's own shows Python types
-        exit_on_error=False,
-        allow_abbrev=False,
     )
+    for kind, noun, folder in (
+        ("content", "photographs", "data/content-images"),
+        ("style", "paintings", "data/style-images"),
+        ("output", "pictures", runs.FOLDER),
+    ):
+        text = f"the {noun}; a name is also looked up in {folder}"
+        parser.add_argument(f"--{kind}", nargs="+", metavar="FILES", help=text)
     results = str(runs.FOLDER / "scores")
-    add = parser.add_argument
-    add(
-        "--content", nargs="+", metavar="FILES", help="the photographs; a name is also looked up in data/content-images"
-    )
-    add("--style", nargs="+", metavar="FILES", help="the paintings; a name is also looked up in data/style-images")
-    add("--output", nargs="+", metavar="FILES", help=f"the pictures; a name is also looked up in {runs.FOLDER}")
-    add("--pairs", metavar="CSV", help="the list that nst fit was given; output is its folder then")
     scale = "the style's long side as a multiple of the picture's, as it was painted [1]"
+    choice = f"auto, which is all that need no download, or some of {', '.join(score_names())} [auto]"
+    add = parser.add_argument
+    add("--pairs", metavar="CSV", help="the list that nst fit was given; output is its folder then")
     add("--style_scale", type=float, default=1.0, metavar="X", help=scale)
-    choice = f"auto, which is all that need no download, or some of {', '.join(names())} [auto]"
     add("--scores", default="auto", metavar="NAMES", help=choice)
     add("--results", default=results, metavar="PATH", help=f"PATH.csv and PATH.json are written [{results}]")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import pkgutil
 from abc import abstractmethod
@@ -67,18 +68,21 @@ class Sources:
         self._contents = [] if content is None else [as_written(content)]
         self._styles = [as_written(style) for style in styles]
         for given in (*self._contents, *self._styles):
-            check_as_many(like, given)
+            if len(given) != len(like):
+                raise InputError(f"{len(like)} outputs cannot be compared with {len(given)} images: must be as many")
 
     @cached_property
-    def content(self) -> Seen:
+    def content(self) -> list[Seen]:
         """The content images, of any size."""
-        return self._seen("content", self._contents)[0]
+        return self._seen("content", self._contents)
 
-    @property
-    def content_in_place(self) -> Seen:
+    @cached_property
+    def content_in_place(self) -> list[Seen]:
         """The content images, for a comparison by position; raises InputError unless they have the outputs' size."""
         for content in self._contents:
-            check_alike(self.like, content)
+            if content.shape[-2:] != self.like.shape[-2:]:
+                ours, its = (f"{each.shape[-1]}x{each.shape[-2]} px" for each in (self.like, content))
+                raise InputError(f"the output has {ours}, what it is compared with {its}: must be equal")
         return self.content
 
     @cached_property
@@ -94,15 +98,12 @@ class Sources:
 
     def _seen(self, name: str, found: Sequence[Tensor]) -> list[Seen]:
         if not found:
-            msg = f"this score compares with {name} images: must be given as {name}"
-            raise InputError(msg)
+            raise InputError(f"this score compares with {name} images: must be given as {name}")
         return [Seen(reduced(image, self.like, self.short_side)) for image in found]
 
 
 class Score(Metric):
     """A number an image, and its mean over images; those whose number is undefined, NaN, are left out and counted.
-
-    A new score is one file of this folder with a subclass: the attributes, `reference` and `values`.
 
     Args:
         short_side: What the output is reduced to before it is scored, in pixels, and the others with it; None for
@@ -115,7 +116,6 @@ class Score(Metric):
         parts: The scores that it sums up.
         order: Its place among the scores, which are shown in rising order.
         headline: Whether tables for reading have a column for it; files have all.
-        left_out: What to say where `auto` leaves it out; `{names}` stands for what takes it nevertheless.
         total, count, undefined: The sum of the defined numbers, how many they are, and how many images had none.
     """
 
@@ -124,7 +124,6 @@ class Score(Metric):
     parts: ClassVar[tuple[type[Score], ...]] = ()
     order: ClassVar[int] = 90
     headline: ClassVar[bool] = True
-    left_out: ClassVar[str] = ""
     is_differentiable = False  # what is scored is rounded to 8 bits
     full_state_update = False
     plot_lower_bound: float | None = 0.0
@@ -137,16 +136,15 @@ class Score(Metric):
     def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.short_side = short_side
-        for name in ("total", "count", "undefined"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
         # A MetricCollection takes metrics for one whose states have the same names and, after the first batch, values:
         # two scores that are both 0 or undefined there. A state of its own name keeps each by itself.
-        self.add_state(f"_metric_{next(_NUMBERS)}", torch.tensor(0.0), dist_reduce_fx="sum")
+        for name in ("total", "count", "undefined", f"_metric_{next(_NUMBERS)}"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
     @classmethod
-    def in_auto(cls) -> bool:
-        """Whether `auto` takes it on this machine."""
-        return True
+    def left_out(cls) -> str | None:
+        """Returns why `auto` leaves it out on this machine, `{names}` for what takes it nevertheless; None if not."""
+        return None
 
     @abstractmethod
     def reference(self, sources: Sources) -> Any:  # noqa: ANN401 - each keeps something else
@@ -160,8 +158,7 @@ class Score(Metric):
         """Returns the number of every image, (N,), NaN where undefined; counts nothing. Arguments as of `update`."""
         seen = Seen(reduced(output, output, self.short_side))
         sources = Sources(output, content, [] if style is None else [style], self.short_side)
-        found = self.values(seen, self.reference(sources))
-        return found.get(self.name, seen.rgb.new_full((len(output),), torch.nan))
+        return self.values(seen, self.reference(sources))[self.name]
 
     def update(self, *, output: Tensor, content: Tensor | None = None, style: Tensor | None = None) -> None:
         """Scores outputs against their content and style images, (N, 3, H, W) each, sRGB in [0, 1].
@@ -180,6 +177,47 @@ class Score(Metric):
         return self.total / self.count  # 0 / 0 is NaN
 
     plot = Metric._plot  # torchmetrics leaves it to each metric whether it can be plotted
+
+
+class Comparison(Score):
+    """A score that compares an output with one source after the other.
+
+    Attributes:
+        against: The images that it compares with, an attribute of `Sources`.
+        sample: What is compared of images in CIELAB, (N, 3, H, W).
+        source_sample: The same of the images that it compares with; None where it is `sample`.
+        merge: What makes one number of those of several sources.
+    """
+
+    against: ClassVar[str] = "styles"
+    sample: Callable[[Tensor], Any]
+    source_sample: Callable[[Tensor], Any] | None = None
+    merge: ClassVar[Callable[..., Tensor]] = torch.mean
+
+    @abstractmethod
+    def compare(self, output: Any, source: Any) -> Tensor:  # noqa: ANN401 - each compares something else
+        """Returns the numbers of outputs and a source, (N,), or (N, levels); NaN where undefined."""
+
+    def describe(self, image: Seen) -> Any:  # noqa: ANN401 - as above
+        """Returns what is compared of an output."""
+        return image.once(self.sample)
+
+    def reference(self, sources: Sources) -> list[Any]:
+        """Returns what is compared of every source."""
+        images: list[Seen] = getattr(sources, self.against)
+        return [
+            self.describe(image) if self.source_sample is None else image.once(self.source_sample) for image in images
+        ]
+
+    def levels(self, output: Seen, reference: Sequence[Any]) -> Tensor:
+        """Returns the numbers of all sources together, (N, levels)."""
+        described = self.describe(output)
+        found = self.merge(torch.stack([self.compare(described, source) for source in reference]), dim=0)
+        return found.reshape(len(found), -1)
+
+    def values(self, output: Seen, reference: Sequence[Any]) -> dict[str, Tensor]:
+        """Returns the mean over levels."""
+        return {self.name: self.levels(output, reference).nanmean(1)}
 
 
 class Frozen(nn.Module):
@@ -215,25 +253,9 @@ class Frozen(nn.Module):
 
 @cache
 def known() -> tuple[type[Score], ...]:
-    """Returns all scores in their order: the direct subclasses of `Score` in the files of this folder."""
+    """Returns all scores in their order: the subclasses of `Score` in the files of this folder that have a name."""
     package = __name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        import_module(f"{package}.{module.name}")
-    found = [score for score in Score.__subclasses__() if score.__module__.startswith(f"{package}.")]
+    modules = [f"{package}.{module.name}" for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    kinds = {kind for name in modules for _, kind in inspect.getmembers(import_module(name), inspect.isclass)}
+    found = [kind for kind in kinds if issubclass(kind, Score) and hasattr(kind, "name")]
     return tuple(sorted(found, key=lambda score: (score.order, score.name)))
-
-
-def check_as_many(output: Tensor, reference: Tensor) -> None:
-    """Raises InputError where there are not as many outputs, (N, ...), as what they are compared with."""
-    if len(output) != len(reference):
-        msg = f"{len(output)} outputs cannot be compared with {len(reference)} images: must be as many"
-        raise InputError(msg)
-
-
-def check_alike(output: Tensor, reference: Tensor) -> None:
-    """Raises InputError where outputs and what they are compared with, (N, ..., H, W), differ in size or number."""
-    (height, width), (its_height, its_width) = output.shape[-2:], reference.shape[-2:]
-    if (height, width) != (its_height, its_width):
-        msg = f"the output has {width}x{height} px, what it is compared with {its_width}x{its_height} px: must be equal"
-        raise InputError(msg)
-    check_as_many(output, reference)
