@@ -28,7 +28,6 @@ RECONSTRUCTION = {
 
 _OWN_WORKINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the frozen backbone
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
     r"Be aware that when using `ckpt_path`, callbacks",  # to validate
     # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
     r"\s*(By default only one Jsonarg|``instantiate_classes``)",

@@ -30,13 +30,13 @@ _MOST_SHOWN = 20
 class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
-    The final scores and losses are written to the run's folder; the time that scoring took, and of up to 20 pairs the
-    table, are printed to stderr. Who reads `found` calls `take` first: the order of the callbacks does not matter.
+    The final ones are written to the run's folder, with the losses, and printed. Who reads `found` calls `take` first:
+    the order of the callbacks does not matter.
 
     Args:
         choice: `auto`, or names of scores, see `Scorer`.
-        every: The number of steps between two scorings, >= 1; by default a twelfth of a pair's steps, of which those
-            are left out that would take scoring above a twentieth of the run's time.
+        every: Steps between two scorings, >= 1; by default a twelfth of a pair's, as far as that takes no more than a
+            twentieth of the run's time.
 
     Attributes:
         found: The scores that belong to the last step taken, by pair and name; empty where it was not scored.
@@ -56,8 +56,7 @@ class Scores(Callback):
         self.found: Mapping[str, Mapping[str, float]] = {}
         self.maps: Mapping[str, Tensor] = {}
         self.finals: dict[str, Mapping[str, float]] = {}
-        self.seconds = 0.0
-        self._began = 0.0
+        self.seconds = self._began = 0.0
         self._last = _GUESS
         self._compared: tuple[object, ...] = ()  # the batch and the stage that the references are of
         self._references: list[Reference] = []
@@ -91,7 +90,7 @@ class Scores(Callback):
                 self.finals |= self.found
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prints the final scores and the time that they took."""
+        """Prints the time that scoring took, and the final scores of a few pairs."""
         if self.finals:
             share = self.seconds / (time.monotonic() - self._began)
             shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
@@ -121,9 +120,9 @@ class Scores(Callback):
 
     def _is_due(self, step: Step) -> bool:
         every = max(1, step.batch.steps // _TIMES) if self.every is None else self.every
-        with_final = self.seconds + 2 * self._last
-        affordable = self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
-        return step.is_last or ((step.index + 1) % every == 0 and affordable)
+        if self.every is None and self.seconds + 2 * self._last > SHARE * (time.monotonic() - self._began):
+            return step.is_last
+        return step.is_last or (step.index + 1) % every == 0
 
     def _score(self, module: L.LightningModule, step: Step) -> None:
         assert isinstance(module, ImageOptimization)

@@ -55,13 +55,10 @@ def main(arguments: Sequence[str]) -> None:
 def score(
     output: Source, content: Source, styles: Sequence[Source], scorer: Scorer, style_scale: float = 1.0
 ) -> dict[str, float]:
-    """Returns the scores of one picture by name, NaN where one is undefined.
+    """Returns the scores of one picture by name, NaN where one is undefined; the content gets the picture's size.
 
-    The content image is brought to the picture's size, the style images' long sides to `style_scale` times its long
-    side, as the run had it.
-
-    Raises:
-        InputError: If an image cannot be read, or the content has other proportions than the picture.
+    The style images' long sides are made `style_scale` times the picture's, as the run had it. Raises InputError if an
+    image cannot be read, or the content has other proportions than the picture.
     """
     from nst_lightning import images
 
@@ -87,8 +84,8 @@ def _compared(given: Namespace) -> list[tuple[Source, Pair]]:
     pictures = pairs.find("output", given.output, runs.FOLDER)
     chosen = pairs.chosen(given.content, given.style)
     if len(chosen) not in (1, len(pictures)):
-        msg = f"{len(pictures)} outputs and {len(chosen)} pairs of content and style image: as many, or one pair"
-        raise InputError(msg)
+        counts = f"{len(pictures)} outputs and {len(chosen)} pairs of content and style image"
+        raise InputError(f"{counts}: as many of both, or one pair")
     return list(zip(pictures, chosen if len(chosen) > 1 else chosen * len(pictures), strict=True))
 
 
@@ -126,11 +123,11 @@ def _parser() -> Parser:
         text = f"the {noun}; a name is also looked up in {folder}"
         parser.add_argument(f"--{kind}", nargs="+", metavar="FILES", help=text)
     results = str(runs.FOLDER / "scores")
-    scale = "the style's long side as a multiple of the picture's, as it was painted [1]"
-    choice = f"auto, which is all that need no download, or some of {', '.join(score_names())} [auto]"
-    add = parser.add_argument
-    add("--pairs", metavar="CSV", help="the list that nst fit was given; output is its folder then")
-    add("--style_scale", type=float, default=1.0, metavar="X", help=scale)
-    add("--scores", default="auto", metavar="NAMES", help=choice)
-    add("--results", default=results, metavar="PATH", help=f"PATH.csv and PATH.json are written [{results}]")
+    for name, kind, default, metavar, text in (
+        ("pairs", str, None, "CSV", "the list that nst fit was given; output is its folder then"),
+        ("style_scale", float, 1.0, "X", "the style's long side in those of the picture, as it was painted [1]"),
+        ("scores", str, "auto", "NAMES", f"auto (what needs no download), or some of {','.join(score_names())} [auto]"),
+        ("results", str, results, "PATH", f"PATH.csv and PATH.json are written [{results}]"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
     return parser

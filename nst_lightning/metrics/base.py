@@ -59,55 +59,39 @@ class Sources:
         short_side: What the outputs' short side is reduced to, in pixels, and these images with it; None for never.
 
     Raises:
-        InputError: If they differ in number or are no images; and where some are asked for that were not given.
+        InputError: If they differ in number or are no images.
     """
 
     def __init__(self, like: Tensor, content: Tensor | None, styles: Sequence[Tensor], short_side: int | None) -> None:
-        self.like = like
-        self.short_side = short_side
-        self._contents = [] if content is None else [as_written(content)]
-        self._styles = [as_written(style) for style in styles]
-        for given in (*self._contents, *self._styles):
+        size = (like.shape[-2], like.shape[-1])
+        written = {"content": [] if content is None else [as_written(content)], "style": list(map(as_written, styles))}
+        written["stretched style"] = [images.resize(style, size).clamp(0, 1) for style in written["style"]]
+        for given in (*written["content"], *written["style"]):
             if len(given) != len(like):
                 raise InputError(f"{len(like)} outputs cannot be compared with {len(given)} images: must be as many")
+        self._sizes = [f"{each.shape[-1]}x{each.shape[-2]} px" for each in (like, *written["content"])]
+        self._seen = {
+            kind: [Seen(reduced(each, like, short_side)) for each in found] for kind, found in written.items()
+        }
 
-    @cached_property
-    def content(self) -> list[Seen]:
-        """The content images, of any size."""
-        return self._seen("content", self._contents)
+    def of(self, kind: str, in_place: bool = False) -> list[Seen]:
+        """Returns the images of a kind: `content`, `style`, or `stretched style`, as an optimisation begins with them.
 
-    @cached_property
-    def content_in_place(self) -> list[Seen]:
-        """The content images, for a comparison by position; raises InputError unless they have the outputs' size."""
-        for content in self._contents:
-            if content.shape[-2:] != self.like.shape[-2:]:
-                ours, its = (f"{each.shape[-1]}x{each.shape[-2]} px" for each in (self.like, content))
-                raise InputError(f"the output has {ours}, what it is compared with {its}: must be equal")
-        return self.content
-
-    @cached_property
-    def styles(self) -> list[Seen]:
-        """The style images in proportion."""
-        return self._seen("style", self._styles)
-
-    @cached_property
-    def stretched_styles(self) -> list[Seen]:
-        """The style images stretched to the outputs' size, as an optimisation begins with them."""
-        size = (self.like.shape[-2], self.like.shape[-1])
-        return self._seen("style", [images.resize(style, size).clamp(0, 1) for style in self._styles])
-
-    def _seen(self, name: str, found: Sequence[Tensor]) -> list[Seen]:
-        if not found:
-            raise InputError(f"this score compares with {name} images: must be given as {name}")
-        return [Seen(reduced(image, self.like, self.short_side)) for image in found]
+        Raises InputError if there are none, or, to be compared in place, content images of another size.
+        """
+        if not self._seen[kind]:
+            raise InputError(f"this score compares with {kind.split()[-1]} images: must be given as {kind.split()[-1]}")
+        if in_place and len(set(self._sizes)) > 1:
+            ours, its = self._sizes
+            raise InputError(f"the output has {ours}, what it is compared with {its}: must be equal")
+        return self._seen[kind]
 
 
 class Score(Metric):
     """A number an image, and its mean over images; those whose number is undefined, NaN, are left out and counted.
 
     Args:
-        short_side: What the output is reduced to before it is scored, in pixels, and the others with it; None for
-            never.
+        short_side: What the output is reduced to first, in pixels, and the others with it; None for never.
         kwargs: Further ones of `torchmetrics.Metric`.
 
     Attributes:
@@ -161,10 +145,9 @@ class Score(Metric):
         return self.values(seen, self.reference(sources))[self.name]
 
     def update(self, *, output: Tensor, content: Tensor | None = None, style: Tensor | None = None) -> None:
-        """Scores outputs against their content and style images, (N, 3, H, W) each, sRGB in [0, 1].
+        """Scores outputs against their content and style images, (N, 3, H, W) each, sRGB in [0, 1]; errors: `Sources`.
 
-        The styles have the size at which the output was to take their texture. Raises InputError if the images differ
-        in number, or in size where they are compared by position.
+        The styles have the size at which the output was to take their texture.
         """
         values = self.numbers(output=output, content=content, style=style).detach().to(self.total)
         defined = values.isfinite()
@@ -183,13 +166,12 @@ class Comparison(Score):
     """A score that compares an output with one source after the other.
 
     Attributes:
-        against: The images that it compares with, an attribute of `Sources`.
-        sample: What is compared of images in CIELAB, (N, 3, H, W).
-        source_sample: The same of the images that it compares with; None where it is `sample`.
+        against: The kind of images that it compares with, see `Sources.of`.
+        sample, source_sample: What is compared of images in CIELAB; None where that of a source is the same.
         merge: What makes one number of those of several sources.
     """
 
-    against: ClassVar[str] = "styles"
+    against: ClassVar[str] = "style"
     sample: Callable[[Tensor], Any]
     source_sample: Callable[[Tensor], Any] | None = None
     merge: ClassVar[Callable[..., Tensor]] = torch.mean
@@ -204,7 +186,7 @@ class Comparison(Score):
 
     def reference(self, sources: Sources) -> list[Any]:
         """Returns what is compared of every source."""
-        images: list[Seen] = getattr(sources, self.against)
+        images = sources.of(self.against, in_place=self.against == "content")
         return [
             self.describe(image) if self.source_sample is None else image.once(self.source_sample) for image in images
         ]
@@ -221,13 +203,9 @@ class Comparison(Score):
 
 
 class Frozen(nn.Module):
-    """A network that scores pictures and leaves no trace in what holds it.
+    """A network that leaves no trace in what holds it: no parameters, no state dict, no graph, always in eval mode.
 
-    It has no parameters and no state dict, is in eval mode for good and keeps no graph. It follows to another device,
-    but stays in its precision, also under autocast: rounding would show in the score.
-
-    Args:
-        network: The network; its parameters and buffers become buffers that are not saved.
+    It follows to another device, but stays in its precision, also under autocast: rounding would show in the score.
     """
 
     def __init__(self, network: nn.Module) -> None:

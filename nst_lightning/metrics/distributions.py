@@ -61,7 +61,7 @@ class Progress(Score):
     def reference(self, sources: Sources) -> tuple[list[Any], Tensor]:
         """Returns what the distance keeps of every style, and the content's distances from them, (N, levels)."""
         styles = self._distance.reference(sources)
-        return styles, self._distance.levels(sources.content[0], styles)
+        return styles, self._distance.levels(sources.of("content")[0], styles)
 
     def values(self, output: Seen, reference: tuple[Sequence[Any], Tensor]) -> dict[str, Tensor]:
         """Returns the progress."""

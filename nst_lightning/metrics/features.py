@@ -1,8 +1,4 @@
-"""How far an output's features are from the style's, as distributions and on a network that was not optimised.
-
-Heitz et al. (2021) compare all of a layer's distribution by its projections on random directions, where a Gram matrix
-has its second moments only.
-"""
+"""How far features are from the style's, on a network that was not optimised (Heitz et al., 2021)."""
 
 from __future__ import annotations
 
@@ -37,8 +33,8 @@ class FeatureDistance(Comparison):
     """How far an output's features are from the style's, at least 0, without a unit; of several styles the mean.
 
     For each layer the mean absolute difference of quantiles, over directions, by the mean absolute value of the
-    style's projections; and the mean over layers. Channels are not brought to one variance: those that hardly respond
-    would be most of it. NaN for images smaller than the network takes, and where the style leaves a layer at 0.
+    style's projections; and the mean over layers. NaN for images smaller than the network takes, and where the style
+    leaves a layer at 0.
 
     Args:
         backbone: A key of `SPECS`; of another family than the one optimised, or the score is circular.
@@ -80,16 +76,12 @@ class FeatureDistance(Comparison):
 
     def compare(self, output: Layers, source: Layers) -> Tensor:
         """Returns the distance of projections, (N,), the source's of N images or of one for all."""
-        differences = {layer: (output[layer].quantiles - kept.quantiles).abs() for layer, kept in source.items()}
-        distances = [each.mean(dim=(1, 2)) / source[layer].magnitude for layer, each in differences.items()]
-        return torch.stack(distances).mean(dim=0)
+        pairs = [(output[layer].quantiles, *kept) for layer, kept in source.items()]
+        return torch.stack([(one - other).abs().mean(dim=(1, 2)) / scale for one, other, scale in pairs]).mean(dim=0)
 
 
 class Projector(nn.Module):
-    """A backbone, and for each of its layers unit vectors of the layer's channels, the same ones every time.
-
-    Arguments and errors are those of `FeatureDistance`.
-    """
+    """A backbone, and for each of its layers unit vectors of its channels, ever the same; see `FeatureDistance`."""
 
     def __init__(self, backbone: str, layers: Sequence[str] | None = None, weights: str | None = None) -> None:
         super().__init__()

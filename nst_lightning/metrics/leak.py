@@ -1,8 +1,4 @@
-"""How far the outlines of the style image show through in an output.
-
-Palette and texture are best met by the style image itself, so an optimisation that starts from it is scored well for
-not moving; this is what tells.
-"""
+"""How far the outlines of the style image show through in an output, which palette and texture do not notice."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ class Leak(Comparison):
     asked = "leak"
     order = 40
     higher_is_better = False
-    against = "stretched_styles"
+    against = "stretched style"
     merge = torch.amax
     sample = staticmethod(gradients)
     source_sample = staticmethod(outlines)

@@ -27,8 +27,8 @@ _DIAGONAL_ABOVE = math.tan(math.pi / 8)
 class Gradients(NamedTuple):
     """What the scores need of an output: gradients in units of CIELAB per pixel, (N, H, W) each."""
 
-    near: Tensor  # the longest gradient at 2 px within the tolerance of each pixel
-    fine: Tensor  # the longest gradient at 1 px within the tolerance
+    near: Tensor  # the longest at 2 px within the tolerance of each pixel
+    fine: Tensor  # the same at 1 px
 
 
 class Outlines(NamedTuple):
@@ -36,11 +36,11 @@ class Outlines(NamedTuple):
 
     edges: Tensor  # whether a pixel is on an edge
     far: Tensor  # whether a pixel is so far from every edge that nothing of it is within the tolerance
-    fine: Tensor  # the longest gradient at 1 px within the tolerance, in units of CIELAB per pixel
+    fine: Tensor  # as of `Gradients`
 
 
 def gradients(seen: Tensor) -> Gradients:
-    """Returns the gradients of images (N, 3, H, W) in CIELAB: what `edge_auc` and `clarity` need of an output."""
+    """Returns the gradients of images (N, 3, H, W) in CIELAB."""
     return Gradients(_nearby(seen, _COARSE), _nearby(seen, _FINE))
 
 
@@ -53,8 +53,7 @@ def outlines(seen: Tensor) -> Outlines:
     channel = derivatives.square().sum(dim=2).argmax(dim=1)[:, None, None]
     across, down = derivatives.take_along_dim(channel, dim=1).squeeze(1).unbind(dim=1)
     edges = _strongest(_thinned(_length(derivatives), across, down))
-    far = ~_largest(edges.float(), 2 * _reach(seen)).bool()
-    return Outlines(edges, far, _nearby(seen, _FINE))
+    return Outlines(edges, ~_largest(edges.float(), 2).bool(), _nearby(seen, _FINE))
 
 
 def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
@@ -92,7 +91,7 @@ class Outline(Comparison):
     asked = "outline"
     order = 10
     higher_is_better = True
-    against = "content_in_place"
+    against = "content"
     sample = staticmethod(gradients)
     source_sample = staticmethod(outlines)
 
@@ -101,27 +100,20 @@ class Outline(Comparison):
         return above_chance(edge_auc(output, source)) * clarity(output, source)
 
 
-def _reach(image: Tensor) -> int:
-    """The tolerance in pixels; within it is the square of that many pixels to each side."""
-    return max(1, round(TOLERANCE * math.hypot(*image.shape[-2:])))
-
-
 def _nearby(seen: Tensor, sigma: float) -> Tensor:
     """The longest gradient within the tolerance: an edge that moved by so much is as clear as it was."""
-    return _largest(_length(_derivatives(seen, sigma)), _reach(seen))
+    return _largest(_length(_derivatives(seen, sigma)))
 
 
 def _derivatives(image: Tensor, sigma: float) -> Tensor:
     """The derivatives along width and height of images smoothed by a Gaussian: (N, C, 2, H, W) of (N, C, H, W)."""
-    pairs = ((-1, -2), (-2, -1))
-    found = [_smoothed(_smoothed(image.detach(), along, sigma, derive=True), other, sigma) for along, other in pairs]
-    return torch.stack(found, dim=2)
+    along = [_smoothed(_smoothed(image.detach(), dim, sigma, derive=True), -3 - dim, sigma) for dim in (-1, -2)]
+    return torch.stack(along, dim=2)
 
 
 def _smoothed(image: Tensor, dim: int, sigma: float, derive: bool = False) -> Tensor:
     """Images convolved along one dimension with a Gaussian, or its derivative."""
-    # Sums of shifted images, not a convolution: that is rounded to TF32 on a GPU, and to 16 bits under autocast; and
-    # the derivative of differences is 0 where there are none.
+    # Not a convolution, which GPUs round to TF32 and autocast to 16 bits, nor would a flat image's derivative be 0.
     length, reach = image.shape[dim], round(_TRUNCATE * sigma)
     weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(reach + 1)]
     total = weights[0] + 2 * math.fsum(weights[1:])
@@ -162,11 +154,11 @@ def _strongest(length: Tensor) -> Tensor:
     return (length >= weakest) & (length >= FAINTEST / (_COARSE * math.sqrt(2 * math.pi)))
 
 
-def _largest(image: Tensor, reach: int) -> Tensor:
-    """The largest value in the square of so many pixels to each side, (N, H, W)."""
-    side = 2 * reach + 1
-    rows = F.max_pool2d(image, (1, side), stride=1, padding=(0, reach))
-    return F.max_pool2d(rows, (side, 1), stride=1, padding=(reach, 0))
+def _largest(image: Tensor, times: int = 1) -> Tensor:
+    """The largest value in the square of so many times the tolerance to each side, (N, H, W)."""
+    reach = times * max(1, round(TOLERANCE * math.hypot(*image.shape[-2:])))
+    rows = F.max_pool2d(image, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    return F.max_pool2d(rows, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
 
 
 def _area(positive: Tensor, negative: Tensor) -> Tensor:

@@ -1,8 +1,4 @@
-"""How much of the style's palette an output has: the colours and their areas, wherever in the picture they are.
-
-The sliced Wasserstein distance (Rabin et al., 2011; Bonneel et al., 2015) between the pixels' colours in CIELAB: the
-earth mover's distance of the pixels projected on a direction, averaged over directions.
-"""
+"""How much of the style's palette an output has: the colours and their areas, wherever in the picture they are."""
 
 from __future__ import annotations
 
@@ -43,8 +39,8 @@ def palette_of(seen: Tensor) -> Tensor:
 class PaletteDistance(Comparison):
     """How far an output's palette is from the style's, in Delta E (CIE 1976), at least 0; of several styles the mean.
 
-    Twice the sliced Wasserstein distance, because a difference projected on a random direction is half as long on
-    average: d for images whose colours differ by a shift of d, exactly if in L, within 7 % in any other direction.
+    Twice the sliced Wasserstein distance (Rabin et al., 2011) of colours in CIELAB: d for images that differ by a shift
+    of d, exactly if in L, within 7 % in any other direction, because projected it is half as long on average.
     """
 
     name = "palette_distance"

@@ -1,8 +1,4 @@
-"""How far an output is from the content to the eye: LPIPS of Zhang et al. (2018), as a number and as a map.
-
-A copy of the content scores best, so it is a score of content and never of the whole picture. The weights fitted to
-what people judged come with torchmetrics; the network's own are torchvision's, downloaded once.
-"""
+"""How far an output is from the content to the eye: LPIPS of Zhang et al. (2018), as a number and as a map."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from nst_lightning.metrics.base import Comparison, Frozen, Seen
 from nst_lightning.metrics.lab import SHORT_SIDE
 
 Net = Literal["alex", "squeeze", "vgg"]
-_MISSING = "LPIPS is left out, for its network is not on this machine"
+_MISSING = "LPIPS is left out, for its network is not on this machine: --scores {names} downloads it once (233 MB)"
 
 
 class Trunk(NamedTuple):
@@ -41,10 +37,7 @@ TRUNKS: Mapping[Net, Trunk] = {
 
 
 class Lpips(Comparison):
-    """LPIPS 0.1 between output and content, from 0, alike, to about 1; by torchmetrics.
-
-    Images smaller than the network takes, see `TRUNKS`, have no number. Its weights are taken from torch.hub's cache,
-    without a look at their hash, or downloaded into it.
+    """LPIPS 0.1 between output and content, from 0, alike, to about 1; NaN for images smaller than the network takes.
 
     Args:
         net: The network; Zhang et al. found `alex` nearest to people's judgment, and it is the fastest.
@@ -60,7 +53,7 @@ class Lpips(Comparison):
     order = 50
     higher_is_better = False
     plot_upper_bound = None
-    against = "content_in_place"
+    against = "content"
 
     def __init__(self, net: Net = "alex", short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(short_side, **kwargs)
@@ -69,8 +62,7 @@ class Lpips(Comparison):
     @classmethod
     def left_out(cls) -> str | None:
         """Returns how to have the network where it is not on this machine."""
-        there = weights_.cached(TRUNKS["alex"].weights).exists()
-        return None if there else f"{_MISSING}: --scores {{names}} downloads it once (233 MB)"
+        return None if weights_.cached(TRUNKS["alex"].weights).exists() else _MISSING
 
     def describe(self, image: Seen) -> Tensor:
         """Returns the images themselves, sRGB in [0, 1]."""
@@ -101,10 +93,9 @@ def lpips_network(net: Net = "alex") -> Frozen:
 
 
 def perceptual_distance(network: Frozen, output: Tensor, content: Tensor, spatial: bool = False) -> Tensor:
-    """Returns LPIPS of sRGB images in [0, 1], (N, 3, H, W), at least 0; NaN where they are too small.
+    """Returns LPIPS of sRGB images in [0, 1], (N, 3, H, W), at least 0: (N, 1, 1, 1), or a map, (N, 1, H, W).
 
-    (N, 1, 1, 1), or a map, (N, 1, H, W): it enlarges the layers' maps and adds them up, so that the map's mean is LPIPS
-    but for a part of 1e-4 where a side is no multiple of a layer's.
+    NaN where they are too small. A map's mean is LPIPS but for a part of 1e-4, for the layers' maps are enlarged.
     """
     lpips = network.network
     assert isinstance(lpips, _NoTrainLpips)

@@ -51,19 +51,13 @@ class Scorer:
         self._scores = [score(short_side=short_side) for score in chosen]
 
     def reference(self, content: Tensor, styles: Sequence[Tensor]) -> Reference:
-        """Returns what is kept of a pair's images, (1, 3, H, W) of sRGB in [0, 1], for outputs of the content's size.
-
-        There are one or more styles, in the size that the texture is to have in the output.
-        """
+        """Returns what is kept of a pair's images, (1, 3, H, W), sRGB in [0, 1], for outputs of the content's size."""
         sources = Sources(content, content, styles, self.short_side)
         return {score.name: score.to(content.device).reference(sources) for score in self._scores}
 
     @torch.no_grad()
     def scores(self, output: Tensor, reference: Reference) -> dict[str, float]:
-        """Returns the numbers of an output, (1, 3, H, W), sRGB in [0, 1], by name, NaN where one is undefined.
-
-        The reference is what `reference` returned for its pair.
-        """
+        """Returns the numbers of an output, (1, 3, H, W), sRGB in [0, 1], by name, NaN where one is undefined."""
         seen = Seen(reduced(output, output, self.short_side))
         found = [score.values(seen, reference[score.name]) for score in self._scores]
         return {name: value.item() for values in found for name, value in values.items()}

@@ -1,7 +1,4 @@
-"""How similar an output is to its content as photographs are compared: MS-SSIM of the lightness.
-
-Unlike the outlines it asks for the content's contrasts, also of its texture, which style transfer replaces.
-"""
+"""How similar an output is to its content as photographs are compared: MS-SSIM of the lightness."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class Similarity(Comparison):
     asked = "outline"
     order = 11
     higher_is_better = True
-    against = "content_in_place"
+    against = "content"
 
     def describe(self, image: Seen) -> Tensor:
         """Returns the lightness, (N, 1, H, W), in [0, 100]."""

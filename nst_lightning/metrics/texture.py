@@ -1,31 +1,24 @@
 """How much of the style's texture an output has: how its lightness varies within 8, 16 and 32 px.
 
-The responses of a fixed bank of filters at several scales, compared as distributions (Heeger and Bergen, 1995) by the
-Wasserstein distance (Elnekave and Weiss, 2022, GPDM); not the Gram matrices, which the optimisation makes small.
+Responses of filters are compared as distributions (Heeger and Bergen, 1995), by the Wasserstein distance.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nst_lightning.errors import InputError
 from nst_lightning.metrics.base import Comparison, Seen
 from nst_lightning.metrics.distributions import QUANTILES, Progress, quantiles
-from nst_lightning.metrics.lab import SHORT_SIDE
 
 WINDOW = 8
 """The side of a filter in pixels of its level."""
 STRIDES = (3, 3, 1)
-"""The levels of the pyramid, and how many of its own pixels apart the places are at which each is filtered.
-
-Odd, so that the places fall on every phase of a grid of 2, 4, 8 ... px, which JPEG and pooling leave behind.
-"""
+"""How many of its pixels apart each level is filtered; odd, so that the places fall on every phase of JPEG's grid."""
 TEXTURE_FLOOR = 0.05
 """The distance from content to style below which there is no progress: that of two pictures of the same noise."""
 
@@ -44,7 +37,6 @@ def texture_of(seen: Tensor) -> Tensor:
             found.append(level.new_full((len(level), WINDOW**2 - 1, QUANTILES), torch.nan))
             continue
         responses = _cosines(_cosines(level, -2, stride), -1, stride)  # (N, 8 across, 8 down, rows, columns)
-        # Absolute: the sign says on which side of the edge the light is, and a texture has no sides.
         found.append(quantiles(responses.flatten(3).flatten(1, 2)[:, 1:].abs()))
         level = F.avg_pool2d(level, 2)
     return torch.stack(found, dim=1)
@@ -55,14 +47,6 @@ class TextureDistance(Comparison):
 
     Per filter, the Wasserstein-1 distance of its absolute responses, divided by the mean of both means: 0 for the same
     distribution, 2 where one has no response. The mean over filters, but for those without response in the style.
-
-    Args:
-        level: The only level of the pyramid to compare, 0 the finest; images too small to have it have no number.
-            None for the mean over all.
-        short_side, kwargs: Those of `Score`.
-
-    Raises:
-        InputError: If there is no such level.
     """
 
     name = "texture_distance"
@@ -73,26 +57,17 @@ class TextureDistance(Comparison):
     plot_upper_bound = 2.0
     sample = staticmethod(texture_of)
 
-    def __init__(self, level: int | None = None, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        if level is not None and level not in range(len(STRIDES)):
-            raise InputError(f"there is no level {level} of texture: must be 0 to {len(STRIDES) - 1}")
-        super().__init__(short_side, **kwargs)
-        if level is not None:
-            self.name = f"texture_distance_{level + 1}"
-
     def compare(self, output: Tensor, source: Tensor) -> Tensor:
         """Returns the distance of two textures at each level, (N, levels); NaN where either does not have it."""
         scale = source.mean(dim=3)
-        # Divided by both, not by the style's alone: a little noise has many times the style's finest response, and
-        # would count for more than all other filters.
+        # Divided by both: a little noise has many times the style's finest response.
         ratio = 2 * (output - source).abs().mean(dim=3) / (output.mean(dim=3) + scale)
         return ratio.where(scale >= _NO_RESPONSE, torch.nan).nanmean(dim=2)
 
     def values(self, output: Seen, reference: Sequence[Tensor]) -> dict[str, Tensor]:
         """Returns `texture_distance`, and `texture_distance_1` and so on of the levels, finest first."""
-        levels = self.levels(output, reference)
-        by_level = {f"texture_distance_{number}": level for number, level in enumerate(levels.unbind(1), start=1)}
-        return {"texture_distance": levels.nanmean(1), **by_level}
+        levels = enumerate(self.levels(output, reference).unbind(1), start=1)
+        return super().values(output, reference) | {f"{self.name}_{number}": level for number, level in levels}
 
 
 class Texture(Progress):

@@ -26,13 +26,13 @@ from nst_lightning.metrics import (
     Texture,
     scorer,
 )
-from nst_lightning.metrics.perceptual import TRUNKS, perceptual_distance
+from nst_lightning.metrics.perceptual import TRUNKS, lpips_network
 from nst_lightning.metrics.scorer import AUTO, NAMES, Choice, Scorer, checked
 from tests.conftest import SAMPLES
 from tests.metrics import trunk
 from tests.metrics.functions import (
     leak,
-    map_network,
+    lpips_map,
     outline,
     palette_distance,
     similarity,
@@ -234,7 +234,7 @@ def test_auto_takes_lpips_where_its_network_is_there(hub: Path, content: Tensor,
     assert taken.scores(content, reference)["lpips"] == 0
     where = taken.map(output, reference)
     assert where is not None
-    torch.testing.assert_close(where, perceptual_distance(map_network("alex"), *working_size(output, content)))
+    torch.testing.assert_close(where, lpips_map(lpips_network("alex"), *working_size(output, content)))
 
 
 @pytest.mark.usefixtures("offline")
