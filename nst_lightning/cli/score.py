@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -91,16 +90,13 @@ def _compared(given: Namespace) -> list[tuple[Source, Pair]]:
 
 def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
     """Returns the picture of a pair in the folder of a run."""
-    from nst_lightning import pairs
-
     if folders is None or len(folders) != 1 or not Path(folders[0]).is_dir():
         given = " ".join(folders or ["none"])
         raise InputError(f"with pairs, output must be the folder that holds a picture for each, got {given}")
     run = runs.Run(Path(folders[0]))
     if run.picture(pair.name).is_file():  # by nst fit, beside a film of the same name perhaps
         return run.picture(pair.name)
-    matches = pairs.find("output", run.folder / f"{glob.escape(pair.name)}.*", runs.FOLDER)
-    found = [path for path in map(Path, map(str, matches)) if path.stem == pair.name]  # not that of pair.b
+    found = [path for path in run.folder.iterdir() if path.is_file() and path.stem == pair.name]
     if len(found) != 1:
         raise InputError(f"{run.folder}: has {len(found)} pictures called {pair.name}, expected one")
     return found[0]
@@ -115,19 +111,17 @@ def _parser() -> Parser:
         "Prints a table and writes it as CSV and JSON. FILES are files, folders or patterns: as many of each as there "
         "are outputs, or one content or style image for all.",
     )
-    for kind, noun, folder in (
-        ("content", "photographs", "data/content-images"),
-        ("style", "paintings", "data/style-images"),
-        ("output", "pictures", runs.FOLDER),
-    ):
-        text = f"the {noun}; a name is also looked up in {folder}"
-        parser.add_argument(f"--{kind}", nargs="+", metavar="FILES", help=text)
+    several, looked_up = {"nargs": "+"}, "a name is also looked up in"
     results = str(runs.FOLDER / "scores")
-    for name, kind, default, metavar, text in (
-        ("pairs", str, None, "CSV", "the list that nst fit was given; output is its folder then"),
-        ("style_scale", float, 1.0, "X", "the style's long side in those of the picture, as it was painted [1]"),
-        ("scores", str, "auto", "NAMES", f"auto (what needs no download), or some of {','.join(score_names())} [auto]"),
-        ("results", str, results, "PATH", f"PATH.csv and PATH.json are written [{results}]"),
+    choice = f"auto (all that need no download), or some of {','.join(score_names())} [auto]"
+    for name, metavar, text, settings in (
+        ("content", "FILES", f"the photographs; {looked_up} data/content-images", several),
+        ("style", "FILES", f"the paintings; {looked_up} data/style-images", several),
+        ("output", "FILES", f"the pictures; {looked_up} {runs.FOLDER}", several),
+        ("pairs", "CSV", "the list that nst fit was given; output is its folder then", {}),
+        ("style_scale", "X", "the style's long side in those of the picture [1]", {"type": float, "default": 1.0}),
+        ("scores", "NAMES", choice, {"default": "auto"}),
+        ("results", "PATH", f"PATH.csv and PATH.json are written [{results}]", {"default": results}),
     ):
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
+        parser.add_argument(f"--{name}", metavar=metavar, help=text, **settings)  # type: ignore[arg-type]
     return parser

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ from nst_lightning.errors import InputError
 from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab, reduced
 
 _NUMBERS = itertools.count()
-_Found = TypeVar("_Found")
 
 
 class Seen:
@@ -41,12 +40,11 @@ class Seen:
         """The images in CIELAB, (N, 3, H, W)."""
         return lab(self.rgb)
 
-    def once(self, function: Callable[[Tensor], _Found]) -> _Found:
+    def once(self, function: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401 - the function's own
         """Returns a function of the images in CIELAB, computed once however many scores ask for it."""
         if function not in self._found:
             self._found[function] = function(self.lab)
-        found: _Found = self._found[function]
-        return found
+        return self._found[function]
 
 
 class Sources:

@@ -281,7 +281,7 @@ BAD: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "a pair without picture": (
         pairs_csv(f"{ROW}a\n{ROW}c\n"),
         ["--pairs", "p.csv", "--output", "out"],
-        r"output pattern 'out/c\.\*' matches no file",
+        r"out: has 0 pictures called c, expected one",
     ),
     "a pair of two pictures": (
         pairs_csv(f"{ROW}c\n", "out/c.jpg", "out/c.bmp"),
