@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -114,7 +114,7 @@ def _parser() -> Parser:
     several, looked_up = {"nargs": "+"}, "a name is also looked up in"
     results = str(runs.FOLDER / "scores")
     choice = f"auto (all that need no download), or some of {','.join(score_names())} [auto]"
-    for name, metavar, text, settings in (
+    options: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         ("content", "FILES", f"the photographs; {looked_up} data/content-images", several),
         ("style", "FILES", f"the paintings; {looked_up} data/style-images", several),
         ("output", "FILES", f"the pictures; {looked_up} {runs.FOLDER}", several),
@@ -122,6 +122,7 @@ def _parser() -> Parser:
         ("style_scale", "X", "the style's long side in those of the picture [1]", {"type": float, "default": 1.0}),
         ("scores", "NAMES", choice, {"default": "auto"}),
         ("results", "PATH", f"PATH.csv and PATH.json are written [{results}]", {"default": results}),
-    ):
-        parser.add_argument(f"--{name}", metavar=metavar, help=text, **settings)  # type: ignore[arg-type]
+    )
+    for name, metavar, text, settings in options:
+        parser.add_argument(f"--{name}", metavar=metavar, help=text, **settings)
     return parser
