@@ -28,7 +28,6 @@ RECONSTRUCTION = {
 
 _OWN_WORKINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the frozen backbone
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
     r"Be aware that when using `ckpt_path`, callbacks",  # resumed with other callbacks
     r"\s*(By default only one Jsonarg|``instantiate_classes``)",  # what Lightning 2.6 calls and jsonargparse 5 drops
     r"Total length of .* across ranks is zero",  # nothing left for a rank

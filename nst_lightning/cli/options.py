@@ -16,12 +16,21 @@ from typing import Any, Literal
 from nst_lightning.errors import InputError
 from nst_lightning.runs import Run
 
+_PACKAGE = Path(__file__).parents[1]
+
+
+def score_names() -> list[str]:
+    """Returns the names of scores that can be asked for, as the scores' files declare them."""
+    sources = [path.read_text(encoding="utf-8") for path in (_PACKAGE / "metrics").glob("*.py")]
+    return sorted({name for source in sources for name in re.findall(r'^    asked = "(\w+)"$', source, re.MULTILINE)})
+
+
 OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
     "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
     "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
     "video": (bool | Literal["mp4", "webp"], False, "A film of the optimisation: true, mp4 or webp [false]"),
-    "scores": (list[str] | str, "auto", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
+    "scores": (list[str] | str, "auto", f"auto, off, or some of {','.join(score_names())} [auto]"),
     "score_every": (int | None, None, "Steps between two scorings on the way [a twelfth of them]"),
     "show_score": (str | None, "overall", "The score that the progress bar shows [overall]"),
     "representations": (list[str] | str | None, None, "Layers to show in TensorBoard beside each picture"),
@@ -95,7 +104,7 @@ def _class_path(name: str) -> str:
 
 def _arguments(group: str, file: str, owner: str) -> dict[str, str]:
     """Returns the help of the arguments of a class in a file of this package, in order, by their configuration key."""
-    body = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8")).body
+    body = ast.parse((_PACKAGE / file).read_text(encoding="utf-8")).body
     (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == owner]
     (made,) = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     section = re.split(r"\n(?=\S)", (ast.get_docstring(found) or "").partition("\nArgs:\n")[2])[0]

@@ -22,7 +22,7 @@ Scores the pictures that a checkpoint holds, and prints the table.
 
   --ckpt_path FILE         a checkpoint, data/output-images/<run>/checkpoints/<pair>.ckpt
   --config FILE            the run's configuration [the one in the checkpoint's run folder]
-  --scores NAMES           auto, or some of outline,palette,texture,leak,lpips,features [auto]
+  --scores NAMES           auto, or some of those that nst score --help names [auto]
 
 A run's finished pictures are scored by nst score, and have their scores in the run's folder scores.
 """
