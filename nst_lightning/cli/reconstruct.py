@@ -66,8 +66,9 @@ def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], s
         original = images.resize(original, (picture.height, picture.width)).clamp(0, 1)
         labels.append(_label(layer, picture, original, source))
         pictures.append(picture)
-    row = figures.strip([images.to_pil(original), *pictures], ["original", *labels])
-    print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
+    row, title = [images.to_pil(original), *pictures], f"{image.stem} from {source}"
+    strip = figures.grid([row], [""], ["original", *labels], title, "", width=original.shape[-1])
+    print(images.write(folder / "strip.png", images.read(strip).rgb, overwrite=overwrite))
 
 
 def _label(layer: str, picture: PIL.Image.Image, original: Tensor, source: str) -> str:

@@ -16,6 +16,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
+from nst_lightning.images import Source
 from nst_lightning.study import schema
 from nst_lightning.study.experiment import Cell, Experiment
 from nst_lightning.study.runner import Job
@@ -71,19 +72,13 @@ class Results:
 
     def frame(self) -> pd.DataFrame:
         """Returns a row a cell: its value on each axis, its pair and seed, `loss_<name>` and scores."""
-        return pd.DataFrame(
-            [
-                {
-                    **cell.values,
-                    "pair": cell.pair,
-                    "seed": cell.seed,
-                    **{f"loss_{name}": value for name, value in cell.losses.items()},
-                    **cell.scores,
-                }
-                for cell in self.cells
-            ],
-            columns=None if self.cells else [*self.axes, "pair", "seed"],
-        )
+        rows = [
+            {**each.values, "pair": each.pair, "seed": each.seed}
+            | {f"loss_{name}": value for name, value in each.losses.items()}
+            | dict(each.scores)
+            for each in self.cells
+        ]
+        return pd.DataFrame(rows, columns=None if rows else [*self.axes, "pair", "seed"])
 
 
 def read(folder: Path) -> Results:
@@ -95,14 +90,7 @@ def read(folder: Path) -> Results:
     path = folder / FILE
     results: Results = schema.structured(Results, schema.load(path, "a sweep's results"), path)
     axes = {axis: dict.fromkeys(labels) for axis, labels in results.axes.items()}
-    seen: set[object] = set()
     for place, cell in enumerate(results.cells):
-        identity = (cell.pair, cell.seed, *sorted(cell.values.items()))
-        for key, value in (("name", cell.name), ("values", identity)):
-            if value in seen:
-                msg = f"{path}: cells[{place}].{key} must differ from every other, got {schema.shown(value)} again"
-                raise InputError(msg)
-            seen.add(value)
         if cell.values.keys() != results.cells[0].values.keys():
             msg = f"{path}: cells[{place}].values must be of the axes of the others, got {', '.join(cell.values)}"
             raise InputError(msg)
@@ -126,7 +114,7 @@ def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str
     for job in jobs:
         missing = job.missing
         both = zip(job.cells, job.pictures, strict=True)
-        found += [_result(job, cell, picture) for cell, picture in both if cell not in missing]
+        found += [_result(experiment, job, cell, picture) for cell, picture in both if cell not in missing]
     return Results(
         title=experiment.title,
         about=experiment.about,
@@ -140,37 +128,29 @@ def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str
     )
 
 
-def _result(job: Job, cell: Cell, picture: Path) -> Result:
+def _result(experiment: Experiment, job: Job, cell: Cell, picture: Path) -> Result:
     scores, losses = numbers(job.run.scores(cell.name))
-    if job.list is None:
-        scores = {"psnr": _psnr(cell, picture)}
+    if experiment.command == "reconstruct":  # from the style, nothing keeps its place
+        of_content = cell.image(experiment.base) is cell.pair.content
+        scores = {"psnr": _psnr(picture, cell.pair.content) if of_content else math.nan}
+    scores = {name: value for name, value in scores.items() if "/" not in name}
+    content, style = str(cell.pair.content), "|".join(map(str, cell.pair.styles))
     return Result(
-        name=cell.name,
-        pair=cell.pair.name,
-        seed=cell.seed,
-        values=cell.values,
-        scores={name: value for name, value in scores.items() if "/" not in name},
-        losses=losses,
-        content=str(cell.pair.content),
-        style="|".join(map(str, cell.pair.styles)),
-        picture=str(picture),
+        cell.name, cell.pair.name, cell.seed, cell.values, scores, losses, content, style, picture=str(picture)
     )
 
 
 def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the scores and the losses that a run of `nst fit` left of a pair, none where there is no such file."""
-    if not file.is_file():
-        return {}, {}
-    given = schema.structured(Mapping[str, Any], schema.load(file, "a pair's scores"), file)
-    found = {name: schema.structured(float, value, file, name) for name, value in given.items() if name != "pair"}
+    given = schema.load(file, "a pair's scores") if file.is_file() else {}
+    plain = schema.structured(Mapping[str, Any], given, file)
+    found = schema.structured(Mapping[str, float], {name: plain[name] for name in plain if name != "pair"}, file)
     losses = {name.removeprefix("loss/"): value for name, value in found.items() if name.startswith("loss/")}
     return {name: value for name, value in found.items() if not name.startswith("loss/")}, losses
 
 
-def _psnr(cell: Cell, picture: Path) -> float:
-    """How near a picture rebuilt from the content comes to it, in dB; from the style, nothing keeps its place."""
-    if cell.source != "content":
-        return math.nan
+def _psnr(picture: Path, original: Source) -> float:
+    """How near a rebuilt picture comes to the original, in dB."""
     rebuilt = images.read(picture).rgb
-    original = images.resize(images.read(cell.pair.content).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
-    return peak_signal_noise_ratio(rebuilt, original, data_range=1.0).item()
+    scaled = images.resize(images.read(original).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
+    return peak_signal_noise_ratio(rebuilt, scaled, data_range=1.0).item()

@@ -59,10 +59,9 @@ def means(results: Results) -> pd.DataFrame:
 def texts(table: pd.DataFrame) -> pd.DataFrame:
     """Returns means to read: a row a combination of values, a column a score."""
     axes = list(table.columns[: table.columns.get_loc("score")])
-    long = table[[*axes, "score"]].astype(str)
-    long["text"] = [with_ends(*ends) for ends in table[["mean", "low", "high"]].itertuples(index=False)]
-    wide = long.set_index([*axes, "score"])["text"].unstack(sort=False, fill_value=UNDEFINED)
-    return wide.reset_index()
+    texts = table[[*axes, "score"]].astype(str)
+    texts["text"] = [with_ends(*ends) for ends in table[["mean", "low", "high"]].itertuples(index=False)]
+    return texts.set_index([*axes, "score"])["text"].unstack(sort=False, fill_value=UNDEFINED).reset_index()
 
 
 def number(value: float) -> str:
@@ -92,20 +91,17 @@ def trends(results: Results) -> list[str]:
     for a score that always rises, -1 for one that always falls.
     """
     (axis, labels), *others = results.axes.items()
-    numbers = pd.to_numeric(pd.Series(labels), errors="coerce")
+    numbers = pd.to_numeric(pd.Series(labels, index=labels), errors="coerce")
     if others or len(labels) < 3 or not np.isfinite(numbers).all():
         return []
-    frame = results.frame()
-    lines = []
-    for score in [score for score in SCORES if score in frame]:
-        of_pairs = frame.pivot_table(score, "pair", axis, sort=False)
-        along = of_pairs.reindex(columns=[labels[place] for place in numbers.argsort()]).dropna().to_numpy()
-        if not len(along):
-            continue
-        steps, whole = np.diff(along), along[:, -1] - along[:, 0]
-        lines.append(
-            f"{score}: falls throughout in {(steps < 0).all(1).sum()} of {len(along)} pairs, rises throughout in "
-            f"{(steps > 0).all(1).sum()}; lower at the end in {(whole < 0).sum()}, higher in {(whole > 0).sum()}; "
-            f"mean tau {np.mean([tau(row) for row in along]):.2f}"
-        )
+    frame, lines = results.frame(), []
+    for score in [score for score in SCORES if score in frame and frame[score].notna().any()]:
+        of_pairs = frame.pivot_table(score, "pair", axis).reindex(columns=numbers.sort_values().index).dropna()
+        steps, taus = np.diff(of_pairs), [tau(row) for row in of_pairs.to_numpy()]
+        falls, rises = (steps < 0).all(1).sum(), (steps > 0).all(1).sum()
+        if taus:
+            lines.append(
+                f"{score}: falls throughout in {falls} of {len(taus)} pairs, rises throughout in {rises}; "
+                f"mean tau {np.mean(taus):.2f}"
+            )
     return lines

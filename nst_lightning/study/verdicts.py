@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -17,7 +17,7 @@ from scipy import stats
 
 from nst_lightning.errors import InputError
 from nst_lightning.study import results
-from nst_lightning.study.predictions import LEAST, Label, Prediction, key_of, listed
+from nst_lightning.study.predictions import Label, Prediction, key_of, listed
 from nst_lightning.study.results import Results
 from nst_lightning.study.tables import UNDEFINED, interval, markdown, tau, with_ends
 
@@ -29,7 +29,6 @@ ALPHA = 0.05
 """What a corrected p has to be below."""
 DIGITS = 12
 """Scores that differ further behind the point are tied: their means are rounded."""
-_NOTHING = (math.nan, math.nan, math.nan, math.nan)  # effect, low, high, p
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,14 @@ class Finding:
     claim: str
     figure: str
     prediction: str
-    n: int
-    effect: float
-    low: float
-    high: float
-    p: float
-    corrected: float
-    verdict: Verdict
-    why: str
+    n: int = 0
+    effect: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    corrected: float = math.nan
+    verdict: Verdict = "not run here"
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,12 @@ class Findings:
 
 
 class _Outcome(NamedTuple):
-    """What a test came to: `floor` is the smallest p with so many pairs, `contrary` an effect on the other side."""
+    """What a test came to: whether the effect is as large as expected, and whether it is on the other side."""
 
     effect: float
     low: float
     high: float
     p: float
-    floor: float
     expected: bool
     contrary: bool
     why: str
@@ -91,107 +89,104 @@ def check(predictions: Sequence[Prediction], folder: str | PathLike[str]) -> tup
         InputError: If results cannot be read, a sweep lacks a prediction's axis, or a trend along words has no
             `values` that say in which order.
     """
-    sweeps = {each.figure: _read(Path(folder) / each.figure) for each in predictions}
-    checked = [_checked(prediction, sweeps[prediction.figure]) for prediction in predictions]
-    outcomes = [outcome for _, _, outcome in checked if isinstance(outcome, _Outcome)]
-    corrected = iter(holm([outcome.p for outcome in outcomes]))
-    attainable = iter(holm([outcome.floor for outcome in outcomes]))
-    findings = []
-    for each, (sentence, n, outcome) in zip(predictions, checked, strict=True):
-        own = (each.id, each.claim, each.figure, sentence, n)
-        if isinstance(outcome, str):
-            findings.append(Finding(*own, *_NOTHING, math.nan, "not run here", outcome))
-            continue
-        p, best = next(corrected), next(attainable)
-        verdict: Verdict = "disagrees" if outcome.contrary else "undecided"
-        if p < ALPHA and outcome.expected:
-            verdict = "agrees"
-        least = "has no p" if math.isnan(best) else f"has p of at least {outcome.floor:.3g}, corrected {best:.3g}"
-        reach = f"; out of reach of 'agrees': with {_pairs(n)} the test {least}" if n and not best < ALPHA else ""
-        findings.append(Finding(*own, *outcome[:4], p, verdict, outcome.why + reach))
-    return tuple(findings)
+    folders = {each.figure: Path(folder) / each.figure for each in predictions}
+    sweeps = {name: results.read(path) for name, path in folders.items() if (path / results.FILE).exists()}
+    findings = [_checked(prediction, sweeps.get(prediction.figure)) for prediction in predictions]
+    corrected = iter(holm([each.p for each in findings if each.verdict != "not run here"]))
+    return tuple(each if each.verdict == "not run here" else _corrected(each, next(corrected)) for each in findings)
 
 
-def _read(folder: Path) -> Results | None:
-    return results.read(folder) if (folder / results.FILE).exists() else None
+def _corrected(finding: Finding, p: float) -> Finding:
+    doubtful = finding.verdict == "agrees" and not p < ALPHA
+    return replace(finding, corrected=p, verdict="undecided" if doubtful else finding.verdict)
 
 
-def _checked(prediction: Prediction, sweep: Results | None) -> tuple[str, int, _Outcome | str]:
-    """The prediction as a sentence, how many pairs there are, and the outcome or why there is none."""
-    axis, score = prediction.axis, prediction.score
-    wanted = prediction.values if prediction.test != "step" else (*prediction.before, *prediction.after)
-    if sweep is None or not sweep.cells:
-        there = "there is no" if sweep is None else "there are no cells in"
-        return _sentence(prediction, wanted), 0, f"{there} {prediction.figure}/{results.FILE}"
-    found = _labels(prediction, sweep)
-    values = _all_of(prediction, found) if wanted is None else wanted
-    sentence = _sentence(prediction, values)
-    top = () if prediction.value is None else (prediction.value,)
-    missing = [value for value in (*values, *top) if key_of(value) not in found]
-    if missing:
-        return sentence, 0, f"there is no {axis} {missing[0]} among {listed(found.values())}"
-    if len(values) < LEAST[prediction.test]:
-        return sentence, 0, f"{axis} has only {listed(found.values())}"
-    if all(score not in cell.scores for cell in sweep.cells):
-        return sentence, 0, f"{score} was not scored"
+def _checked(prediction: Prediction, sweep: Results | None) -> Finding:
+    """Returns the finding before the correction, with `agrees` where the effect is as large as expected."""
+    wanted = (*prediction.values, *prediction.before, *prediction.after)
+    values = wanted if wanted or sweep is None or not sweep.cells else _all_of(prediction, sweep)
+    own = Finding(prediction.id, prediction.claim, prediction.figure, _sentence(prediction, values))
+    lacking = _lacking(prediction, sweep, values)
+    if lacking is not None or sweep is None:
+        return replace(own, why=lacking or "")
     scores = _scores(sweep, prediction, values)
-    if len(scores) == 0:
-        return sentence, 0, _Outcome(*_NOTHING, 1.0, False, False, f"no pair has {score} defined in every cell")
-    outcome = _TESTS[prediction.test](prediction, values, scores)
-    if left_out := len(sweep.pairs) - len(scores):
-        why = f"{outcome.why}; {_pairs(left_out)} left out, {score} not being defined in every cell"
-        outcome = outcome._replace(why=why)
-    return sentence, len(scores), outcome
+    n, score = len(scores), prediction.score
+    if n == 0:
+        return replace(own, verdict="undecided", why=f"no pair has {score} defined in every cell")
+    effect, low, high, p, expected, contrary, why = _TESTS[prediction.test](prediction, values, scores)
+    if left_out := len(sweep.pairs) - n:
+        why += f"; {_pairs(left_out)} left out, {score} not being defined in every cell"
+    verdict: Verdict = "agrees" if expected else "disagrees" if contrary else "undecided"
+    return replace(own, n=n, effect=effect, low=low, high=high, p=p, verdict=verdict, why=why)
 
 
-def _labels(prediction: Prediction, sweep: Results) -> dict[str | float, str]:
-    """The values of the prediction's axis that the sweep has."""
+def _lacking(prediction: Prediction, sweep: Results | None, values: Sequence[Label]) -> str | None:
+    """Returns what a sweep lacks for a prediction, None where it can be tested."""
+    axis, file = prediction.axis, f"{prediction.figure}/{results.FILE}"
+    if sweep is None or not sweep.cells:
+        return f"there is no {file}" if sweep is None else f"there are no cells in {file}"
+    labels = _labels(prediction, sweep)
+    needed = values if prediction.value is None else (*values, prediction.value)
+    missing = [value for value in needed if key_of(value) not in map(key_of, labels)]
+    if missing:
+        return f"there is no {axis} {missing[0]} among {listed(labels)}"
+    if len(values) < (3 if prediction.test in ("rise", "fall") else 2):  # Page's test needs three
+        return f"{axis} has only {listed(values)}"
+    if all(prediction.score not in cell.scores for cell in sweep.cells):
+        return f"{prediction.score} was not scored"
+    return None
+
+
+def _labels(prediction: Prediction, sweep: Results) -> tuple[str, ...]:
+    """Returns the values of the prediction's axis that the sweep has."""
     if prediction.axis not in sweep.axes:
         msg = f"{prediction.figure}/{results.FILE}: has no axis {prediction.axis!r}, which {prediction.id!r} is about; "
         raise InputError(f"{msg}there is {listed(sweep.axes)}")
-    return {key_of(label): label for label in sweep.axes[prediction.axis]}
+    return sweep.axes[prediction.axis]
+
+
+def _all_of(prediction: Prediction, sweep: Results) -> tuple[str, ...]:
+    """Returns all values of an axis: numbers in rising order, words in that of the results."""
+    labels = _labels(prediction, sweep)
+    keys = {label: key for label in labels if isinstance(key := key_of(label), float)}
+    if len(keys) == len(labels):
+        return tuple(sorted(keys, key=keys.__getitem__))
+    if prediction.test in ("rise", "fall"):
+        msg = f"prediction {prediction.id!r} needs values that say in which order: {prediction.axis} is"
+        raise InputError(f"{msg} {listed(labels)}")
+    return labels
 
 
 def _scores(sweep: Results, prediction: Prediction, values: Sequence[Label]) -> Floats:
-    """The means (pairs, values) over seeds, then over other axes, of pairs that have them all defined."""
-    axis, score = prediction.axis, prediction.score
+    """Returns the means (pairs, values) over seeds, then over other axes, of pairs that have them all defined."""
+    axis, keys = prediction.axis, [key_of(value) for value in values]
     frame = sweep.frame()
     frame = frame.assign(**{axis: frame[axis].map(key_of)})
-    frame = frame[frame[axis].isin([key_of(value) for value in values])]
     others = [other for other in sweep.axes if other != axis]
-    of_cells = frame.groupby(["pair", axis, *others], sort=False)[score].agg(lambda each: each.mean(skipna=False))
+    of_cells = frame[frame[axis].isin(keys)].groupby(["pair", axis, *others], sort=False)[prediction.score].agg(_mean)
     # What no pair has is no column; what only this pair lacks is NaN, and leaves the pair out.
-    wide = of_cells.unstack([axis, *others]).T
-    table = wide.groupby(level=axis, sort=False).agg(lambda each: each.mean(skipna=False)).T
-    scores: Floats = table[[key_of(value) for value in values]].dropna().to_numpy(np.float64).round(DIGITS)
+    table = of_cells.unstack([axis, *others]).T.groupby(level=axis, sort=False).agg(_mean).T
+    scores: Floats = table[keys].dropna().to_numpy(np.float64).round(DIGITS)
     return scores
 
 
-def _all_of(prediction: Prediction, found: Mapping[str | float, str]) -> tuple[Label, ...]:
-    """All values of an axis: numbers in rising order, words in that of the results."""
-    numbers = [key for key in found if isinstance(key, float)]
-    if len(numbers) == len(found):
-        return tuple(found[key] for key in sorted(numbers))
-    if prediction.test in ("rise", "fall"):
-        msg = f"prediction {prediction.id!r} needs values that say in which order: {prediction.axis} is"
-        raise InputError(f"{msg} {listed(found.values())}")
-    return tuple(found.values())
+def _mean(values: pd.Series) -> float:
+    return float(values.mean(skipna=False))
 
 
-def _sentence(prediction: Prediction, values: Sequence[Label] | None) -> str:
-    score, axis = prediction.score, prediction.axis
+def _sentence(prediction: Prediction, values: Sequence[Label]) -> str:
+    score, axis, test = prediction.score, prediction.axis, prediction.test
     by = f" by more than {prediction.effect:g}" if prediction.effect > 0 else ""
-    if prediction.test == "step":
+    if test == "step":
         return f"{score} is higher for {axis} {listed(prediction.after)} than for {listed(prediction.before)}{by}"
-    if prediction.test == "highest":
-        rivals = [value for value in values or () if key_of(value) != key_of(prediction.value)]
-        others = "any other value" if values is None else listed(rivals)
-        return f"{score} is higher for {axis} {prediction.value} than for {others}{by}"
-    along = axis if values is None else f"{axis} {listed(values)}"
-    if prediction.test == "flat":
+    if test == "highest":
+        rivals = [value for value in values if key_of(value) != key_of(prediction.value)]
+        return f"{score} is higher for {axis} {prediction.value} than for {listed(rivals) or 'any other value'}{by}"
+    along = f"{axis} {listed(values)}".strip()
+    if test == "flat":
         return f"{score} differs by less than {prediction.margin:g} between the values of {along}"
     by = f" with a tau beyond {prediction.effect:g}" if by else ""
-    return f"{score} {prediction.test}s along {along}{by}"
+    return f"{score} {test}s along {along}{by}"
 
 
 def _pairs(n: int) -> str:
@@ -222,12 +217,7 @@ def _compared(prediction: Prediction, upper: Floats, lower: Floats, p: float, th
     effect, low, high = interval(differences)
     higher = f"{(differences > 0).sum()} of {_pairs(len(upper))} higher{than}"
     why = f"{higher}; mean {upper.mean():.3f} against {lower.mean():.3f}"
-    return _Outcome(effect, low, high, p, _floor(upper), effect > prediction.effect, high < 0, why)
-
-
-def _floor(scores: Floats) -> float:
-    """The smallest p of a t test over pairs."""
-    return 0.0 if len(scores) > 1 else math.nan
+    return _Outcome(effect, low, high, p, effect > prediction.effect, high < 0, why)
 
 
 def _trend(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
@@ -235,11 +225,10 @@ def _trend(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _
     taus = np.array([tau(row) for row in scores])
     effect, low, high = interval(taus)
     low, high = max(low, -1.0), min(high, 1.0)  # a first NaN stays
-    floor = page(np.tile(np.arange(scores.shape[1], dtype=np.float64), (len(scores), 1)))  # of all pairs in order
     contrary = high < 0 if sign > 0 else low > 0
     means = listed(f"{mean:.3f}" for mean in scores.mean(axis=0))
     why = f"{(sign * taus > 0).sum()} of {_pairs(len(scores))} {prediction.test}; means {means}"
-    return _Outcome(effect, low, high, page(sign * scores), floor, sign * effect > prediction.effect, contrary, why)
+    return _Outcome(effect, low, high, page(sign * scores), sign * effect > prediction.effect, contrary, why)
 
 
 def _flat(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
@@ -257,10 +246,12 @@ def _flat(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _O
     inside = f"{sum(end[0] > -margin and end[1] < margin for end in ends)} of {len(ends)} differences inside"
     apart = f"largest mean difference {effect:.3f}, {values[one]} against {values[other]}"
     why = f"{inside} ±{margin:g} with their intervals; {apart}"
-    return _Outcome(effect, low, high, p, _floor(scores), effect < margin, contrary, why)
+    return _Outcome(effect, low, high, p, effect < margin, contrary, why)
 
 
-_TESTS = {"highest": _highest, "rise": _trend, "fall": _trend, "flat": _flat, "step": _step}
+_TESTS: dict[str, Callable[[Prediction, Sequence[Label], Floats], _Outcome]] = {
+    **{"highest": _highest, "rise": _trend, "fall": _trend, "flat": _flat, "step": _step}
+}
 
 
 # ---- statistics ----
@@ -313,21 +304,14 @@ _LEGEND = (
 
 def texts(findings: Sequence[Finding]) -> pd.DataFrame:
     """Returns findings to read: a row each."""
-    rows = [
-        {
-            "finding": each.id,
-            "the study's claim": each.claim,
-            "prediction": each.prediction,
-            "pairs": str(each.n),
-            "effect": with_ends(each.effect, each.low, each.high),
-            "p": UNDEFINED if math.isnan(each.p) else f"{each.p:.3g}",
-            "corrected": UNDEFINED if math.isnan(each.corrected) else f"{each.corrected:.3g}",
-            "verdict": each.verdict,
-            "why": each.why,
-        }
-        for each in findings
-    ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame([vars(each) for each in findings])
+    effects = frame[["effect", "low", "high"]].itertuples(index=False)
+    ps = {name: [UNDEFINED if math.isnan(p) else f"{p:.3g}" for p in frame[name]] for name in ("p", "corrected")}
+    frame = frame.assign(effect=[with_ends(*each) for each in effects], n=frame["n"].astype(str), **ps)
+    return frame.drop(columns=["figure", "low", "high"]).rename(columns=_HEADS)
+
+
+_HEADS = {"id": "finding", "claim": "the study's claim", "n": "pairs"}
 
 
 def as_markdown(findings: Sequence[Finding]) -> str:
