@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -66,16 +66,8 @@ class Findings:
     findings: tuple[Finding, ...]
 
 
-class _Outcome(NamedTuple):
-    """What a test came to: whether the effect is as large as expected, and whether it is on the other side."""
-
-    effect: float
-    low: float
-    high: float
-    p: float
-    expected: bool
-    contrary: bool
-    why: str
+_Outcome: TypeAlias = tuple[tuple[float, float, float], float, Verdict, str]
+"""What a test comes to: the effect and its interval, p, the verdict before p is looked at, and why."""
 
 
 def check(predictions: Sequence[Prediction], folder: str | PathLike[str]) -> tuple[Finding, ...]:
@@ -92,69 +84,59 @@ def check(predictions: Sequence[Prediction], folder: str | PathLike[str]) -> tup
     folders = {each.figure: Path(folder) / each.figure for each in predictions}
     sweeps = {name: results.read(path) for name, path in folders.items() if (path / results.FILE).exists()}
     findings = [_checked(prediction, sweeps.get(prediction.figure)) for prediction in predictions]
-    corrected = iter(holm([each.p for each in findings if each.verdict != "not run here"]))
-    return tuple(each if each.verdict == "not run here" else _corrected(each, next(corrected)) for each in findings)
-
-
-def _corrected(finding: Finding, p: float) -> Finding:
-    doubtful = finding.verdict == "agrees" and not p < ALPHA
-    return replace(finding, corrected=p, verdict="undecided" if doubtful else finding.verdict)
+    ran = [place for place, each in enumerate(findings) if each.verdict != "not run here"]
+    for place, p in zip(ran, holm([findings[place].p for place in ran]), strict=True):
+        verdict = findings[place].verdict
+        verdict = "undecided" if verdict == "agrees" and not p < ALPHA else verdict
+        findings[place] = replace(findings[place], corrected=p, verdict=verdict)
+    return tuple(findings)
 
 
 def _checked(prediction: Prediction, sweep: Results | None) -> Finding:
     """Returns the finding before the correction, with `agrees` where the effect is as large as expected."""
-    wanted = (*prediction.values, *prediction.before, *prediction.after)
-    values = wanted if wanted or sweep is None or not sweep.cells else _all_of(prediction, sweep)
+    file = f"{prediction.figure}/{results.FILE}"
+    values: tuple[Label, ...] = (*prediction.values, *prediction.before, *prediction.after)
+    if sweep is None or not sweep.cells:
+        lacking: str | None = f"there is no {file}" if sweep is None else f"there are no cells in {file}"
+    elif prediction.axis not in sweep.axes:
+        there = f"which {prediction.id!r} is about; there is {listed(sweep.axes)}"
+        raise InputError(f"{file}: has no axis {prediction.axis!r}, {there}")
+    else:
+        values = values or _all_of(prediction, sweep.axes[prediction.axis])
+        lacking = _lacking(prediction, sweep, values)
     own = Finding(prediction.id, prediction.claim, prediction.figure, _sentence(prediction, values))
-    lacking = _lacking(prediction, sweep, values)
-    if lacking is not None or sweep is None:
+    if sweep is None or lacking is not None:
         return replace(own, why=lacking or "")
     scores = _scores(sweep, prediction, values)
-    n, score = len(scores), prediction.score
-    if n == 0:
-        return replace(own, verdict="undecided", why=f"no pair has {score} defined in every cell")
-    effect, low, high, p, expected, contrary, why = _TESTS[prediction.test](prediction, values, scores)
-    if left_out := len(sweep.pairs) - n:
-        why += f"; {_pairs(left_out)} left out, {score} not being defined in every cell"
-    verdict: Verdict = "agrees" if expected else "disagrees" if contrary else "undecided"
-    return replace(own, n=n, effect=effect, low=low, high=high, p=p, verdict=verdict, why=why)
+    if len(scores) == 0:
+        return replace(own, verdict="undecided", why=f"no pair has {prediction.score} defined in every cell")
+    (effect, low, high), p, verdict, why = _TESTS[prediction.test](prediction, values, scores)
+    if left_out := len(sweep.pairs) - len(scores):
+        why += f"; {_pairs(left_out)} left out, {prediction.score} not being defined in every cell"
+    return replace(own, n=len(scores), effect=effect, low=low, high=high, p=p, verdict=verdict, why=why)
 
 
-def _lacking(prediction: Prediction, sweep: Results | None, values: Sequence[Label]) -> str | None:
+def _all_of(prediction: Prediction, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns all values of an axis: numbers in rising order, words in that of the results."""
+    if all(isinstance(key_of(label), float) for label in labels):
+        return tuple(sorted(labels, key=float))
+    if prediction.test in ("rise", "fall"):
+        what = f"{prediction.axis} is {listed(labels)}"
+        raise InputError(f"prediction {prediction.id!r} needs values that say in which order: {what}")
+    return labels
+
+
+def _lacking(prediction: Prediction, sweep: Results, values: Sequence[Label]) -> str | None:
     """Returns what a sweep lacks for a prediction, None where it can be tested."""
-    axis, file = prediction.axis, f"{prediction.figure}/{results.FILE}"
-    if sweep is None or not sweep.cells:
-        return f"there is no {file}" if sweep is None else f"there are no cells in {file}"
-    labels = _labels(prediction, sweep)
+    axis, labels = prediction.axis, sweep.axes[prediction.axis]
     needed = values if prediction.value is None else (*values, prediction.value)
     missing = [value for value in needed if key_of(value) not in map(key_of, labels)]
     if missing:
         return f"there is no {axis} {missing[0]} among {listed(labels)}"
     if len(values) < (3 if prediction.test in ("rise", "fall") else 2):  # Page's test needs three
         return f"{axis} has only {listed(values)}"
-    if all(prediction.score not in cell.scores for cell in sweep.cells):
-        return f"{prediction.score} was not scored"
-    return None
-
-
-def _labels(prediction: Prediction, sweep: Results) -> tuple[str, ...]:
-    """Returns the values of the prediction's axis that the sweep has."""
-    if prediction.axis not in sweep.axes:
-        msg = f"{prediction.figure}/{results.FILE}: has no axis {prediction.axis!r}, which {prediction.id!r} is about; "
-        raise InputError(f"{msg}there is {listed(sweep.axes)}")
-    return sweep.axes[prediction.axis]
-
-
-def _all_of(prediction: Prediction, sweep: Results) -> tuple[str, ...]:
-    """Returns all values of an axis: numbers in rising order, words in that of the results."""
-    labels = _labels(prediction, sweep)
-    keys = {label: key for label in labels if isinstance(key := key_of(label), float)}
-    if len(keys) == len(labels):
-        return tuple(sorted(keys, key=keys.__getitem__))
-    if prediction.test in ("rise", "fall"):
-        msg = f"prediction {prediction.id!r} needs values that say in which order: {prediction.axis} is"
-        raise InputError(f"{msg} {listed(labels)}")
-    return labels
+    scored = any(prediction.score in cell.scores for cell in sweep.cells)
+    return None if scored else f"{prediction.score} was not scored"
 
 
 def _scores(sweep: Results, prediction: Prediction, values: Sequence[Label]) -> Floats:
@@ -174,19 +156,26 @@ def _mean(values: pd.Series) -> float:
     return float(values.mean(skipna=False))
 
 
+_SENTENCES = {
+    "highest": "{score} is higher for {axis} {value} than for {rivals}{by}",
+    "step": "{score} is higher for {axis} {after} than for {before}{by}",
+    "rise": "{score} rises along {axis} {values}{beyond}",
+    "fall": "{score} falls along {axis} {values}{beyond}",
+    "flat": "{score} differs by less than {margin:g} between the values of {axis} {values}",
+}
+
+
 def _sentence(prediction: Prediction, values: Sequence[Label]) -> str:
-    score, axis, test = prediction.score, prediction.axis, prediction.test
-    by = f" by more than {prediction.effect:g}" if prediction.effect > 0 else ""
-    if test == "step":
-        return f"{score} is higher for {axis} {listed(prediction.after)} than for {listed(prediction.before)}{by}"
-    if test == "highest":
-        rivals = [value for value in values if key_of(value) != key_of(prediction.value)]
-        return f"{score} is higher for {axis} {prediction.value} than for {listed(rivals) or 'any other value'}{by}"
-    along = f"{axis} {listed(values)}".strip()
-    if test == "flat":
-        return f"{score} differs by less than {prediction.margin:g} between the values of {along}"
-    by = f" with a tau beyond {prediction.effect:g}" if by else ""
-    return f"{score} {test}s along {along}{by}"
+    lists = {"values": values, "before": prediction.before, "after": prediction.after}
+    words = {**vars(prediction), **{name: listed(each) for name, each in lists.items()}}
+    words |= {"rivals": listed(_rivals(prediction, values)) or "any other value", "by": "", "beyond": ""}
+    if prediction.effect > 0:
+        words |= {"by": f" by more than {prediction.effect:g}", "beyond": f" with a tau beyond {prediction.effect:g}"}
+    return _SENTENCES[prediction.test].format(**words).strip()
+
+
+def _rivals(prediction: Prediction, values: Sequence[Label]) -> list[Label]:
+    return [value for value in values if key_of(value) != key_of(prediction.value)]
 
 
 def _pairs(n: int) -> str:
@@ -196,28 +185,25 @@ def _pairs(n: int) -> str:
 # ---- tests ----
 
 
-def _highest(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
+def _verdict(expected: bool, contrary: bool) -> Verdict:
+    return "agrees" if expected else "disagrees" if contrary else "undecided"
+
+
+def _higher(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
     """Intersection-union: higher than every rival, so the largest p over rivals and the smallest difference."""
-    own = [key_of(value) for value in values].index(key_of(prediction.value))
-    rivals = [place for place in range(len(values)) if place != own]
-    strongest = max(rivals, key=lambda place: float(scores[:, place].mean()))
-    p = max(paired(scores[:, own] - scores[:, place]) for place in rivals)
-    return _compared(prediction, scores[:, own], scores[:, strongest], p, f" than {values[strongest]}")
-
-
-def _step(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
-    count = len(prediction.before)
-    after, before = scores[:, count:].mean(axis=1), scores[:, :count].mean(axis=1)
-    return _compared(prediction, after, before, paired(after - before), "")
-
-
-def _compared(prediction: Prediction, upper: Floats, lower: Floats, p: float, than: str) -> _Outcome:
-    """The outcome where one column should be higher than another."""
+    if prediction.test == "step":
+        before = len(prediction.before)
+        upper, rivals = scores[:, before:].mean(axis=1), {"": scores[:, :before].mean(axis=1)}
+    else:
+        columns = {key_of(value): column for value, column in zip(values, scores.T, strict=True)}
+        upper = columns[key_of(prediction.value)]
+        rivals = {f" than {value}": columns[key_of(value)] for value in _rivals(prediction, values)}
+    p = max(paired(upper - lower) for lower in rivals.values())
+    than, lower = max(rivals.items(), key=lambda rival: float(rival[1].mean()))
     differences = (upper - lower).round(DIGITS)
     effect, low, high = interval(differences)
-    higher = f"{(differences > 0).sum()} of {_pairs(len(upper))} higher{than}"
-    why = f"{higher}; mean {upper.mean():.3f} against {lower.mean():.3f}"
-    return _Outcome(effect, low, high, p, effect > prediction.effect, high < 0, why)
+    why = f"{(differences > 0).sum()} of {_pairs(len(upper))} higher{than}; mean {upper.mean():.3f} against "
+    return (effect, low, high), p, _verdict(effect > prediction.effect, high < 0), f"{why}{lower.mean():.3f}"
 
 
 def _trend(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
@@ -225,33 +211,29 @@ def _trend(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _
     taus = np.array([tau(row) for row in scores])
     effect, low, high = interval(taus)
     low, high = max(low, -1.0), min(high, 1.0)  # a first NaN stays
-    contrary = high < 0 if sign > 0 else low > 0
+    verdict = _verdict(sign * effect > prediction.effect, high < 0 if sign > 0 else low > 0)
     means = listed(f"{mean:.3f}" for mean in scores.mean(axis=0))
     why = f"{(sign * taus > 0).sum()} of {_pairs(len(scores))} {prediction.test}; means {means}"
-    return _Outcome(effect, low, high, page(sign * scores), sign * effect > prediction.effect, contrary, why)
+    return (effect, low, high), page(sign * scores), verdict, why
 
 
 def _flat(prediction: Prediction, values: Sequence[Label], scores: Floats) -> _Outcome:
-    margin = prediction.margin
+    margin, columns = prediction.margin, zip(values, scores.T, strict=True)
     differences = {
-        (one, other): (scores[:, one] - scores[:, other]).round(DIGITS)
-        for one, other in itertools.combinations(range(len(values)), 2)
+        f"{one} against {other}": (upper - lower).round(DIGITS)
+        for (one, upper), (other, lower) in itertools.combinations(columns, 2)
     }
     p = max(equivalence(each, margin) for each in differences.values())
-    one, other = max(differences, key=lambda both: abs(float(differences[both].mean())))
-    largest = differences[one, other]
+    between, largest = max(differences.items(), key=lambda each: abs(float(each[1].mean())))
     effect, low, high = interval(largest if largest.mean() >= 0 else -largest, 0.9)
     ends = [interval(each, 0.9)[1:] for each in differences.values()]
     contrary = any(end[0] > margin or end[1] < -margin for end in ends)
     inside = f"{sum(end[0] > -margin and end[1] < margin for end in ends)} of {len(ends)} differences inside"
-    apart = f"largest mean difference {effect:.3f}, {values[one]} against {values[other]}"
-    why = f"{inside} ±{margin:g} with their intervals; {apart}"
-    return _Outcome(effect, low, high, p, effect < margin, contrary, why)
+    why = f"{inside} ±{margin:g} with their intervals; largest mean difference {effect:.3f}, {between}"
+    return (effect, low, high), p, _verdict(effect < margin, contrary), why
 
 
-_TESTS: dict[str, Callable[[Prediction, Sequence[Label], Floats], _Outcome]] = {
-    **{"highest": _highest, "rise": _trend, "fall": _trend, "flat": _flat, "step": _step}
-}
+_TESTS = {"highest": _higher, "step": _higher, "rise": _trend, "fall": _trend, "flat": _flat}
 
 
 # ---- statistics ----
@@ -260,8 +242,7 @@ _TESTS: dict[str, Callable[[Prediction, Sequence[Label], Floats], _Outcome]] = {
 def paired(differences: Floats) -> float:
     """Returns p of the paired t test for differences above 0; NaN for a single pair.
 
-    Not the signed-rank test, whose smallest p with six pairs is 1/64: corrected over a score of findings, no data could
-    agree. The price is that differences are taken for normal, so how many are above 0 is said beside.
+    Not the signed-rank test, whose smallest p with six pairs is 1/64: corrected over twenty findings, none could agree.
     """
     differences = differences.round(DIGITS)
     if differences.size < 2:
@@ -308,10 +289,8 @@ def texts(findings: Sequence[Finding]) -> pd.DataFrame:
     effects = frame[["effect", "low", "high"]].itertuples(index=False)
     ps = {name: [UNDEFINED if math.isnan(p) else f"{p:.3g}" for p in frame[name]] for name in ("p", "corrected")}
     frame = frame.assign(effect=[with_ends(*each) for each in effects], n=frame["n"].astype(str), **ps)
-    return frame.drop(columns=["figure", "low", "high"]).rename(columns=_HEADS)
-
-
-_HEADS = {"id": "finding", "claim": "the study's claim", "n": "pairs"}
+    heads = {"id": "finding", "claim": "the study's claim", "n": "pairs"}
+    return frame.drop(columns=["figure", "low", "high"]).rename(columns=heads)
 
 
 def as_markdown(findings: Sequence[Finding]) -> str:
