@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nst_lightning import pairs
 from nst_lightning.errors import InputError
@@ -27,8 +27,7 @@ _OF_SWEEP = {"seed": "seeds", "output": "--output", "resume": "--output", "overw
 """Options that a sweep sets itself, and what is said instead of them."""
 
 
-@dataclass(frozen=True)
-class AxisValue:
+class AxisValue(NamedTuple):
     """A value of an axis: what stands on the figures for it, and the options that it sets."""
 
     label: str
@@ -50,44 +49,29 @@ class _File:
 
 @dataclass(frozen=True)
 class Experiment(_File):
-    """A base configuration and the axes that vary.
-
-    Attributes:
-        command: `fit`, or `reconstruct` for images rebuilt from layers.
-        base: The options of that command which all cells share.
-        axes: The values of each axis, by its name; the first is the columns of the figure.
-        seeds: The seeds that every cell is repeated with.
-        against_time: Whether the losses are plotted along the seconds that they took.
-    """
+    """A base configuration and the axes that vary; the first of them is the columns of the figure."""
 
     axes: Mapping[str, tuple[AxisValue, ...]] = field(default_factory=dict)
-    pairs: tuple[Pair, ...] = field(default=(), repr=False)
+    pairs: tuple[Pair, ...] = ()
 
     def cells(self) -> Iterator[Cell]:
         """Yields every combination of values, for every pair and seed."""
-        of_cell = OF_A_PAIR if self.command == "fit" else {"layers"}
+        fit = self.command == "fit"
         for combination in itertools.product(*self.axes.values()):
-            chosen = dict(zip(self.axes, combination, strict=True))
-            labels = {axis: value.label for axis, value in chosen.items()}
+            labels = {axis: value.label for axis, value in zip(self.axes, combination, strict=True)}
             options = {name: option for value in combination for name, option in value.options.items()}
-            of_run = [f"{axis}-{value.label}" for axis, value in chosen.items() if not value.options.keys() <= of_cell]
+            words = [f"{axis}-{label}" for axis, label in labels.items()]
+            varies = OF_A_PAIR if fit else {"layers"}  # what one run can have several of
+            of_run = [word for word, value in zip(words, combination, strict=True) if value.options.keys() - varies]
             for pair, seed in itertools.product(self.pairs, self.seeds):
-                seeded = [f"seed-{seed}"]
-                parts = [pair.name, *(f"{axis}-{label}" for axis, label in labels.items())]
-                name = "__".join([*parts, *(seeded if len(self.seeds) > 1 else [])])
-                group = of_run if self.command == "fit" else [pair.name, *of_run, *seeded]
-                yield Cell(slug(name), labels, options, pair, seed, folder_name("__".join(group)) or "all")
+                name = "__".join([pair.name, *words, *([f"seed-{seed}"] if len(self.seeds) > 1 else [])])
+                group = folder_name("__".join(of_run if fit else [pair.name, *of_run, f"seed-{seed}"])) or "all"
+                yield Cell(slug(name), labels, options, pair, seed, group)
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture that a sweep asks for.
-
-    Attributes:
-        values: The label of its value, by axis.
-        options: The options that these set.
-        group: The name of the run that makes it, with all cells that differ only in what one run can vary.
-    """
+    """One picture: the label of its value by axis, the options these set, and the run that makes it with others."""
 
     name: str
     values: Mapping[str, str]
@@ -97,7 +81,7 @@ class Cell:
     group: str
 
     def image(self, base: Options) -> Source:
-        """Returns the image that a reconstruction rebuilds, with the options of the base."""
+        """Returns the image that a reconstruction with a base rebuilds."""
         return self.pair.styles[0] if {**base, **self.options}.get("from") == "style" else self.pair.content
 
     @property
@@ -116,13 +100,10 @@ class Cell:
 
 
 def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
-    """Reads a sweep's file.
+    """Reads a sweep's YAML file: `_File`'s keys, with options of the command by their short or long names in `base`.
 
-    Args:
-        path: A YAML file with `title`, `about`, `base` (options of the command by their short or long names), `axes`
-            (a list of values by an option's name; a value can be a mapping of options with a `label`), and optionally
-            `command`, `seeds` and `against_time`. The list of pairs in `base` may be relative to the file.
-        overrides: Options that replace those of the base; `seed` replaces `seeds`, other pairs all of the base's.
+    A value of `axes` is an option's, or a mapping of options with a `label`. A list of pairs is looked up beside the file
+    first. Overrides replace options of the base; `seed` replaces `seeds`, other pairs all of the base's.
 
     Raises:
         InputError: If the file cannot be read or is not as above; names the file and the key.
@@ -134,20 +115,14 @@ def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
     file: _File = schema.structured(_File, given, path, strict=True)
     base = _base(path, file.base, overrides)
     axes = {str(axis): tuple(_value(str(axis), each) for each in values) for axis, values in file.axes.items()}
-    for problem in itertools.chain(_problems(file, axes), _conflicts(base, axes)):
+    for problem in _problems(file, base, axes):
         raise InputError(f"{path}: {problem}")
-    experiment = Experiment(
-        file.title or path.stem,
-        " ".join(file.about.split()),
-        file.command,
-        {name: base[name] for name in base if name not in _IMAGES},
-        axes,
-        file.seeds,
-        file.against_time,
-        pairs.chosen(base.get("content"), base.get("style"), base.get("pairing", "zip"), base.get("pairs")),
-    )
-    names = Counter(cell.name.casefold() for cell in experiment.cells())
-    name, count = names.most_common(1)[0]
+    images = pairs.chosen(base.get("content"), base.get("style"), base.get("pairing", "zip"), base.get("pairs"))
+    shared = {name: base[name] for name in base if name not in _IMAGES}
+    about = " ".join(file.about.split())
+    changes = {"title": file.title or path.stem, "about": about, "base": shared, "axes": axes, "pairs": images}
+    experiment = Experiment(**{**vars(file), **changes})
+    name, count = Counter(cell.name.casefold() for cell in experiment.cells()).most_common(1)[0]
     if count > 1:
         raise InputError(f"{path}: two cells would be called {name!r}; give pairs and values other names")
     return experiment
@@ -188,22 +163,13 @@ def _value(axis: str, given: object) -> AxisValue:
     return AxisValue(str(label), options)
 
 
-def _problems(file: _File, axes: Mapping[str, Sequence[AxisValue]]) -> Iterator[str]:
-    """Yields what keeps a file from being a sweep."""
+def _problems(file: _File, base: Options, axes: Mapping[str, Sequence[AxisValue]]) -> Iterator[str]:
+    """Yields what keeps a file from being a sweep, and options of which its figure would not say the truth."""
     if not axes or not all(axes.values()) or not file.seeds:
         yield "axes must name at least one option with values, and seeds at least one"
-    for axis, values in axes.items():
-        if len({folder_name(value.label).casefold() for value in values}) < len(values):
-            yield f"axes.{axis} has a value twice; give each a label of its own"
-    if file.command == "reconstruct":
-        if "layers" not in axes or not all("layers" in value.options for value in axes["layers"]):
-            yield "command reconstruct needs the axis layers"
-        if file.against_time:
-            yield "against_time is for command fit"
-
-
-def _conflicts(base: Options, axes: Mapping[str, Sequence[AxisValue]]) -> Iterator[str]:
-    """Yields options that would be taken no notice of: the figure would not say what its pictures are."""
+    layers = [value.options.get("layers") for value in axes.get("layers", [])]
+    if file.command == "reconstruct" and (not layers or None in layers or file.against_time):
+        yield "command reconstruct needs the axis layers, and has no against_time"
     keys: dict[str, str] = {}
     of_axes = [(f"axes.{axis}", name) for axis, values in axes.items() for value in values for name in value.options]
     for key, name in [*of_axes, *(("base", name) for name in base)]:
@@ -212,5 +178,7 @@ def _conflicts(base: Options, axes: Mapping[str, Sequence[AxisValue]]) -> Iterat
         if key not in ("base", keys.setdefault(name, key)):
             yield f"{key}: {name} is set by {keys[name]} too"
     for axis, values in axes.items():
+        if len({folder_name(value.label).casefold() for value in values}) < len(values):
+            yield f"axes.{axis} has a value twice; give each a label of its own"
         for name in set(base).intersection(*(value.options for value in values)):
             yield f"base.{name}: every value of axes.{axis} replaces it; leave it out"

@@ -26,12 +26,7 @@ _Picture: TypeAlias = dict[str, Any]
 
 
 def render(report: Report, made: str = "", side: int = SIDE) -> str:
-    """Returns a report as HTML.
-
-    Args:
-        report: What it shows.
-        made: By what the page is made and when.
-        side: Long side of its pictures in pixels.
+    """Returns a report as HTML: its pictures have a long side in pixels, `made` says by what it was made and when.
 
     Raises:
         ImageError: If a picture cannot be read.
@@ -72,7 +67,7 @@ def _encoded(file: str, alt: str, side: int, lossless: bool = False) -> _Picture
 def _section(found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]:
     """Returns a section as the template takes it."""
     counts = {"picture": sum(cell.picture != "" for cell in found.cells)}
-    counts |= {"pair": len(found.pairs), "seed": len(found.seeds)}
+    counts |= {"pair": len(found.distinct("pair")), "seed": len(found.distinct("seed"))}
     means = {"Means over the pairs, with 95 % intervals": tables.texts(tables.means(found))} if found.axes else {}
     facts = {
         "What varies": found.axes,
@@ -83,7 +78,7 @@ def _section(found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]
     return {
         "results": found,
         "summary": [*(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items()), found.machine],
-        "blocks": [_block(pair, found, encoded) for pair in found.pairs],
+        "blocks": [_block(pair, found, encoded) for pair in found.distinct("pair")],
         "plots": [encoded(plot, spoken(Path(plot).stem), side=_PLOT_SIDE, lossless=True) for plot in found.plots],
         "tables": {**means, "Every picture": _every_picture(found)},
         "facts": {title: values for title, values in facts.items() if values},
@@ -101,7 +96,7 @@ def _block(pair: str, found: Results, encoded: Callable[..., _Picture]) -> dict[
     lines: dict[str, dict[str, Any]] = {}
     for cell in cells:
         own = [f"{spoken(name)} {cell.values[name]}" for name in found.axes]
-        own += [f"seed {cell.seed}"] if len(found.seeds) > 1 else []
+        own += [f"seed {cell.seed}"] if len(found.distinct("seed")) > 1 else []
         line = lines.setdefault(", ".join(own[1 if found.axes else 0 :]), dict.fromkeys(labels))
         picture = encoded(cell.picture, ", ".join([_pair(cell), *own])) if cell.picture else None
         losses = {f"{name} loss": value for name, value in cell.losses.items()}

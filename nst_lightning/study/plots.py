@@ -26,11 +26,11 @@ def grid(results: Results) -> PIL.Image.Image:
     found = {(cell.pair, *cell.values.values(), cell.seed): cell for cell in results.cells}
     pictures, labels = [], []
     for pair, *values, seed in itertools.product(
-        results.pairs, *(results.axes[axis] for axis in others), results.seeds
+        results.distinct("pair"), *(results.axes[axis] for axis in others), results.distinct("seed")
     ):
         row = [found.get((pair, label, *values, seed)) for label in results.axes[first]]
         if any(row):
-            labels.append(" ".join([pair, *values, *([f"seed {seed}"] if len(results.seeds) > 1 else [])]))
+            labels.append(" ".join([pair, *values, *([f"seed {seed}"] if len(results.distinct("seed")) > 1 else [])]))
             cells = [None if cell is None else _opened(cell.picture) for cell in row]
             pictures.append([*_sources(next(filter(None, row))), *cells])
     heads = ["content", "style", *(f"{first} {label}" for label in results.axes[first])]
@@ -69,15 +69,14 @@ def scores(results: Results, means: pd.DataFrame, file: Path) -> None:
         plot.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) > 6 else 0)
         plot.set_xlabel(first)
 
-    title = f"{results.title}: means over {len(results.pairs)} pairs with 95 % intervals"
+    title = f"{results.title}: means over {len(results.distinct('pair'))} pairs with 95 % intervals"
     _save(draw, list(defined["score"].unique()), title, file, legend=bool(others))
 
 
 def losses(results: Results, file: Path) -> None:
-    """Plots the total loss of each pair along the seconds since its first point, a colour a value of the first axis.
+    """Plots the total loss of each pair along the seconds of the clock, a colour a value of the first axis.
 
-    The seconds are those of the clock, as TensorBoard has them, with all that the machine did beside; those of pairs
-    optimised in one batch are the batch's.
+    Pairs that were optimised in one batch have the batch's seconds.
     """
     first, labels = next(iter(results.axes.items()))
 
@@ -93,7 +92,7 @@ def losses(results: Results, file: Path) -> None:
         plot.set_yscale("log")
         plot.set_xlabel("seconds")
 
-    _save(draw, results.pairs, f"{results.title}: total loss against time", file, legend=True)
+    _save(draw, results.distinct("pair"), f"{results.title}: total loss against time", file, legend=True)
 
 
 def _save(draw: Callable[[Axes, str], None], names: Sequence[str], title: str, file: Path, legend: bool) -> None:

@@ -19,15 +19,12 @@ Label: TypeAlias = str | int | float
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a score is expected to do along an axis of a sweep, written down before there are results.
+    """What a score is expected to do along an axis of a sweep, by its folder's name, written before there are results.
 
     Attributes:
-        claim: What the study reported, in words.
-        figure: The sweep, by its folder's name.
         test: `highest`: the score is higher for `value` than for each other value. `rise`, `fall`: it follows the
             order of the values. `flat`: no two values differ by `margin`. `step`: its mean over the values of `after`
             is higher than over those of `before`.
-        axis: The axis; over others, the mean is taken.
         values: The axis' values, in this order; empty for all there are, numbers in rising order.
         effect: What the effect has to exceed in the expected direction, >= 0.
     """

@@ -20,11 +20,16 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that a page shows: `kind` is study, sweep or run, `findings` a table of texts, None where there is none.
+class _Config:
+    """What is read of a run's configuration."""
 
-    The files of its sections are found from here; those that are gone are left out.
-    """
+    data: Mapping[str, Any]
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a page shows: a study, sweep or run by `kind`, its findings as texts; files that are gone are empty."""
 
     title: str
     kind: str
@@ -42,15 +47,13 @@ def read(folder: Path) -> Report:
         raise InputError(f"{folder}: is no folder; name one that holds results")
     config = runs.Run(folder).config
     if (folder / results.FILE).is_file():
-        found = _sweep(folder)
-        return Report(found.title, "sweep", (found,), _findings(folder))
+        return Report(_sweep(folder).title, "sweep", (_sweep(folder),), _findings(folder))
     if config.is_file():
-        found = _run(folder)
-        return Report(found.title, "run", (found,))
+        return Report(_title(folder), "run", (_run(folder),))
     folders = sorted(entry.parent for entry in folder.glob(f"*/{results.FILE}"))
     if not folders:
-        msg = f"{folder}: has no results: neither {results.FILE}, as a sweep has, nor {config.name}, as a run has, nor "
-        raise InputError(f"{msg}sweeps in it")
+        expected = f"neither {results.FILE}, as a sweep has, nor {config.name}, as a run has, nor sweeps in it"
+        raise InputError(f"{folder}: has no results: {expected}")
     return Report(_title(folder), "study", tuple(map(_sweep, folders)), _findings(folder))
 
 
@@ -63,12 +66,11 @@ def _sweep(folder: Path) -> Results:
 
 def _with_sources(cell: Result, folder: Path) -> Result:
     """Returns a picture with those of its photographs and paintings that are on this machine."""
-    content, *styles = (_there(file, folder) for file in (cell.content, *cell.style.split("|")))
-    return replace(cell, content=content, style="|".join(filter(None, styles)))
 
+    def there(file: str) -> str:
+        return next((str(path) for path in (folder / file, Path(file)) if file and path.is_file()), "")
 
-def _there(file: str, folder: Path) -> str:
-    return next((str(path) for path in (folder / file, Path(file)) if file and path.is_file()), "")
+    return replace(cell, content=there(cell.content), style="|".join(filter(None, map(there, cell.style.split("|")))))
 
 
 def _findings(folder: Path) -> pd.DataFrame | None:
@@ -85,29 +87,19 @@ def _title(folder: Path) -> str:
 
 def _run(folder: Path) -> Results:
     path = runs.Run(folder).config
-    config: _Config = schema.structured(_Config, schema.load(path, "the configuration of a run of nst fit"), path)
+    given = schema.load(path, "the configuration of a run of nst fit")
+    config: _Config = schema.structured(_Config, given, path)
     sources = _sources(config.data)
     files = {entry.stem: entry for entry in sorted(folder.iterdir()) if entry.suffix.lower() in _SUFFIXES}
+    files = {name: files[name] for name in sources or files if name in files}
     beside = runs.file_beside(folder, config.output)
     if beside is not None and beside.is_file():  # the run was told to write one file
         files[next(iter(sources), beside.stem)] = beside
     if not files:
-        msg = f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes it when a pair is finished"
-        raise InputError(msg)
+        raise InputError(f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes a finished pair")
     cells = [_of_run(name, file, sources.get(name, Pair("", (), name)), folder) for name, file in files.items()]
-    missing = any(cell.content == "" or cell.style == "" for cell in cells)
-    about = f"Some photographs or paintings are no longer where {path.name} has them." if missing else ""
-    first = cells[0].settings
-    common = {name: first[name] for name in first if all(cell.settings.get(name) == first[name] for cell in cells)}
-    return Results(_title(folder), about, base=common, cells=tuple(cells))
-
-
-@dataclass(frozen=True)
-class _Config:
-    """What is read of a run's configuration."""
-
-    data: Mapping[str, Any]
-    output: str | None = None
+    base = pd.json_normalize(given).iloc[0].dropna().to_dict()
+    return Results(_title(folder), base=base, cells=tuple(cells))
 
 
 def _sources(data: Mapping[str, Any]) -> dict[str, Pair]:
@@ -120,8 +112,6 @@ def _sources(data: Mapping[str, Any]) -> dict[str, Pair]:
 
 
 def _of_run(name: str, file: Path, pair: Pair, folder: Path) -> Result:
-    scores, losses = results.numbers(runs.Run(folder).scores(name))
     settings = json.loads(images.read_metadata(file).get("nst_lightning", "{}"))
-    content, style = str(pair.content), "|".join(map(str, pair.styles))
-    made = Result(name, name, settings.get("seed", 0), {}, scores, losses, content, style, str(file), settings)
-    return _with_sources(made, folder)
+    known = {"values": {}, "seed": settings.get("seed", 0), "settings": settings}
+    return _with_sources(results.result(runs.Run(folder), name, pair, file, **known), folder)

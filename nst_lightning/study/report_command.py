@@ -25,7 +25,6 @@ needs no network and no other file.
   --width PIXELS           long side of its pictures [768]
   --overwrite true|false   whether an earlier page of that name may be replaced [false]
 """
-SUFFIXES = (".html", ".htm")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,8 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--overwrite", choices=["true", "false"])
     given = parser.parse_args(arguments)
     if given.folder is None:
-        msg = "no folder was given; name one of results"
-        raise InputError(msg)
+        raise InputError("no folder was given; name one of results")
     overwrite = given.overwrite == "true"
     if given.predictions is not None:
         for path in check(given.predictions, given.folder, overwrite):
@@ -56,8 +54,7 @@ def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) 
     images.check_writable(folder)
     for path, text in ((table, verdicts.as_markdown(found)), (plain, schema.as_json(verdicts.Findings(found)))):
         if path.is_file() and not overwrite and path.read_text(encoding="utf-8") != text:
-            msg = f"{path}: holds other findings; say --overwrite true to replace them"
-            raise InputError(msg)
+            raise InputError(f"{path}: holds other findings; say --overwrite true to replace them")
         path.write_text(text, encoding="utf-8")
     return table, plain
 
@@ -65,24 +62,18 @@ def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) 
 def write(
     folder: str | Path, output: str | Path | None = None, width: int = page.SIDE, overwrite: bool = False
 ) -> Path:
-    """Writes the page about a folder of results, and returns its path.
+    """Writes the page about a folder of results, by default to report.html in it, and returns its path.
 
-    Args:
-        folder: The folder of a sweep, of several sweeps or of a run.
-        output: The file; None for report.html in the folder. A name that is taken gets a number.
-        width: Long side of its pictures in pixels, at least `images.MIN_SIDE`.
-        overwrite: Whether the file may be replaced instead.
+    A name that is taken gets a number, unless it may be overwritten; the pictures have a width in pixels.
 
     Raises:
         InputError: If the results cannot be read or the page cannot be written.
     """
     target = Path(folder) / "report.html" if output is None else Path(output)
     if not images.MIN_SIDE <= width <= images.MAX_SIDE:
-        msg = f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}"
-        raise InputError(msg)
-    if target.suffix.lower() not in SUFFIXES:
-        msg = f"output must end with {' or '.join(SUFFIXES)}, got {target}"
-        raise InputError(msg)
+        raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"output must end with .html or .htm, got {target}")
     made = f"Made by nst-lightning {version('nst-lightning')}, {datetime.date.today().isoformat()}."
     text = page.render(report.read(Path(folder)), made, width)
     images.check_writable(target.parent)

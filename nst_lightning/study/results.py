@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
-from nst_lightning.images import Source
+from nst_lightning.pairs import Pair
+from nst_lightning.runs import Run
 from nst_lightning.study import schema
 from nst_lightning.study.experiment import Cell, Experiment
 from nst_lightning.study.runner import Job
@@ -28,7 +29,7 @@ _PACKAGES = ("nst-lightning", "torch", "torchvision", "lightning", "torchmetrics
 
 @dataclass(frozen=True)
 class Result:
-    """A finished picture: scores are NaN where undefined, paintings have | between them, files that are gone are empty.
+    """A finished picture: scores are NaN where undefined, paintings have | between them.
 
     Files are relative to the folder of results.json there, and absolute or relative to the working directory here.
     """
@@ -60,15 +61,9 @@ class Results:
     failed: Mapping[str, str] = field(default_factory=dict)
     plots: tuple[str, ...] = ()
 
-    @property
-    def pairs(self) -> tuple[str, ...]:
-        """The names of the pairs in the order of the cells."""
-        return tuple(dict.fromkeys(cell.pair for cell in self.cells))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds in the order of the cells."""
-        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
+    def distinct(self, name: Literal["pair", "seed"]) -> tuple[Any, ...]:
+        """Returns the names of the pairs or the seeds, in the order of the cells."""
+        return tuple(dict.fromkeys(getattr(cell, name) for cell in self.cells))
 
     def frame(self) -> pd.DataFrame:
         """Returns a row a cell: its value on each axis, its pair and seed, `loss_<name>` and scores."""
@@ -92,8 +87,8 @@ def read(folder: Path) -> Results:
     axes = {axis: dict.fromkeys(labels) for axis, labels in results.axes.items()}
     for place, cell in enumerate(results.cells):
         if cell.values.keys() != results.cells[0].values.keys():
-            msg = f"{path}: cells[{place}].values must be of the axes of the others, got {', '.join(cell.values)}"
-            raise InputError(msg)
+            got = ", ".join(cell.values)
+            raise InputError(f"{path}: cells[{place}].values must be of the axes of the others, got {got}")
         for axis, label in cell.values.items():
             axes.setdefault(axis, {})[label] = None
     cells = tuple(replace(cell, picture=str(folder / cell.picture) if cell.picture else "") for cell in results.cells)
@@ -110,34 +105,25 @@ def write(results: Results, folder: Path) -> None:
 
 def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str]) -> Results:
     """Returns what is finished of a sweep, after its jobs were run, and why some of them failed."""
-    found = []
-    for job in jobs:
-        missing = job.missing
-        both = zip(job.cells, job.pictures, strict=True)
-        found += [_result(experiment, job, cell, picture) for cell, picture in both if cell not in missing]
-    return Results(
-        title=experiment.title,
-        about=experiment.about,
-        command=experiment.command,
-        axes={axis: tuple(value.label for value in values) for axis, values in experiment.axes.items()},
-        base=experiment.base,
-        cells=tuple(found),
-        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        failed=failed,
-    )
+    cells = [
+        _scored(experiment, result(job.run, cell.name, cell.pair, picture, seed=cell.seed, values=cell.values), cell)
+        for job in jobs
+        for cell, picture in zip(job.cells, job.pictures, strict=True)
+        if cell not in job.missing
+    ]
+    axes = {axis: tuple(value.label for value in values) for axis, values in experiment.axes.items()}
+    versions = {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    told = (experiment.title, experiment.about, experiment.command, axes, experiment.base)
+    return Results(*told, tuple(cells), versions, machine, failed)
 
 
-def _result(experiment: Experiment, job: Job, cell: Cell, picture: Path) -> Result:
-    scores, losses = numbers(job.run.scores(cell.name))
-    if experiment.command == "reconstruct":  # from the style, nothing keeps its place
-        of_content = cell.image(experiment.base) is cell.pair.content
-        scores = {"psnr": _psnr(picture, cell.pair.content) if of_content else math.nan}
-    scores = {name: value for name, value in scores.items() if "/" not in name}
-    content, style = str(cell.pair.content), "|".join(map(str, cell.pair.styles))
-    return Result(
-        cell.name, cell.pair.name, cell.seed, cell.values, scores, losses, content, style, picture=str(picture)
-    )
+def result(run: Run, name: str, pair: Pair, picture: Path, **known: Any) -> Result:  # noqa: ANN401 - fields
+    """Returns a pair's picture in a run's folder with its scores and losses."""
+    scores, losses = numbers(run.scores(name))
+    content, style = str(pair.content), "|".join(map(str, pair.styles))
+    of_run = {"scores": scores, "losses": losses, "content": content, "style": style, "picture": str(picture)}
+    return Result(name, pair.name, **{**of_run, **known})
 
 
 def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -149,8 +135,12 @@ def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
     return {name: value for name, value in found.items() if not name.startswith("loss/")}, losses
 
 
-def _psnr(picture: Path, original: Source) -> float:
-    """How near a rebuilt picture comes to the original, in dB."""
-    rebuilt = images.read(picture).rgb
-    scaled = images.resize(images.read(original).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
-    return peak_signal_noise_ratio(rebuilt, scaled, data_range=1.0).item()
+def _scored(experiment: Experiment, made: Result, cell: Cell) -> Result:
+    """Returns a picture with its headline scores; one that was rebuilt from the content with how near it comes, in dB."""
+    if experiment.command == "fit":
+        return replace(made, scores={name: score for name, score in made.scores.items() if "/" not in name})
+    if cell.image(experiment.base) is not cell.pair.content:  # from the style, nothing keeps its place
+        return replace(made, scores={"psnr": math.nan})
+    rebuilt = images.read(made.picture).rgb
+    scaled = images.resize(images.read(cell.pair.content).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
+    return replace(made, scores={"psnr": peak_signal_noise_ratio(rebuilt, scaled, data_range=1.0).item()})

@@ -16,8 +16,7 @@ from nst_lightning import pairs
 from nst_lightning.runs import Run
 from nst_lightning.study.experiment import Cell, Experiment, arguments
 
-PROCESSES = ("devices", "strategy", "trainer.accelerator")
-"""Options that say where a run runs, which may change when it goes on."""
+PROCESSES = ("devices", "strategy", "trainer.accelerator")  # where a run runs, which may change when it goes on
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,6 @@ class Job:
     cells: tuple[Cell, ...]
     pictures: tuple[Path, ...]
     command: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What the job is called."""
-        return self.run.folder.name
 
     @property
     def list(self) -> Path | None:
@@ -53,42 +47,33 @@ def jobs(experiment: Experiment, folder: Path) -> tuple[Job, ...]:
     groups: dict[str, list[Cell]] = {}
     for cell in experiment.cells():
         groups.setdefault(cell.group, []).append(cell)
-    make = _fit if experiment.command == "fit" else _reconstruction
-    return tuple(make(experiment, Run(folder / "runs" / name), tuple(cells)) for name, cells in groups.items())
+    return tuple(_job(experiment, Run(folder / "runs" / name), tuple(cells)) for name, cells in groups.items())
 
 
-def _fit(experiment: Experiment, run: Run, cells: tuple[Cell, ...]) -> Job:
-    files = ("--pairs", str(run.folder.with_suffix(".csv")), "--output", str(run.folder), "--overwrite", "true")
-    options = arguments({"batch_size": 4, **experiment.base, **cells[0].of_run})
-    return Job(run, cells, tuple(run.picture(cell.name) for cell in cells), ("fit", *files, *options))
-
-
-def _reconstruction(experiment: Experiment, run: Run, cells: tuple[Cell, ...]) -> Job:
+def _job(experiment: Experiment, run: Run, cells: tuple[Cell, ...]) -> Job:
+    first, out = cells[0], ("--output", str(run.folder), "--overwrite", "true")
+    if experiment.command == "fit":
+        listed = ("--pairs", str(run.folder.with_suffix(".csv")))
+        options = arguments({"batch_size": 4, **experiment.base, **first.of_run})
+        return Job(run, cells, tuple(run.picture(cell.name) for cell in cells), ("fit", *listed, *out, *options))
     layers = [str(cell.options["layers"]) for cell in cells]
-    given = {**experiment.base, **cells[0].options, "seed": cells[0].seed, "layers": ",".join(layers)}
-    image = cells[0].image(experiment.base)
-    options = arguments({"image": image, "output": run.folder, "overwrite": "true", **given})
-    return Job(run, cells, tuple(map(run.picture, layers)), ("reconstruct", *options))
+    options = arguments({**experiment.base, **first.options, "layers": ",".join(layers), "seed": first.seed})
+    command = ("reconstruct", "--image", str(first.image(experiment.base)), *out, *options)
+    return Job(run, cells, tuple(map(run.picture, layers)), command)
 
 
 def execute(jobs: Iterable[Job]) -> dict[str, str]:
-    """Runs what is missing, one job after the other, and returns why some failed, by their name.
-
-    The output of the commands goes to stderr as it comes.
-
-    Raises:
-        KeyboardInterrupt: If the user breaks off; what is finished stays so.
-    """
+    """Runs what is missing, one job after the other, and returns why some failed, by their name."""
     failed = {}
     todo = [job for job in jobs if job.missing]
     for number, job in enumerate(todo, start=1):
-        print(f"run {number}/{len(todo)}, {job.name}: {len(job.missing)} pictures", file=sys.stderr)
+        print(f"run {number}/{len(todo)}, {job.run.folder.name}: {len(job.missing)} pictures", file=sys.stderr)
         prepare(job)
         reason = _call(_command(job))
         if reason is None and job.missing:
             reason = f"it ended without {len(job.missing)} of its pictures"
         if reason is not None:
-            failed[job.name] = reason
+            failed[job.run.folder.name] = reason
     return failed
 
 
@@ -118,18 +103,13 @@ def _call(command: Sequence[str]) -> str | None:
     with io.TextIOWrapper(process.stderr, encoding="utf-8", errors="replace", newline="") as lines:
         try:
             for line in lines:
-                _pass_on(line)
+                print(line, end="", file=sys.stderr, flush=True)
                 last.extend([line.strip()] if line.strip() else [])
         except KeyboardInterrupt:
             for line in lines:  # it was interrupted too, and saves what it has
-                _pass_on(line)
+                print(line, end="", file=sys.stderr, flush=True)
             process.wait()
             raise
     if process.wait() == 0:
         return None
     return last[0].rpartition("nst: error: ")[2] if last else f"exit code {process.returncode}"
-
-
-def _pass_on(line: str) -> None:
-    sys.stderr.write(line)
-    sys.stderr.flush()

@@ -14,14 +14,8 @@ import yaml
 
 from nst_lightning.errors import InputError
 
-_WORDS: dict[object, str] = {
-    bool: "true or false",
-    dict: "an object",
-    float: "a number",
-    int: "a whole number",
-    list: "a list",
-    str: "a text",
-}
+_WORDS = {"bool": "true or false", "dict": "an object", "float": "a number", "int": "a whole number"}
+_WORDS |= {"list": "a list", "str": "a text"}
 
 
 def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the file
@@ -46,17 +40,12 @@ def as_json(value: Any) -> str:  # noqa: ANN401 - a dataclass of any kind
 
 
 def structured(kind: Any, value: Any, file: object, key: str = "", strict: bool = False) -> Any:  # noqa: ANN401
-    """Returns what a file holds as a value of a type.
+    """Returns what a file holds at a key as a dataclass or a type that one can have.
 
-    Args:
-        kind: A dataclass of plain values, literals, tuples, mappings and dataclasses.
-        value: What was read. Null is NaN for a number, and the default of a field that has one.
-        file: Where it stands, for the message.
-        key: Where in the file.
-        strict: Whether keys that a dataclass has no field for are refused.
+    Null is NaN for a number, and the default of a field that has one; unknown keys are refused only where it is strict.
 
     Raises:
-        InputError: If something is missing, unknown or of another type.
+        InputError: If something is missing, unknown or of another type; names the file and the key.
     """
     origin, of = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
@@ -99,18 +88,15 @@ def _check(kind: Any, value: object, file: object, key: str) -> None:  # noqa: A
     kinds = (kind,) if isinstance(kind, type) else [each for each in get_args(kind) if each is not NoneType]
     if value in literals if literals else any(_fits(value, each) for each in kinds):
         return
-    expected = f"one of {', '.join(literals)}" if literals else " or ".join(_WORDS[each] for each in kinds)
-    where = f"{file}: {key}" if key else f"{file}:"
+    expected = f"one of {', '.join(literals)}" if literals else " or ".join(_WORDS[each.__name__] for each in kinds)
+    where = f"{file}: {key}".rstrip()
     if value is None:
         raise InputError(f"{where} is missing; expected {expected}")
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    raise InputError(f"{where} must be {expected}, got {text if len(text) <= 60 else f'{text[:57]}...'}")
+    raise InputError(f"{where} must be {expected}, got {json.dumps(value, ensure_ascii=False, default=str)[:60]}")
 
 
 def _fits(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds

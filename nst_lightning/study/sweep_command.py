@@ -34,8 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--overwrite", choices=["true", "false"])
     given, rest = parser.parse_known_args(arguments)
     if given.file is None:
-        msg = "no file was given; name one, e.g. one of configs/figures"
-        raise InputError(msg)
+        raise InputError("no file was given; name one, e.g. one of configs/figures")
     overrides = _overrides(rest)
     folder = sweeps.folder_of(Path(given.file), given.output)
     if given.dry_run:

@@ -62,25 +62,23 @@ def describe(file: Path, folder: Path, overrides: Mapping[str, str]) -> None:
     with TemporaryDirectory() as elsewhere:
         pretended = runner.jobs(experiment, Path(elsewhere))
         for job, alike in zip(runner.jobs(experiment, folder), pretended, strict=True):
-            seconds, span = _estimated(job, alike, measured)
+            try:
+                seconds = len(job.missing) / len(job.cells) * _seconds(alike, measured) if job.missing else 0.0
+                span = _span(seconds)
+            except InputError as error:
+                seconds, span = math.nan, f"cannot be run: {' '.join(str(error).split())}"
             total += seconds
-            print(f"{job.name}: {len(job.missing)} of {len(job.cells)} cells to do, {span}")
+            print(f"{job.run.folder.name}: {len(job.missing)} of {len(job.cells)} cells to do, {span}")
             for cell in job.cells:
                 print(f"  {cell.name}{'' if cell in job.missing else ' (finished)'}")
     print(f"together {_span(total)} on one process")
 
 
-def _estimated(job: Job, alike: Job, measured: planning.Measured) -> tuple[float, str]:
-    """Returns the seconds for what is missing of a job, estimated in another folder, NaN where unknown; in words too."""
-    if not job.missing or job.list is None:  # a reconstruction has no plan
-        seconds = math.nan if job.missing else 0.0
-        return seconds, _span(seconds)
-    runner.prepare(alike)
-    try:
-        seconds = plan.estimate(alike.command[1:], measured)[1].total * len(job.missing) / len(job.cells)
-    except InputError as error:
-        return math.nan, f"cannot be run: {' '.join(str(error).split())}"
-    return seconds, _span(seconds)
+def _seconds(job: Job, measured: planning.Measured) -> float:
+    if job.list is None:
+        return math.nan  # a reconstruction has no plan
+    runner.prepare(job)
+    return plan.estimate(job.command[1:], measured)[1].total
 
 
 def _span(seconds: float) -> str:
@@ -127,9 +125,8 @@ def _write(found: Results, folder: Path, against_time: bool) -> None:
     if against_time:
         plots.losses(found, folder / "plots" / "losses.png")
     plots.grid(found).save(folder / "grid.png")
-    note = "Means over pairs [95 % interval] (number of pairs where not all have a number).\n"
-    along = "".join(f"- {line}\n" for line in tables.trends(found))
-    parts = [f"# {found.title}", found.about, tables.markdown(tables.texts(means)), note]
-    (folder / "table.md").write_text("\n\n".join(parts) + (f"\n{along}" if along else ""), encoding="utf-8")
+    table = tables.markdown(tables.texts(means))
+    text = f"# {found.title}\n\n{found.about}\n\n{table}\n\nMeans over pairs [95 % interval].\n"
+    (folder / "table.md").write_text(text, encoding="utf-8")
     found.frame().to_csv(folder / "cells.csv", index=False, lineterminator="\n")
     results.write(found, folder)

@@ -33,16 +33,10 @@ DIGITS = 12
 
 @dataclass(frozen=True)
 class Finding:
-    """What a sweep says about a prediction; numbers are NaN where there is none.
+    """What a sweep says about a prediction, from `n` pairs; numbers are NaN where there is none.
 
-    Attributes:
-        n: How many pairs were used.
-        effect: `highest`, `step`: the mean paired difference, for `highest` to the strongest rival. `rise`, `fall`:
-            the mean of Kendall's tau-b. `flat`: the largest mean difference between two values.
-        low: Lower end of the effect's t interval over pairs, of 95 %, for `flat` of 90 %; `high` is its upper end.
-        corrected: The test's one-sided p after Holm's correction over all findings that were run.
-        verdict: `agrees`: `corrected` is below 5 % and the effect is as large as expected. `disagrees`: the interval
-            is on the other side of 0, for `flat` that of some difference outside the margin. Else `undecided`.
+    See `_LEGEND` for effect, interval and p. It agrees where `corrected` is below 5 % and the effect is as large as
+    expected, disagrees where the interval is on the other side of 0, for `flat` of some difference outside the margin.
     """
 
     id: str
@@ -71,25 +65,21 @@ _Outcome: TypeAlias = tuple[tuple[float, float, float], float, Verdict, str]
 
 
 def check(predictions: Sequence[Prediction], folder: str | PathLike[str]) -> tuple[Finding, ...]:
-    """Returns a finding for each prediction.
+    """Returns a finding for each prediction about the sweeps in a folder, `<folder>/<figure>/results.json`.
 
-    Args:
-        predictions: The predictions; Holm's correction is over those of them that can be checked.
-        folder: The sweeps' folder: the results of one are in `<folder>/<figure>/results.json`.
+    Holm's correction is over those that can be checked.
 
     Raises:
-        InputError: If results cannot be read, a sweep lacks a prediction's axis, or a trend along words has no
-            `values` that say in which order.
+        InputError: If results cannot be read or lack a prediction's axis, or a trend along words has no `values`.
     """
     folders = {each.figure: Path(folder) / each.figure for each in predictions}
     sweeps = {name: results.read(path) for name, path in folders.items() if (path / results.FILE).exists()}
-    findings = [_checked(prediction, sweeps.get(prediction.figure)) for prediction in predictions]
-    ran = [place for place, each in enumerate(findings) if each.verdict != "not run here"]
-    for place, p in zip(ran, holm([findings[place].p for place in ran]), strict=True):
-        verdict = findings[place].verdict
-        verdict = "undecided" if verdict == "agrees" and not p < ALPHA else verdict
-        findings[place] = replace(findings[place], corrected=p, verdict=verdict)
-    return tuple(findings)
+    findings = {each.id: _checked(each, sweeps.get(each.figure)) for each in predictions}
+    ran = [each for each in findings.values() if each.verdict != "not run here"]
+    for each, p in zip(ran, holm([each.p for each in ran]), strict=True):
+        verdict = "undecided" if each.verdict == "agrees" and not p < ALPHA else each.verdict
+        findings[each.id] = replace(each, corrected=p, verdict=verdict)
+    return tuple(findings.values())
 
 
 def _checked(prediction: Prediction, sweep: Results | None) -> Finding:
@@ -111,7 +101,7 @@ def _checked(prediction: Prediction, sweep: Results | None) -> Finding:
     if len(scores) == 0:
         return replace(own, verdict="undecided", why=f"no pair has {prediction.score} defined in every cell")
     (effect, low, high), p, verdict, why = _TESTS[prediction.test](prediction, values, scores)
-    if left_out := len(sweep.pairs) - len(scores):
+    if left_out := len(sweep.distinct("pair")) - len(scores):
         why += f"; {_pairs(left_out)} left out, {prediction.score} not being defined in every cell"
     return replace(own, n=len(scores), effect=effect, low=low, high=high, p=p, verdict=verdict, why=why)
 
@@ -240,10 +230,8 @@ _TESTS = {"highest": _higher, "step": _higher, "rise": _trend, "fall": _trend, "
 
 
 def paired(differences: Floats) -> float:
-    """Returns p of the paired t test for differences above 0; NaN for a single pair.
-
-    Not the signed-rank test, whose smallest p with six pairs is 1/64: corrected over twenty findings, none could agree.
-    """
+    """Returns p of the paired t test for differences above 0; NaN for a single pair."""
+    # Not the signed-rank test, whose smallest p with six pairs is 1/64: corrected over twenty findings, none could agree.
     differences = differences.round(DIGITS)
     if differences.size < 2:
         return math.nan
