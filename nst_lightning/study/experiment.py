@@ -102,8 +102,8 @@ class Cell:
 def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
     """Reads a sweep's YAML file: `_File`'s keys, with options of the command by their short or long names in `base`.
 
-    A value of `axes` is an option's, or a mapping of options with a `label`. A list of pairs is looked up beside the file
-    first. Overrides replace options of the base; `seed` replaces `seeds`, other pairs all of the base's.
+    A value of `axes` is an option's, or a mapping of options with a `label`. A list of pairs is looked up beside the
+    file first. Overrides replace options of the base; `seed` replaces `seeds`, other pairs all of the base's.
 
     Raises:
         InputError: If the file cannot be read or is not as above; names the file and the key.

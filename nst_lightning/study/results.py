@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -103,13 +103,14 @@ def write(results: Results, folder: Path) -> None:
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
-def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str]) -> Results:
+def gather(experiment: Experiment, jobs: Sequence[Job], failed: Mapping[str, str]) -> Results:
     """Returns what is finished of a sweep, after its jobs were run, and why some of them failed."""
+    missing = {cell for job in jobs for cell in job.missing}
     cells = [
         _scored(experiment, result(job.run, cell.name, cell.pair, picture, seed=cell.seed, values=cell.values), cell)
         for job in jobs
         for cell, picture in zip(job.cells, job.pictures, strict=True)
-        if cell not in job.missing
+        if cell not in missing
     ]
     axes = {axis: tuple(value.label for value in values) for axis, values in experiment.axes.items()}
     versions = {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()}
@@ -118,7 +119,7 @@ def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str
     return Results(*told, tuple(cells), versions, machine, failed)
 
 
-def result(run: Run, name: str, pair: Pair, picture: Path, **known: Any) -> Result:  # noqa: ANN401 - fields
+def result(run: Run, name: str, pair: Pair, picture: Path, **known: Any) -> Result:
     """Returns a pair's picture in a run's folder with its scores and losses."""
     scores, losses = numbers(run.scores(name))
     content, style = str(pair.content), "|".join(map(str, pair.styles))
@@ -136,7 +137,7 @@ def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _scored(experiment: Experiment, made: Result, cell: Cell) -> Result:
-    """Returns a picture with its headline scores; one that was rebuilt from the content with how near it comes, in dB."""
+    """Returns a picture with its headline scores; of one that was rebuilt its PSNR to the content, in dB."""
     if experiment.command == "fit":
         return replace(made, scores={name: score for name, score in made.scores.items() if "/" not in name})
     if cell.image(experiment.base) is not cell.pair.content:  # from the style, nothing keeps its place

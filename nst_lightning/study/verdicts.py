@@ -231,7 +231,7 @@ _TESTS = {"highest": _higher, "step": _higher, "rise": _trend, "fall": _trend, "
 
 def paired(differences: Floats) -> float:
     """Returns p of the paired t test for differences above 0; NaN for a single pair."""
-    # Not the signed-rank test, whose smallest p with six pairs is 1/64: corrected over twenty findings, none could agree.
+    # Not the signed-rank test, whose smallest p with six pairs is 1/64: corrected over 20 findings, none agrees.
     differences = differences.round(DIGITS)
     if differences.size < 2:
         return math.nan
