@@ -36,7 +36,8 @@ def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the
 
 def as_json(value: Any) -> str:  # noqa: ANN401 - a dataclass of any kind
     """Returns a dataclass as JSON; a number that is not finite is null."""
-    return json.dumps(_finite(asdict(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    plain = json.loads(json.dumps(asdict(value)), parse_constant=lambda name: None)
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
 
 def structured(kind: Any, value: Any, file: object, key: str = "", strict: bool = False) -> Any:  # noqa: ANN401
@@ -54,7 +55,9 @@ def structured(kind: Any, value: Any, file: object, key: str = "", strict: bool 
         return kind(**given)  # type: ignore[operator] # mypy takes it for an instance
     if origin is Mapping:
         _check(dict, value, file, key)
-        return {name: structured(of[1], each, file, _below(key, name), strict) for name, each in value.items()}
+        return {
+            name: structured(of[1], each, file, f"{key}.{name}".lstrip("."), strict) for name, each in value.items()
+        }
     if origin is tuple:
         _check(list, value, file, key)
         return tuple(structured(of[0], each, file, f"{key}[{place}]", strict) for place, each in enumerate(value))
@@ -73,35 +76,20 @@ def _given(kind: Any, value: Mapping[str, Any], file: object, key: str, strict: 
         raise InputError(f"{file}: unknown key {unknown[0]!r}; known are {', '.join(hints)}")
     optional = {each.name for each in fields(kind) if {each.default, each.default_factory} != {MISSING}}
     return {
-        name: structured(hints[name], value.get(name), file, _below(key, name), strict)
+        name: structured(hints[name], value.get(name), file, f"{key}.{name}".lstrip("."), strict)
         for name in hints
         if name not in optional or value.get(name) is not None
     }
 
 
-def _below(key: str, name: object) -> str:
-    return f"{key}.{name}" if key else str(name)
-
-
 def _check(kind: Any, value: object, file: object, key: str) -> None:  # noqa: ANN401 - a type or an alias of types
     literals = get_args(kind) if get_origin(kind) is Literal else ()
     kinds = (kind,) if isinstance(kind, type) else [each for each in get_args(kind) if each is not NoneType]
-    if value in literals if literals else any(_fits(value, each) for each in kinds):
+    fits = type(value) in kinds or (type(value) is int and float in kinds)  # not isinstance: True is an int
+    if value in literals if literals else fits:
         return
     expected = f"one of {', '.join(literals)}" if literals else " or ".join(_WORDS[each.__name__] for each in kinds)
     where = f"{file}: {key}".rstrip()
     if value is None:
         raise InputError(f"{where} is missing; expected {expected}")
     raise InputError(f"{where} must be {expected}, got {json.dumps(value, ensure_ascii=False, default=str)[:60]}")
-
-
-def _fits(value: object, kind: type) -> bool:
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -134,16 +135,13 @@ def _scores(sweep: Results, prediction: Prediction, values: Sequence[Label]) -> 
     axis, keys = prediction.axis, [key_of(value) for value in values]
     frame = sweep.frame()
     frame = frame.assign(**{axis: frame[axis].map(key_of)})
+    mean = partial(pd.Series.mean, skipna=False)
     others = [other for other in sweep.axes if other != axis]
-    of_cells = frame[frame[axis].isin(keys)].groupby(["pair", axis, *others], sort=False)[prediction.score].agg(_mean)
+    of_cells = frame[frame[axis].isin(keys)].groupby(["pair", axis, *others], sort=False)[prediction.score].agg(mean)
     # What no pair has is no column; what only this pair lacks is NaN, and leaves the pair out.
-    table = of_cells.unstack([axis, *others]).T.groupby(level=axis, sort=False).agg(_mean).T
+    table = of_cells.unstack([axis, *others]).T.groupby(level=axis, sort=False).agg(mean).T
     scores: Floats = table[keys].dropna().to_numpy(np.float64).round(DIGITS)
     return scores
-
-
-def _mean(values: pd.Series) -> float:
-    return float(values.mean(skipna=False))
 
 
 _SENTENCES = {
