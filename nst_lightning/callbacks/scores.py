@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
@@ -129,10 +130,10 @@ class Scores(Callback):
         before = time.monotonic()
         if self._compared != (step.batch, step.stage):
             self._compared = step.batch, step.stage
-            contents = step.batch.contents(step.stage).to(module.device).split(1)
+            contents = torch.split(step.batch.contents(step.stage).to(module.device), 1)
             styles = [[style.image().to(module.device) for style in each] for each in step.batch.styles(step.stage)]
             self._references = [self.scorer.reference(*of_pair) for of_pair in zip(contents, styles, strict=True)]
-        pictures = list(zip(step.batch.names, module.result.split(1), self._references, strict=True))
+        pictures = list(zip(step.batch.names, torch.split(module.result, 1), self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}
         maps = {name: self.scorer.map(image, reference) for name, image, reference in pictures}
         self.maps = {name: found for name, found in maps.items() if found is not None}

@@ -65,5 +65,6 @@ def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], s
             print(f"{layer}: PSNR {ratio:.2f} dB")
             layer = f"{layer}  {ratio:.1f} dB"
         labels.append(layer)
-    row = figures.strip([images.to_pil(original), *pictures], labels)
-    print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
+    row, title = [images.to_pil(original), *pictures], f"{image.stem} from {source}"
+    strip = figures.grid([row], [""], labels, title, "", width=original.shape[-1])
+    print(images.write(folder / "strip.png", images.read(strip).rgb, overwrite=overwrite))

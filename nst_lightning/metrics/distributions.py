@@ -68,5 +68,5 @@ class Progress(Score):
         styles, baseline = reference
         distance = self._distance.levels(output, styles)
         shared = (distance + baseline).isfinite()
-        means = [each.where(shared, torch.nan).nanmean(1) for each in (distance, baseline)]
-        return {self.name: progress(*means, self.floor)}
+        gone, way = (each.where(shared, torch.nan).nanmean(1) for each in (distance, baseline))
+        return {self.name: progress(gone, way, self.floor)}
