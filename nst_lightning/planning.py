@@ -20,7 +20,7 @@ from nst_lightning.memory import available
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.modules.choices import described
 from nst_lightning.modules.evaluation import tensor_core_products
-from nst_lightning.tiling import Plan, Whole
+from nst_lightning.tiling import Plan
 
 BUDGET = 45.0
 """Seconds that measuring may take; what would go beyond is not measured."""
@@ -140,11 +140,11 @@ def estimate(
         InputError: If the run would refuse what it was given.
     """
     worker = replace(worker, agree=lambda found: found)
-    module.check(worker, data.pairs)
+    module.problem.check(worker, data.pairs)
     batches = data.batches_alone(module, worker)
     kinds = [_kind(module, worker, size) for size in {size for batch in batches for _, size, _ in _left(batch)}]
-    losses = tuple((term.layers, type(term.loss)) for term in module.sizing.objective.terms)
-    of_module = repr(module.backbone), losses, described(module.make_optimizer), module.hparams.get("compile")
+    losses = tuple((term.layers, type(term.loss)) for term in module.problem.weighed.terms)
+    of_module = repr(module.backbone), losses, described(module.problem.make_optimizer), module.problem.compile
     known = {} if measured is None else measured.setdefault((*of_module, worker.device, worker.precision), {})
     module.to(worker.device).on_fit_start()
     _measure(module, worker, sorted(kinds, key=lambda kind: kind.work), time.monotonic() + budget, known)
@@ -177,8 +177,8 @@ def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> fl
     sizing, ends = module.sizing, []
     height, width, count = kind.size
     image = torch.rand(count, 3, height, width, device=worker.device)
-    whole = Whole(module.backbone, sizing.objective, bool(module.hparams.get("compile")))
-    evaluate = sizing.trial(worker, whole if kind.tiles is None else sizing.tiled(kind.tiles.tile), image)
+    evaluator = sizing.whole(module.problem.compile) if kind.tiles is None else sizing.tiled(kind.tiles.tile)
+    evaluate = sizing.trial(worker, evaluator, image)
     with tensor_core_products(worker.device, worker.precision):
         steps = sizing.optimised(torch.rand_like(image), evaluate)
         for _ in range(_STEPS):

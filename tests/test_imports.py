@@ -17,9 +17,9 @@ PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("figures", "runs", "schedule"),
+    ("figures", "runs", "schedule", "memory"),
     ("images",),
-    ("memory", "optim", "parallel", "backbones"),
+    ("optim", "parallel", "backbones"),
     ("losses", "initializers", "metrics"),
     ("pairs",),
     ("progress",),

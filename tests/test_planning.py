@@ -214,11 +214,11 @@ def test_tells_what_a_run_would_take_and_writes_nothing(workplace: Path) -> None
 def test_leaves_a_module_and_data_that_are_in_use_as_they_were() -> None:
     module, data = StyleTransfer(**SMALL), job()
     data.setup("fit")
-    batches, image, tile = data.batches, module.image, module.sizing.tile
+    batches, image, tile = data.batches, module.image, module.problem.tile
     planning.estimate(module, data, worker())
     assert data.batches is batches
     assert module.image is image
-    assert module.sizing.tile == tile
+    assert module.problem.tile == tile
     assert module.evaluation is None
 
 

@@ -21,19 +21,12 @@ Kept: TypeAlias = Statistic | Target
 
 @dataclass(frozen=True)
 class Term:
-    """One loss on named layers.
+    """One loss on named layers."""
 
-    Attributes:
-        group: What the term counts towards, with whose weight: `content`, `style` or `tv`.
-        layers: The layers that the loss reads, in its order; `image` stands for the pixels.
-        loss: The loss.
-        share: Its part of the group's weight, above 0; those of a group add up to 1.
-    """
-
-    group: str
-    layers: tuple[str, ...]
+    group: str  # what it counts towards, with whose weight: content, style or tv
+    layers: tuple[str, ...]  # what the loss reads, in its order; `image` stands for the pixels
     loss: Loss
-    share: float
+    share: float  # its part of the group's weight, above 0; those of a group add up to 1
 
     @property
     def name(self) -> str:
@@ -48,10 +41,7 @@ class Term:
 class Objective:
     """The weighted sum of terms: what the optimiser brings down, Gatys et al. (2016), equation 7.
 
-    Weights are not part of it: each image has its own for every group, see `total`.
-
-    Args:
-        terms: The losses, each of another name.
+    The weights are not part of it: each image has its own for every group, see `total`.
 
     Raises:
         InputError: If two terms have one name.
@@ -85,21 +75,11 @@ class Objective:
         return Objective(term for term in self.terms if term.group in groups)
 
     def kept(self, source: Source, features: Mapping[str, Features], draw: int) -> dict[str, Kept]:
-        """Returns what the terms that compare with one source image keep of it, by the term's name.
-
-        Args:
-            source: `content` or `style`.
-            features: That image's features by layer, with the image itself as `image`.
-            draw: What random positions follow from.
-        """
+        """Returns what the terms that compare with a source image keep of its features, by the term's name."""
         return {term.name: _kept(term, features, draw) for term in self.terms if term.loss.source == source}
 
     def targets(self, kept: Sequence[Mapping[str, Kept]], weights: Sequence[float]) -> dict[str, Target]:
-        """Finishes what was kept of the images of one source, merged by their weights.
-
-        Args:
-            kept: What was kept of each image, by the term's name.
-            weights: Theirs, >= 0, with a sum above 0.
+        """Finishes what was kept of each image of one source, merged by their weights, >= 0, with a sum above 0.
 
         Raises:
             InputError: If there are several images and a loss cannot merge them.
@@ -142,18 +122,13 @@ class Objective:
         }
 
     def total(self, values: Values, weights: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weighted sum, (N,): the loss of each image.
-
-        Args:
-            values: Every term's value.
-            weights: Each image's weights by group, (N,) each.
-        """
+        """Returns the weighted sum, (N,): the loss of each image, given its weights by group, (N,) each."""
         weighted = [term.share * weights[term.group] * values[term.name] for term in self.terms]
         # One after the other: terms of weight 0, which a companion in the batch may bring, then leave no rounding.
         return reduce(torch.add, weighted)
 
     def contributions(self, values: Values, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the weighted values summed by group and in `total`, (N,) each, for curves; arguments as there."""
+        """Returns the weighted values summed by group and in `total`, (N,) each, for curves."""
         sums = {group: self.only([group]).total(values, weights) for group in self.groups}
         return {"total": self.total(values, weights), **sums}
 

@@ -30,42 +30,27 @@ def layer_weights(group: str, given: Layers, spec: Spec) -> Mapping[str, float]:
 
 
 def terms(group: str, loss: Loss, layers: Mapping[str, float]) -> list[Term]:
-    """Returns a term for each layer, whose shares of the group's weight are in proportion to the given weights.
-
-    Raises:
-        InputError: If there is no layer, or no weight above 0.
-    """
+    """Returns a term for each layer, whose shares of the group's weight are in proportion to the given weights."""
     total = sum(layers.values())
     if not layers or not all(math.isfinite(weight) and weight > 0 for weight in layers.values()):
-        msg = f"{group}_layers must name at least one layer, with weights above 0, got {dict(layers)}"
-        raise InputError(msg)
+        raise InputError(f"{group}_layers must name at least one layer, with weights above 0, got {dict(layers)}")
     return [Term(group, (layer,), loss, weight / total) for layer, weight in layers.items()]
 
 
 def loss_of(source: str, style_loss: str) -> Loss:
-    """Returns the loss that compares with a source: that of content, or the style loss of a name.
-
-    Raises:
-        InputError: If there is no style loss of that name.
-    """
+    """Returns the loss that compares with a source: that of content, or the style loss of a known name."""
     if source == "content":
         return Content()
     if style_loss not in STYLE_LOSSES:
-        msg = f"unknown style_loss {style_loss!r}; known are {', '.join(STYLE_LOSSES)}"
-        raise InputError(msg)
+        raise InputError(f"unknown style_loss {style_loss!r}; known are {', '.join(STYLE_LOSSES)}")
     return STYLE_LOSSES[style_loss]()
 
 
 def check_weights(weights: Mapping[str, float]) -> Mapping[str, float]:
-    """Returns weights by group.
-
-    Raises:
-        InputError: If one is not a finite number, 0 or above.
-    """
+    """Returns weights by group, none of which may be infinite or below 0."""
     for group, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
-            msg = f"{group}_weight must be a finite number, 0 or above, got {weight}"
-            raise InputError(msg)
+            raise InputError(f"{group}_weight must be a finite number, 0 or above, got {weight}")
     return weights
 
 

@@ -11,16 +11,16 @@ from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.losses import IMAGE, Content, Objective, Term, TotalVariation
 from nst_lightning.modules.choices import Layers, check_weights, described, layer_weights, listed, loss_of, terms
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.modules.sizing import Tile
+from nst_lightning.modules.problem import Problem, Tile
 
 
 class StyleTransfer(ImageOptimization):
     """Paints content images in the manner of style images, Gatys et al. (2016).
 
-    The meaning of the weights is that of gordicaleksa's pytorch-neural-style-transfer: the
-    backbone sees pixels times 255 minus the mean colour, content is the mean squared difference of features,
-    style the mean over layers of the summed squared difference of Gram matrices F F^T / (C H W), and the total
-    variation the sum of absolute differences on the 0-255 scale.
+    The weights mean what they do in gordicaleksa's pytorch-neural-style-transfer: the backbone sees pixels times 255
+    minus the mean colour, content is the mean squared difference of features, style the mean over layers of the summed
+    squared difference of Gram matrices F F^T / (C H W), and the total variation the sum of absolute differences on the
+    0-255 scale.
 
     Args:
         backbone: The network whose features are compared: `vgg16`, `vgg16_experimental`, `vgg19`,
@@ -83,7 +83,7 @@ class StyleTransfer(ImageOptimization):
             ]
         )
         network = Backbone(backbone, objective.layers, weights, pooling)
-        super().__init__(network, objective, of_groups, optimizer, init, seed, tile, compile)
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {
             **self.hparams,

@@ -23,12 +23,7 @@ Targets: TypeAlias = Mapping[str, Target]
 
 
 class Evaluator(ABC):
-    """What finds the values of an objective's terms, differentiable with respect to the image.
-
-    Args:
-        backbone: The frozen network.
-        objective: The losses, on layers of the backbone and on the image.
-    """
+    """What finds the values of an objective's terms, on a frozen network, differentiable with respect to the image."""
 
     def __init__(self, backbone: Backbone, objective: Objective) -> None:
         self._backbone = backbone
@@ -53,15 +48,10 @@ class Evaluator(ABC):
 
     @abstractmethod
     def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
-        """Returns every term's value, not weighted, (N,) each.
-
-        Args:
-            image: The output images (N, 3, H, W), sRGB in [0, 1].
-            targets: What they are compared with.
-            draw: As in `targets`.
+        """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W), sRGB in [0, 1].
 
         Raises:
-            InputError: If the image is smaller than the network can halve.
+            InputError: If the image is smaller than the network can halve, or torch.compile cannot work here.
         """
 
     @abstractmethod
@@ -70,25 +60,14 @@ class Evaluator(ABC):
 
 
 class Whole(Evaluator):
-    """Evaluates an objective on the whole image at once.
-
-    Args:
-        backbone: The frozen network.
-        objective: The losses.
-        compiled: Whether torch.compile makes the values and their gradient, anew for every size; on a GPU as
-            CUDA graphs.
-    """
+    """Evaluates an objective on the whole image at once; `compiled`, by torch.compile, anew for every size."""
 
     def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
         super().__init__(backbone, objective)
         self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
 
     def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
-        """Returns every term's value, see `Evaluator.values`.
-
-        Raises:
-            InputError: If torch.compile cannot work here, as without a C++ compiler.
-        """
+        """Returns every term's value, see `Evaluator.values`."""
         if self._compiled is None:
             return self._values(image, targets, draw)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
@@ -118,10 +97,9 @@ class Tiled(Evaluator):
     read the image alone are evaluated on the whole of it.
 
     Args:
-        backbone: The frozen network, of operations on windows only.
+        backbone: The frozen network.
         objective: The losses, at least one of them on layers.
-        tile: The side of a tile in pixels, from 1; rounded down to a multiple of the deepest layer's stride, but at
-            least that. The halo comes on top.
+        tile: The side of a tile in pixels without its halo, see `Plan.of`.
         share: This process's part of the tiles; values, targets and gradient are the same in all processes.
         map_dtype: What targets that are maps are kept in, to save memory; None for what the loss made them.
 
@@ -183,7 +161,7 @@ class Tiled(Evaluator):
         return found | self._rest.kept(source, {IMAGE: Features.whole(image)}, draw)
 
     def _blank(self, image: Tensor, term: Term, kept: Kept) -> Kept:
-        """Returns what is kept of no tile yet: a statistic of no positions, or zeros of the whole image's maps."""
+        """Returns what is kept of no tile yet: a statistic of no positions, or zeros for the whole image's maps."""
         if isinstance(kept, Statistic):
             return kept
         sizes = [self._sizes(image)[layer][2:] for layer in term.layers]

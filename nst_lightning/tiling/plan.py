@@ -15,19 +15,14 @@ from nst_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Share:
-    """The part of an image's tiles that one of several processes evaluates.
-
-    Attributes:
-        rank: The process's number, from 0.
-        world: The number of processes; each has to make the same calls on the same images in the same order.
-    """
+    """The part of an image's tiles that one of several processes evaluates; all have to make the same calls."""
 
     rank: int = 0
     world: int = 1
 
     @classmethod
     def of_processes(cls) -> Share:
-        """Returns this process's share in `torch.distributed`'s default group, which has to be initialised."""
+        """Returns this process's share in the default group of `torch.distributed`."""
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
@@ -43,17 +38,11 @@ ALONE = Share()
 
 @dataclass(frozen=True)
 class Span:
-    """A tile along one axis, in pixels.
+    """A tile along one axis, in pixels."""
 
-    Attributes:
-        start: Where the core begins, a multiple of the alignment.
-        stop: Where it ends, or None for the image's end.
-        crop: The pixels that the network is fed.
-    """
-
-    start: int
-    stop: int | None
-    crop: slice
+    start: int  # of the core, a multiple of the alignment
+    stop: int | None  # its end; None for the image's
+    crop: slice  # what the network is fed
 
     def in_map(self, stride: int) -> slice:
         """Returns the core's positions in the whole image's feature map."""
@@ -74,21 +63,13 @@ NOWHERE: Tile = (Span(0, 0, slice(0, 0)), Span(0, 0, slice(0, 0)))
 
 @dataclass(frozen=True)
 class Plan:
-    """How images of any size are cut into tiles.
+    """How images of any size are cut into tiles; in pixels, all but the last multiples of the alignment."""
 
-    Attributes:
-        tile: The side of a core in pixels, a multiple of `alignment`.
-        alignment: What cores and crops begin at multiples of: the stride of the deepest layer.
-        before: The halo above and to the left, in pixels, a multiple of `alignment`.
-        after: The halo below and to the right, in pixels, a multiple of `alignment`.
-        least: The side of the smallest crop that the network takes, in pixels.
-    """
-
-    tile: int
-    alignment: int
-    before: int
-    after: int
-    least: int
+    tile: int  # the side of a core
+    alignment: int  # the stride of the deepest layer
+    before: int  # the halo above and to the left
+    after: int  # the halo below and to the right
+    least: int  # the side of the smallest crop that the network takes
 
     @classmethod
     def of(cls, tile: int, seen: Iterable[tuple[View, View]], least: int) -> Plan:
