@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,7 +22,7 @@ from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run, replacing
-from nst_lightning.schedule import Stage, coarse_to_fine, described
+from nst_lightning.schedule import Stage, coarse_to_fine, described, scaled
 from nst_lightning.tiling import ALONE, Share
 
 _SHARE = 0.8
@@ -31,25 +31,15 @@ _SHARE = 0.8
 
 @dataclass(frozen=True)
 class Worker:
-    """What one process of a run computes on.
-
-    Attributes:
-        device: The device.
-        precision: The trainer's, e.g. `bf16-mixed`.
-        context: Enters the precision that features are computed in.
-        share: The process's part of an image's tiles.
-        deals_tiles: Whether all processes work on the tiles of one image.
-        sharing: How many processes share the device's memory.
-        agree: Returns what the first process was given, in every process.
-    """
+    """What one process of a run computes on."""
 
     device: torch.device
-    precision: str
-    context: Callable[[], AbstractContextManager[object]]
-    share: Share
-    deals_tiles: bool
-    sharing: int
-    agree: Callable[[Any], Any]
+    precision: str  # the trainer's, e.g. bf16-mixed
+    context: Callable[[], AbstractContextManager[object]]  # enters the precision that features are computed in
+    share: Share  # of an image's tiles
+    deals_tiles: bool  # whether all processes work on the tiles of one image
+    sharing: int  # how many processes share the device's memory
+    agree: Callable[[Any], Any]  # returns what the first process was given, in every process
 
     @classmethod
     def of(cls, trainer: L.Trainer) -> Worker:
@@ -130,15 +120,12 @@ class PairDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if not (style_scale > 0 and math.isfinite(style_scale)):
-            msg = f"style_scale must be a finite number above 0, got {style_scale}"
-            raise InputError(msg)
+            raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
         if batch_size != "auto" and batch_size < 1:
-            msg = f"batch_size must be at least 1, or auto, got {batch_size}"
-            raise InputError(msg)
+            raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         self.stages = tuple(stages) if isinstance(stages, list) else coarse_to_fine(size, steps, stages)
         if not self.stages:
-            msg = "stages is an empty list: there is nothing to do"
-            raise InputError(msg)
+            raise InputError("stages is an empty list: there is nothing to do")
         self.pairs = chosen(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale
@@ -165,7 +152,7 @@ class PairDataModule(L.LightningDataModule):
 
     def batches_alone(self, module: Measured, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
-        return tuple(self._batches(list(self._units()), lambda single: self._fitting(single, module, worker)))
+        return tuple(self._batches(list(self._units()), lambda single: _fitting(single, module, worker)))
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Leaves the step where it is: it holds no tensors."""
@@ -198,22 +185,10 @@ class PairDataModule(L.LightningDataModule):
         Raises:
             InputError: If a pair has fewer steps than there are stages.
         """
-        if pair.size is None and pair.steps is None:
-            return self.stages
-        size, steps = self.stages[-1].size, sum(stage.steps for stage in self.stages)
-        by_size = 1.0 if pair.size is None else pair.size / size
-        wanted = steps if pair.steps is None else pair.steps
-        if wanted < len(self.stages):
-            msg = f"pair {pair.name}: steps must be at least the number of stages ({len(self.stages)}), got {wanted}"
-            raise InputError(msg)
-        # Cumulative, so that the steps add up to those asked for; each stage keeps at least one.
-        ends = [round(wanted * end / steps) for end in accumulate(stage.steps for stage in self.stages)]
-        scaled: list[Stage] = []
-        for place, stage in enumerate(self.stages):
-            begin = sum(each.steps for each in scaled)
-            latest = wanted - (len(self.stages) - 1 - place)
-            scaled.append(Stage(max(1, round(stage.size * by_size)), min(max(ends[place], begin + 1), latest) - begin))
-        return tuple(scaled)
+        try:
+            return scaled(self.stages, pair.size, pair.steps)
+        except InputError as error:
+            raise InputError(f"pair {pair.name}: {error}") from None
 
     def _units(self) -> Iterator[Batch]:
         """Yields what is dealt out: batches that go on from a checkpoint, and single pairs."""
@@ -258,17 +233,18 @@ class PairDataModule(L.LightningDataModule):
             together = most(alike[0]) if self.batch_size == "auto" else self.batch_size
             for first in range(0, len(alike), together):
                 members = [pair for batch in alike[first : first + together] for pair in batch.pairs]
-                yield alike[first].like(members, alike[first].stages)
+                yield replace(alike[first], pairs=members)
 
     def _together(self, single: Batch) -> int:
         assert self.trainer is not None
         module: Measured = self.trainer.lightning_module  # type: ignore[assignment]
-        return self._fitting(single, module, Worker.of(self.trainer))
+        return _fitting(single, module, Worker.of(self.trainer))
 
-    @staticmethod
-    def _fitting(single: Batch, module: Measured, worker: Worker) -> int:
-        each = max(module.bytes_of_step(worker, single.pixels(stage)) for stage in single.stages)
-        return max(1, worker.memory // each)
+
+def _fitting(single: Batch, module: Measured, worker: Worker) -> int:
+    """Returns how many pairs like a single one fit the memory together."""
+    each = max(module.bytes_of_step(worker, single.pixels(stage)) for stage in single.stages)
+    return max(1, worker.memory // each)
 
 
 def _agreed_progress(resume: Path) -> Progress:

@@ -89,7 +89,7 @@ class Estimate:
         """The seconds of what is dealt out to processes: single pairs, and batches that go on from a checkpoint."""
         units = {}
         for batch in self.batches:
-            alone = [batch.like([pair], batch.stages) for pair in batch.pairs] if batch.saved is None else [batch]
+            alone = [replace(batch, pairs=[pair]) for pair in batch.pairs] if batch.saved is None else [batch]
             seconds = sum(steps * self.costs[size].step for _, size, steps in _left(batch))
             units.update(dict.fromkeys(alone, seconds / len(alone)))
         return units

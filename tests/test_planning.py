@@ -43,7 +43,7 @@ SIDE = 64
 
 def batch(*names: str, steps: int = 10, size: int = SIDE, saved: Saved | None = None) -> Batch:
     pairs = [Pair(f"{name}.png", ("style.png",), name) for name in names]
-    return Batch(pairs, (1000, 1000), [Stage(size, steps)], 1.0, False, Gallery(), saved)
+    return Batch(pairs, (1000, 1000), (Stage(size, steps),), 1.0, False, Gallery(), saved)
 
 
 def kind(side: int, count: int = 1, tiles: Plan | None = None) -> Kind:

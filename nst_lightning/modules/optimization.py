@@ -207,13 +207,12 @@ class ImageOptimization(L.LightningModule):
         """Makes the image, its optimiser and its evaluation for a batch or stage that begins or goes on."""
         if step.is_first and step.batch.saved is not None:
             self._restore(step.batch.saved)
-        before = step.before
-        if before is None:
+        if step.index == 0:
             self._place(self._initial_image(step).to(self.device))
         elif step.starts_stage:
             self._enlarge(step.batch.output_size(step.stage))
         together = len(step.batch.pairs)
-        if before is not None and self.evaluation is not None:  # what was too much at one stage is at the next
+        if step.index > 0 and self.evaluation is not None:  # what was too much at one stage is at the next
             together = self.evaluation.together
         self.losses = {}
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
