@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -62,12 +62,8 @@ class Worker:
         return int(memory.available(self.device) * _SHARE / self.sharing)
 
 
-class Measured(Protocol):
-    """A module that can say how much memory a step takes."""
-
-    def bytes_of_step(self, worker: Worker, pixels: int) -> int:
-        """Returns the bytes that a step on one image of so many pixels takes."""
-        ...
+Measure = Callable[[Worker, int], int]
+"""Returns the bytes that a step on one image of so many pixels takes."""
 
 
 class PairDataModule(L.LightningDataModule):
@@ -94,7 +90,6 @@ class PairDataModule(L.LightningDataModule):
         resume: The folder of a run, or one of its checkpoints, to go on from.
 
     Attributes:
-        pairs: The pairs, in the order given.
         progress: What was done before.
         dealt: The names of the pairs that are not finished, by the rank that takes them, once `setup` has run.
         batches: The batches of this process; likewise.
@@ -150,9 +145,9 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
 
-    def batches_alone(self, module: Measured, worker: Worker) -> tuple[Batch, ...]:
+    def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
-        return tuple(self._batches(list(self._units()), lambda single: _fitting(single, module, worker)))
+        return tuple(self._batches(list(self._units()), lambda single: _fitting(single, measure, worker)))
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Leaves the step where it is: it holds no tensors."""
@@ -180,11 +175,7 @@ class PairDataModule(L.LightningDataModule):
         return None if step is None or step.is_last else step
 
     def stages_of(self, pair: Pair) -> tuple[Stage, ...]:
-        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps.
-
-        Raises:
-            InputError: If a pair has fewer steps than there are stages.
-        """
+        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps."""
         try:
             return scaled(self.stages, pair.size, pair.steps)
         except InputError as error:
@@ -214,11 +205,9 @@ class PairDataModule(L.LightningDataModule):
         return Batch(members, (height, width), stages, self.style_scale, self.upscale, self.gallery, saved)
 
     def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
-        """Joins single pairs that are alike at every stage; keeps their order where none are joined.
+        """Joins single pairs that are alike at every stage, of an `auto` batch as many as `most` says for the first.
 
-        Args:
-            units: Single pairs, and batches that go on from a checkpoint.
-            most: Returns how many that are like a single pair fit the memory, for a `batch_size` of `auto`.
+        Batches that go on from a checkpoint stay as they are, and where none are joined, the order.
         """
 
         def shape(batch: Batch) -> list[tuple[int, ...]]:
@@ -237,13 +226,13 @@ class PairDataModule(L.LightningDataModule):
 
     def _together(self, single: Batch) -> int:
         assert self.trainer is not None
-        module: Measured = self.trainer.lightning_module  # type: ignore[assignment]
-        return _fitting(single, module, Worker.of(self.trainer))
+        measure: Measure = self.trainer.lightning_module.bytes_of_step  # type: ignore[assignment]
+        return _fitting(single, measure, Worker.of(self.trainer))
 
 
-def _fitting(single: Batch, module: Measured, worker: Worker) -> int:
+def _fitting(single: Batch, measure: Measure, worker: Worker) -> int:
     """Returns how many pairs like a single one fit the memory together."""
-    each = max(module.bytes_of_step(worker, single.pixels(stage)) for stage in single.stages)
+    each = max(measure(worker, single.pixels(stage)) for stage in single.stages)
     return max(1, worker.memory // each)
 
 

@@ -45,8 +45,7 @@ def available(device: torch.device, root: Path = Path("/")) -> int:
         return max(0, min([free, *_left_in_groups(root)]))
     if device.type == "cpu" and hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    msg = f"how much memory is free on {device} cannot be told here"
-    raise InputError(msg)
+    raise InputError(f"how much memory is free on {device} cannot be told here")
 
 
 def cores(root: Path = Path("/")) -> int:
@@ -63,8 +62,7 @@ def _groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
         _, controllers, name = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
-        path = PurePosixPath(name.lstrip("/"))
+        mount, path = root / "sys/fs/cgroup" / (controller if controllers else ""), PurePosixPath(name.lstrip("/"))
         # A container may see its own group as the mount itself, under a name that is the host's.
         for group in dict.fromkeys([path, *path.parents]):
             yield 1 if controllers else 2, mount / group
@@ -189,8 +187,7 @@ class Line:
 
     def __post_init__(self) -> None:
         if not self.per_pixel >= 0:
-            msg = f"bytes per pixel must be 0 or above, got {self.per_pixel}"
-            raise InputError(msg)
+            raise InputError(f"bytes per pixel must be 0 or above, got {self.per_pixel}")
 
     @classmethod
     def through(cls, measure: Callable[[int], int], small: int, large: int) -> Line:

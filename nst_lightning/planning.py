@@ -127,7 +127,7 @@ def estimate(
     budget: float = BUDGET,
     measured: Measured | None = None,
 ) -> Estimate:
-    """Estimates a run from a few steps on random images; writes nothing, and leaves the data as they are.
+    """Estimates a fit from a few steps on random images; writes nothing, and leaves the data as they are.
 
     Args:
         module: What would be fitted.
@@ -141,7 +141,7 @@ def estimate(
     """
     worker = replace(worker, agree=lambda found: found)
     module.problem.check(worker, data.pairs)
-    batches = data.batches_alone(module, worker)
+    batches = data.batches_alone(module.bytes_of_step, worker)
     kinds = [_kind(module, worker, size) for size in {size for batch in batches for _, size, _ in _left(batch)}]
     losses = tuple((term.layers, type(term.loss)) for term in module.problem.weighed.terms)
     of_module = repr(module.backbone), losses, described(module.problem.make_optimizer), module.problem.compile
@@ -189,20 +189,12 @@ def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> fl
     return (ends[-1] - ends[0]) / (_STEPS - 1)
 
 
-# ---- in words ----
-
-
 def duration(text: str) -> float:
-    """Returns the seconds in a text such as `90`, `90s`, `30m`, `1h` or `1h30m`.
-
-    Raises:
-        InputError: If it is no such text, or nothing at all.
-    """
+    """Returns the seconds in a text such as `90`, `90s`, `30m`, `1h` or `1h30m`; refuses others, and none at all."""
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.replace(" ", ""))
     hours, minutes, seconds = (0, 0, 0) if found is None else (int(part or 0) for part in found.groups())
     if not (total := 3600 * hours + 60 * minutes + seconds):
-        msg = f"within must be a time above 0, as 90s, 30m or 1h30m, got {text!r}"
-        raise InputError(msg)
+        raise InputError(f"within must be a time above 0, as 90s, 30m or 1h30m, got {text!r}")
     return float(total)
 
 

@@ -39,20 +39,16 @@ class Term:
 
 
 class Objective:
-    """The weighted sum of terms: what the optimiser brings down, Gatys et al. (2016), equation 7.
+    """The weighted sum of terms of unlike names: what the optimiser brings down, Gatys et al. (2016), equation 7.
 
     The weights are not part of it: each image has its own for every group, see `total`.
-
-    Raises:
-        InputError: If two terms have one name.
     """
 
     def __init__(self, terms: Iterable[Term]) -> None:
         self.terms: Sequence[Term] = tuple(terms)
         names = [term.name for term in self.terms]
         if len(set(names)) != len(names):
-            msg = f"a layer stands twice among the terms: {', '.join(names)}"
-            raise InputError(msg)
+            raise InputError(f"a layer stands twice among the terms: {', '.join(names)}")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -79,11 +75,7 @@ class Objective:
         return {term.name: _kept(term, features, draw) for term in self.terms if term.loss.source == source}
 
     def targets(self, kept: Sequence[Mapping[str, Kept]], weights: Sequence[float]) -> dict[str, Target]:
-        """Finishes what was kept of each image of one source, merged by their weights, >= 0, with a sum above 0.
-
-        Raises:
-            InputError: If there are several images and a loss cannot merge them.
-        """
+        """Finishes what was kept of each image of one source, merged by their weights; not every loss can merge."""
         terms = [term for term in self.terms if term.name in kept[0]]
         return {term.name: _target(term, [each[term.name] for each in kept], weights) for term in terms}
 
@@ -105,11 +97,11 @@ class Objective:
     def compared(self, statistics: Mapping[str, Statistic], targets: Mapping[str, Target]) -> dict[str, Tensor]:
         """Returns the values of the terms that statistics are of, given those of the whole image."""
         values = {}
-        for term in self.terms:
-            if isinstance(term.loss, Additive):
-                values[term.name] = term.loss.compare(statistics[term.name], targets[term.name])
-            elif isinstance(term.loss, Pointwise):
-                values[term.name] = term.loss.compare(statistics[term.name])
+        for name, loss in ((term.name, term.loss) for term in self.terms):
+            if isinstance(loss, Additive):
+                values[name] = loss.compare(statistics[name], targets[name])
+            elif isinstance(loss, Pointwise):
+                values[name] = loss.compare(statistics[name])
         return values
 
     def values(self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int) -> dict[str, Tensor]:
@@ -148,8 +140,8 @@ def _target(term: Term, kept: Sequence[Kept], weights: Sequence[float]) -> Targe
     if isinstance(term.loss, Additive):
         return term.loss.target(Statistic.merged(statistics, weights))
     if len(kept) > 1:
-        msg = f"{term.name}: {type(term.loss).__name__} cannot merge {len(kept)} {term.loss.source} images: give one"
-        raise InputError(msg)
+        msg = f"{type(term.loss).__name__} cannot merge {len(kept)} {term.loss.source} images: give one"
+        raise InputError(f"{term.name}: {msg}")
     (target,) = kept
     assert not isinstance(target, Statistic)
     return target

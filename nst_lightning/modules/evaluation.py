@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from nst_lightning.batches import Step, Style
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective, Target
+from nst_lightning.losses import Objective, Target, Values
 from nst_lightning.modules.problem import Problem
 from nst_lightning.modules.sizing import Sizing
 from nst_lightning.tiling import Evaluator, Tiled, Whole
@@ -26,23 +26,14 @@ _STYLES_KEPT = 64  # about 1.4 MB each for VGG's five layers
 
 @dataclass(eq=False)
 class Evaluation:
-    """The objective of one batch at one stage, with its targets and the weights of each image.
-
-    Attributes:
-        worker: What it is computed on.
-        evaluator: What finds the terms' values.
-        objective: The losses that any of the images weighs.
-        targets: What they compare with, by the term's name, (N, ...) each.
-        weights: Each image's weights by group, (N,) each.
-        together: The number of images that are evaluated at once; `take_fewer` halves it.
-    """
+    """The objective of one batch at one stage, with its targets and the weights of each image."""
 
     worker: Worker
     evaluator: Evaluator
-    objective: Objective
-    targets: Mapping[str, Target]
-    weights: Mapping[str, Tensor]
-    together: int
+    objective: Objective  # the losses that any of the images weighs
+    targets: Mapping[str, Target]  # by the term's name, (N, ...) each
+    weights: Mapping[str, Tensor]  # by group, (N,) each
+    together: int  # how many images are evaluated at once
 
     def values(self, image: Tensor, draw: int) -> dict[str, Tensor]:
         """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W) in [0, 1]."""
@@ -55,6 +46,11 @@ class Evaluation:
             # Not kept: the features, which are computed again for the gradient.
             parts.append(checkpoint(self.evaluator.values, image[rows], targets, draw, use_reentrant=False))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def noted(self, values: Values) -> dict[str, Tensor]:
+        """Returns the values without their graph, with the weighted sums, by name, (N,) each."""
+        found = {name: value.detach() for name, value in values.items()}
+        return {**found, **self.objective.contributions(found, self.weights)}
 
     def take_fewer(self, image: Tensor) -> None:
         """Halves the number of images that are evaluated at once, after the memory did not hold them.
@@ -148,8 +144,8 @@ def _joined(targets: Sequence[Mapping[str, Target]]) -> dict[str, Target]:
 def tensor_core_products(device: torch.device, precision: str) -> Iterator[None]:
     """Lets a GPU multiply float32 matrices in TF32 where the features are of half precision, which TF32 holds exactly.
 
-    The Gram matrices of such features are float32 sums of exact products then as before, at seven times the rate on
-    paper (NVIDIA's data sheet of the H100: 495 TFLOP/s of TF32, 67 of float32). Elsewhere nothing changes.
+    Their Gram matrices are sums of exact products then as before, at seven times the rate on paper (NVIDIA's data
+    sheet of the H100: 495 TFLOP/s of TF32, 67 of float32). Elsewhere nothing changes.
     """
     if device.type != "cuda" or precision not in {"bf16-mixed", "16-mixed"}:
         yield

@@ -19,7 +19,6 @@ from nst_lightning.batches import Step, Timeline
 from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import initial_image
-from nst_lightning.losses import Values
 from nst_lightning.memory import cores
 from nst_lightning.modules.evaluation import Evaluation, Evaluations, tensor_core_products
 from nst_lightning.modules.problem import Problem
@@ -30,15 +29,15 @@ from nst_lightning.progress import FORMAT, Saved, note_of
 from nst_lightning.schedule import described
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
+_Optimizer = torch.optim.Optimizer | LightningOptimizer
 _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
 
 
 def check_trainer(trainer: L.Trainer) -> None:
-    """Refuses settings under which a step would not be one evaluation of one image.
+    """Refuses settings under which a step would not be one evaluation of one image, and what `check_world` refuses.
 
     Raises:
-        InputError: If the trainer accumulates gradients, has another number of epochs than 1, a precision that is too
-            low, or processes that would get in each other's way, see `parallel.check_world`.
+        InputError: If there is such a setting.
     """
     for name in ("accumulate_grad_batches", "max_epochs"):
         if (value := getattr(trainer, name)) != 1:
@@ -55,10 +54,8 @@ class ImageOptimization(L.LightningModule):
     optimised. A run is one epoch over the steps of a `batches.Timeline`; where a step begins a batch or stage, the
     image, its optimiser and its targets are made anew.
 
-    Args:
-        problem: What the images are optimised for, and how.
-
     Attributes:
+        problem: What the images are optimised for, and how.
         losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
             parts `content`, `style`, `tv`; and the unweighted value of every term, e.g. `style/relu3_1`.
         settings: What the run was asked for, for the pictures' metadata and TensorBoard.
@@ -95,11 +92,7 @@ class ImageOptimization(L.LightningModule):
     # ---- Lightning's hooks, in the order of a run ----
 
     def setup(self, stage: str) -> None:
-        """Forgets an earlier run of the same module, and refuses a trainer or pairs that cannot work.
-
-        Raises:
-            InputError: If there is such a setting.
-        """
+        """Forgets an earlier run of the same module; raises an InputError for a trainer or pairs that cannot work."""
         self.evaluation = None
         self.losses = {}
         if stage == "fit":
@@ -107,15 +100,11 @@ class ImageOptimization(L.LightningModule):
             self.problem.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Makes the optimiser of the current image.
-
-        Raises:
-            InputError: If a batch would share the curvature of one L-BFGS, or its gradients would be scaled.
-        """
+        """Makes the optimiser of the current image; an L-BFGS must not be a batch's, nor its gradients be scaled."""
         optimizer = self.problem.make_optimizer([self.image])
         if isinstance(optimizer, torch.optim.LBFGS) and len(self.image) > 1:
-            msg = "torch.optim.LBFGS couples the images of a batch: use nst_lightning.optim.LBFGS or batch_size 1"
-            raise InputError(msg)
+            msg = "torch.optim.LBFGS couples the images of a batch"
+            raise InputError(f"{msg}: use nst_lightning.optim.LBFGS or batch_size 1")
         scales = isinstance(plugin := self.trainer.precision_plugin, MixedPrecision) and plugin.scaler is not None
         if scales and isinstance(optimizer, (torch.optim.LBFGS, optim.LBFGS)):
             msg = "precision 16-mixed scales the gradients, which an L-BFGS cannot work with"
@@ -123,11 +112,7 @@ class ImageOptimization(L.LightningModule):
         return optimizer
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gives the parameter its shape before its values and its optimiser's state are loaded.
-
-        Raises:
-            InputError: If the run cannot go on from this checkpoint.
-        """
+        """Refuses what the run cannot go on from; shapes the parameter before its values and state are loaded."""
         if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
             raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
         note = checkpoint.get("batch")
@@ -153,7 +138,7 @@ class ImageOptimization(L.LightningModule):
         """Returns the losses of the images, (N,)."""
         assert self.evaluation is not None
         values = self.evaluation.values(self.image, (self.problem.seed + batch.index) % 2**63)
-        self._note_losses(values)
+        self.losses = self.evaluation.noted(values)
         return self.evaluation.objective.total(values, self.evaluation.weights)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -161,17 +146,9 @@ class ImageOptimization(L.LightningModule):
         torch.autograd.backward(loss.sum())
 
     def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: torch.optim.Optimizer | LightningOptimizer,
-        optimizer_closure: Callable[[], Any] | None = None,
+        self, epoch: int, batch_idx: int, optimizer: _Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Takes a step, of fewer images at once where the memory does not hold them all.
-
-        Raises:
-            InputError: If a stage begins with a loss that is not finite, or the images are not finite any more.
-        """
+        """Takes a step, of fewer images at once where the memory does not hold them all."""
         before = self.losses
         while True:
             try:
@@ -247,11 +224,6 @@ class ImageOptimization(L.LightningModule):
             starts.append(initial_image(init, content[None], style[0].image(), seed))
         return torch.cat(starts)
 
-    def _note_losses(self, values: Values) -> None:
-        assert self.evaluation is not None
-        found = {name: value.detach() for name, value in values.items()}
-        self.losses = {**found, **self.evaluation.objective.contributions(found, self.evaluation.weights)}
-
     def _forget_step(self, losses: dict[str, Tensor]) -> None:
         """Makes ready to take a step again that the memory did not hold."""
         assert self.evaluation is not None
@@ -259,9 +231,7 @@ class ImageOptimization(L.LightningModule):
         self.zero_grad(set_to_none=True)
         self.losses = losses
 
-    def _settle(
-        self, number: int, before: dict[str, Tensor], optimizer: torch.optim.Optimizer | LightningOptimizer
-    ) -> None:
+    def _settle(self, number: int, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
         """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
         self._check_image(number)
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
@@ -282,8 +252,7 @@ class ImageOptimization(L.LightningModule):
             raise InputError(f"{msg}: {help}")
 
     def _check_losses(self) -> None:
-        wrong = [name for name, value in self.losses.items() if not bool(value.isfinite().all())]
-        if wrong:
+        if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
             msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
             raise InputError(f"{msg}: are the weights, or is the learning rate, far too large?")
 

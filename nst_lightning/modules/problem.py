@@ -69,11 +69,7 @@ class Problem:
         return self.objective.only([group for group in groups if any(self.weight(pair, group) > 0 for pair in pairs)])
 
     def check(self, worker: Worker, pairs: Sequence[Pair]) -> None:
-        """Refuses pairs that would be left as they begin, and to deal out tiles where there are none.
-
-        Raises:
-            InputError: If there is such a pair or setting.
-        """
+        """Raises an InputError for pairs that would be left as they begin, and where tiles are dealt but off."""
         if self.tile == "off" and worker.deals_tiles:
             msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
             raise InputError(msg)

@@ -18,10 +18,7 @@ _MAPS_SHARE = 1 / 8  # of the memory that may be planned with, above which conte
 
 
 class Sizing:
-    """Chooses tiles by what a step takes in memory.
-
-    Sizes are in pixels of each image, with the number of images that are optimised together.
-    """
+    """Chooses tiles by what a step takes in memory; by the pixels of each image, and how many there are together."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -75,10 +72,7 @@ class Sizing:
     def trial(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> Callable[[Tensor], Tensor]:
         """Returns what evaluates images with their gradient, as a step does, and gives their losses (N,).
 
-        Args:
-            worker: What computes it.
-            evaluator: How images are evaluated.
-            image: What they are compared with, as content and as style, of their shape (N, 3, H, W).
+        What they are compared with, as content and as style, is an image of their shape (N, 3, H, W).
         """
         targets = self._targets(worker, evaluator, image)
         weights = {group: image.new_ones(len(image)) for group in self._objective.groups}
@@ -140,8 +134,8 @@ class Sizing:
             return loss.detach()
 
         steps = self.optimised(image, square)
-        for _ in range(2):
-            next(steps)
+        next(steps)
+        next(steps)
 
     def _bytes_of_maps(self, worker: Worker, image: Tensor) -> int:
         targets = self._targets(worker, self.whole(), image)

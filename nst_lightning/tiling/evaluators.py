@@ -38,7 +38,7 @@ class Evaluator(ABC):
         Args:
             source: `content` or `style`.
             images: The source images (N, 3, H, W), sRGB in [0, 1], of any sizes; several are merged.
-            weights: Their weights, >= 0, with a sum above 0.
+            weights: Theirs, >= 0, with a sum above 0.
             draw: What random positions follow from.
 
         Raises:
@@ -75,8 +75,8 @@ class Whole(Evaluator):
             # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
             return {name: value.clone() for name, value in self._compiled(image, targets, draw).items()}
         except torch._dynamo.exc.TorchDynamoException as error:
-            msg = f"torch.compile failed ({' '.join(str(error).split())[:200]}): leave out compile"
-            raise InputError(msg) from error
+            words = " ".join(str(error).split())[:200]
+            raise InputError(f"torch.compile failed ({words}): leave out compile") from error
 
     def _values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
         return self._objective.values(self._features(image), targets, draw)
@@ -103,9 +103,6 @@ class Tiled(Evaluator):
         share: This process's part of the tiles; values, targets and gradient are the same in all processes.
         map_dtype: What targets that are maps are kept in, to save memory; None for what the loss made them.
 
-    Attributes:
-        plan: How images are cut.
-
     Raises:
         InputError: If the tile is smaller than 1 px, an operation of the network sees more than a window, or a loss on
             layers does not add up over positions.
@@ -124,8 +121,8 @@ class Tiled(Evaluator):
         self._rest = Objective(term for term in objective.terms if isinstance(term.loss, Global))
         for term in self._rest.terms:
             if term.layers != (IMAGE,):
-                msg = f"{term.name}: {type(term.loss).__name__} needs the whole image at once: set tile to off"
-                raise InputError(msg)
+                name = f"{term.name}: {type(term.loss).__name__}"
+                raise InputError(f"{name} needs the whole image at once: set tile to off")
         self._share = share
         self._map_dtype = map_dtype
         self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}

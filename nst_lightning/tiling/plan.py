@@ -73,14 +73,9 @@ class Plan:
 
     @classmethod
     def of(cls, tile: int, seen: Iterable[tuple[View, View]], least: int) -> Plan:
-        """Returns the plan for tiles of a size, rounded down to the alignment but one alignment at least.
-
-        Raises:
-            InputError: If the tile is smaller than 1 px.
-        """
+        """Returns the plan for tiles of a size, rounded down to the alignment but one alignment at least."""
         if tile < 1:
-            msg = f"tile must be a whole number of pixels from 1, got {tile}"
-            raise InputError(msg)
+            raise InputError(f"tile must be a whole number of pixels from 1, got {tile}")
         axes = [view for of_layer in seen for view in of_layer]
         alignment = math.lcm(*(view.stride for view in axes))
         before, after = (
@@ -99,11 +94,9 @@ class Plan:
         cuts = list(range(0, size, self.tile))
         while len(cuts) > 1 and size - cuts[-1] < max(self.alignment, self.least - self.before):
             cuts.pop()
-        spans = []
-        for start, stop in zip(cuts, [*cuts[1:], None], strict=True):
-            end = size if stop is None else min(size, stop + self.after)
-            spans.append(Span(start, stop, slice(max(0, start - self.before), end)))
-        return spans
+        ends = [*(min(size, cut + self.after) for cut in cuts[1:]), size]
+        crops = [slice(max(0, start - self.before), end) for start, end in zip(cuts, ends, strict=True)]
+        return [Span(*span) for span in zip(cuts, [*cuts[1:], None], crops, strict=True)]
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Returns the tiles of an image, rows first."""
@@ -111,7 +104,6 @@ class Plan:
 
     def overhead(self, height: int, width: int) -> float:
         """Returns how many times as many pixels the crops of an image have together as the image itself."""
-        down, across = (
-            sum(int(span.crop.stop - span.crop.start) for span in self.spans(size)) for size in (height, width)
-        )
+        crops = [[span.crop for span in self.spans(size)] for size in (height, width)]
+        down, across = (sum(int(crop.stop - crop.start) for crop in axis) for axis in crops)
         return (down * across) / (height * width)
