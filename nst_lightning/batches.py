@@ -29,11 +29,7 @@ class Gallery:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def read(self, source: images.Source) -> images.Picture:
-        """Returns an image.
-
-        Raises:
-            ImageError: If it cannot be read.
-        """
+        """Returns an image, or raises an ImageError."""
         if not isinstance(source, (str, os.PathLike)):
             return images.read(source)
         key = os.fspath(source)
@@ -164,17 +160,12 @@ class Step:
     """One optimiser step, and so where a run is: what the train loader yields.
 
     Not a dataclass: Lightning would take it apart in search of tensors.
-
-    Args:
-        batch: The pairs being optimised.
-        batch_index: Its place in the run, from 0.
-        index: The number of steps that this batch has taken before, over all its stages.
     """
 
     def __init__(self, batch: Batch, batch_index: int, index: int) -> None:
         self.batch = batch
-        self.batch_index = batch_index
-        self.index = index
+        self.batch_index = batch_index  # in the run, from 0
+        self.index = index  # the steps that this batch has taken before, over all its stages
         self.stage_index = stage_of(batch.stages, index)
 
     @property
@@ -254,8 +245,8 @@ class Timeline:
         """Returns the output pixels of the steps from number `first` up to and without `last`."""
         cost = begin = 0
         for batch in self.batches:
-            for stage, index, end_index in batch.stretches():
-                end = begin + end_index - index
+            for stage, index, following in batch.stretches():
+                end = begin + following - index
                 cost += max(0, min(end, last) - max(begin, first)) * batch.pixels(stage)
                 begin = end
         return cost

@@ -24,15 +24,8 @@ from nst_lightning.errors import InputError
 def available(device: torch.device, root: Path = Path("/")) -> int:
     """Returns how many bytes this process may still allocate on a device.
 
-    On a CPU, what was freed but kept (see `reuse_freed`) is given back to the system first; without `proc`, as on
-    macOS, all of the machine's memory counts as free.
-
-    Args:
-        device: Of type `cpu`, `cuda` or `mps`.
-        root: The folder of `proc` and `sys/fs/cgroup`.
-
-    Raises:
-        InputError: If there is no way to ask.
+    On a CPU, what was freed but kept (see `reuse_freed`) is given back to the system first; without a `proc` in the
+    root, as on macOS, all of the machine's memory counts as free. Where there is no way to ask, that is an InputError.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -18,8 +18,8 @@ from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.errors import InputError
 from nst_lightning.memory import available
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.modules.choices import described
 from nst_lightning.modules.evaluation import tensor_core_products
+from nst_lightning.modules.problem import described
 from nst_lightning.tiling import Plan
 
 BUDGET = 45.0
@@ -133,11 +133,8 @@ def estimate(
         module: What would be fitted.
         data: What it would be fitted on.
         worker: What a process of the run would compute on; the other processes need not be there.
-        budget: Seconds that measuring may take, >= 0; one small image is measured in any case.
+        budget: Seconds that measuring may take; one small image is measured in any case.
         measured: What was measured for other runs, which is not measured again; what is measured is added.
-
-    Raises:
-        InputError: If the run would refuse what it was given.
     """
     worker = replace(worker, agree=lambda found: found)
     module.problem.check(worker, data.pairs)
@@ -273,7 +270,7 @@ def _cells(stage: int, size: Size, steps: int, number: int, cost: Cost, free: in
 
 
 def _many(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _bytes(number: int) -> str:

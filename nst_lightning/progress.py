@@ -56,11 +56,7 @@ class Progress:
 
     @classmethod
     def of(cls, path: Path) -> Progress:
-        """Returns what a run's folder, or a single checkpoint, holds.
-
-        Raises:
-            InputError: If there is neither.
-        """
+        """Returns what a run's folder, or a single checkpoint, holds; raises an InputError where there is neither."""
         if path.is_file():
             return cls(frozenset(), _read([path]))
         run = Run(path)

@@ -12,18 +12,10 @@ from nst_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Stage:
-    """One size of a coarse-to-fine schedule.
+    """One size of a coarse-to-fine schedule; an InputError where either number is below 1."""
 
-    Attributes:
-        size: The output's long side in pixels, >= 1.
-        steps: The number of optimiser steps at that size, >= 1.
-
-    Raises:
-        InputError: If either is below 1.
-    """
-
-    size: int
-    steps: int
+    size: int  # the output's long side in pixels
+    steps: int  # of the optimiser at that size
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("steps", self.steps)):
@@ -34,10 +26,7 @@ class Stage:
 def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
     """Returns stages whose size doubles, with the steps dealt out evenly, as in Gatys et al. (2017), section 6.
 
-    The last stages take what does not divide; 1 stage optimises at the full size only.
-
-    Raises:
-        InputError: If an argument is below 1, or there are fewer steps than stages.
+    The last stages take what does not divide; no argument may be below 1, nor the steps fewer than the stages.
     """
     for name, value in (("size", size), ("stages", stages)):
         if value < 1:
@@ -49,11 +38,7 @@ def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
 
 
 def scaled(stages: Sequence[Stage], size: int | None, steps: int | None) -> tuple[Stage, ...]:
-    """Returns stages scaled to another size of the last, or number of steps of all; each keeps at least one.
-
-    Raises:
-        InputError: If there are fewer steps than stages.
-    """
+    """Returns stages scaled to another size of the last, or number of steps of all; each has to keep at least one."""
     ends = list(accumulate(stage.steps for stage in stages))
     by_size = 1.0 if size is None else size / stages[-1].size
     wanted = ends[-1] if steps is None else steps

@@ -23,26 +23,14 @@ def full_precision(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """Returns one value an image, (N,), in a shape that broadcasts against a tensor (N, ...)."""
-    return values.view(-1, *[1] * (like.dim() - 1))
-
-
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
 class Features:
-    """A layer's features of an image, or of one of its tiles, and where in the image's map they stand.
+    """A layer's features of an image, or of one of its tiles, and where in the image's map they stand."""
 
-    Attributes:
-        values: The features, (N, C, H, W), of any floating-point precision.
-        size: Height and width of the whole image's map.
-        corner: Row and column in that map of the first position.
-        weights: How much each position counts, >= 0, (N or 1, 1, H, W); None where each counts 1.
-    """
-
-    values: Tensor
-    size: tuple[int, int]
-    corner: tuple[int, int] = (0, 0)
-    weights: Tensor | None = None
+    values: Tensor  # (N, C, H, W), of any floating-point precision
+    size: tuple[int, int]  # height and width of the whole image's map
+    corner: tuple[int, int] = (0, 0)  # row and column in that map of the first position
+    weights: Tensor | None = None  # how much each position counts, >= 0, (N or 1, 1, H, W); None where each counts 1
 
     @classmethod
     def whole(cls, values: Tensor, weights: Tensor | None = None) -> Features:
@@ -105,7 +93,7 @@ class Statistic:
     def mean(self, name: str) -> Tensor:
         """Returns a sum divided by the weight: the mean over positions, (N, ...)."""
         total = self.sums[name]
-        return total / column(self.weight, total)
+        return total / self.weight.view(-1, *[1] * (total.dim() - 1))
 
     @classmethod
     def merged(cls, statistics: Sequence[Statistic], weights: Sequence[float]) -> Statistic:

@@ -20,9 +20,8 @@ from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
-from nst_lightning.modules.evaluation import Evaluation, Evaluations, tensor_core_products
+from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, tensor_core_products
 from nst_lightning.modules.problem import Problem
-from nst_lightning.modules.sizing import Sizing
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import PairParallel, check_world
 from nst_lightning.progress import FORMAT, Saved, note_of
@@ -34,11 +33,7 @@ _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has t
 
 
 def check_trainer(trainer: L.Trainer) -> None:
-    """Refuses settings under which a step would not be one evaluation of one image, and what `check_world` refuses.
-
-    Raises:
-        InputError: If there is such a setting.
-    """
+    """Refuses settings under which a step is not one evaluation of one image, and what `check_world` refuses."""
     for name in ("accumulate_grad_batches", "max_epochs"):
         if (value := getattr(trainer, name)) != 1:
             raise InputError(f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)")
@@ -236,7 +231,9 @@ class ImageOptimization(L.LightningModule):
         self._check_image(number)
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not before:
-            self._check_losses()
+            if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
+                msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
+                raise InputError(f"{msg}: are the weights, or is the learning rate, far too large?")
         elif isinstance(inner, optim.LBFGS):
             taken = inner.accepted
             self.losses = {name: torch.where(taken, value, before[name]) for name, value in self.losses.items()}
@@ -250,11 +247,6 @@ class ImageOptimization(L.LightningModule):
             msg = f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}"
             help = f"take a smaller learning rate, or another precision than {self.trainer.precision}"
             raise InputError(f"{msg}: {help}")
-
-    def _check_losses(self) -> None:
-        if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
-            msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
-            raise InputError(f"{msg}: are the weights, or is the learning rate, far too large?")
 
     def _check_batch(self, saved: Saved, taken: int) -> None:
         """Refuses a checkpoint, after so many steps of the run, of a batch that this run would not go on with."""

@@ -9,10 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Objective, Source, Term, TotalVariation
-from nst_lightning.modules.choices import Layers, check_weights, described, layer_weights, listed, loss_of, terms
+from nst_lightning.losses import Objective, Source
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.modules.problem import Problem, Tile
+from nst_lightning.modules.problem import SMOOTHNESS, Layers, Problem, Tile, listed, representation
 
 
 class Reconstruction(ImageOptimization):
@@ -26,10 +25,6 @@ class Reconstruction(ImageOptimization):
         source: The representation: `content` or `style`.
         tv_weight: How much smoothness counts beside a weight of 1 for the representation. Gatys et al. have none.
         init: What to start from; the predecessor's is `uniform` noise.
-
-    Raises:
-        InputError: If a name is unknown or a weight is out of range.
-        WeightsError: If the backbone's weights cannot be had.
     """
 
     def __init__(
@@ -50,15 +45,9 @@ class Reconstruction(ImageOptimization):
         if source not in {"content", "style"}:
             raise InputError(f"unknown representation {source!r}; known are content, style")
         optimizer = optim.LBFGS if optimizer is None else optimizer
-        chosen = terms(source, loss_of(source, style_loss), layer_weights(source, layers, spec_of(backbone)))
-        objective = Objective([*chosen, Term("tv", (IMAGE,), TotalVariation(), 1.0)])
+        objective = Objective([*representation(source, layers, spec_of(backbone), style_loss), SMOOTHNESS])
         network = Backbone(backbone, objective.layers, weights, pooling)
-        of_groups = check_weights({source: 1.0, "tv": tv_weight})
+        of_groups = {source: 1.0, "tv": tv_weight}
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")
-        self.settings = {
-            **self.hparams,
-            "weights": network.origin,
-            "layers": listed(objective, source),
-            "optimizer": described(optimizer),
-        }
+        self.settings = {**self.hparams, **self.problem.settings, "layers": listed(objective, source)}
