@@ -50,8 +50,8 @@ def grid(
     sheet = PIL.Image.new("RGB", (lefts[-1] + width + _GAP, tops[-1] + _height(footer) + 2 * _GAP), "white")
     ImageDraw.Draw(sheet).text((_GAP, _GAP), title, fill="black", font=ImageFont.load_default(size=20))
     texts = [(left + 2, 2 * LABEL_HEIGHT - 6, head) for left, head in zip(lefts, heads, strict=True)]
-    for *place, text in [*texts, *((_GAP, top, text) for top, text in zip(tops, [*names, footer], strict=True))]:
-        ImageDraw.Draw(sheet).text(tuple(place), text, fill="black", font=ImageFont.load_default(size=_LETTERS))
+    for left, top, text in [*texts, *((_GAP, top, text) for top, text in zip(tops, [*names, footer], strict=True))]:
+        ImageDraw.Draw(sheet).text((left, top), text, fill="black", font=ImageFont.load_default(size=_LETTERS))
     for row, top in zip(scaled, tops, strict=False):
         for left, picture in zip(lefts, row, strict=True):
             if picture is not None:
