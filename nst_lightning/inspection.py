@@ -54,8 +54,9 @@ def inspect(
         layers = [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
     names = list(dict.fromkeys(layers.replace(" ", "").split(",") if isinstance(layers, str) else layers))
     network = Backbone(backbone, names, weights)
+    height, width = rgb.shape[-2:]
     with torch.no_grad():
-        features = network(images.resize(rgb, images.fit(*rgb.shape[-2:], size)).clamp(0, 1))
+        features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
     pictures = {}
     for name in names:
         pictures[f"{name}_features"] = drawn(tiles_figure(features[name], most, name))
@@ -133,7 +134,7 @@ def _checked(feature: Tensor) -> Tensor:
 
 
 def _signed_root(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.copysign(np.sqrt(np.abs(values)), values)
+    return np.asarray(np.copysign(np.sqrt(np.abs(values)), values))
 
 
 def drawn(figure: Figure) -> Tensor:
