@@ -68,13 +68,9 @@ def reconstruct(
 ) -> dict[str, PIL.Image.Image]:
     """Returns an image rebuilt from noise out of what layers hold of it, by the layer's name.
 
-    Args:
-        image: A file, a PIL image or a tensor (3, H, W) in [0, 1].
-        layers: The layers, shallowest first; by default the style layers of the backbone.
-        source: The representation, see `rebuilt`: `content` or `style`.
-        progress: Whether to show a progress bar.
-        accelerator: What to compute on, one of Lightning's accelerators.
-        options: Those of `data.PairDataModule` and `modules.Reconstruction`; some defaults are `RECONSTRUCTION`'s.
+    The layers, shallowest first, are by default the style layers of the backbone; see `rebuilt` for the representation
+    `source`. Options are those of `data.PairDataModule` and `modules.Reconstruction`, some with `RECONSTRUCTION`'s
+    defaults; the image, `progress` and `accelerator` are as in `stylize`.
 
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
@@ -83,7 +79,7 @@ def reconstruct(
         layers = spec_of(options.get("backbone", "vgg16")).style_layers
     common = {"content": image, "style": image, "source": source, **RECONSTRUCTION[source], **options}
 
-    def run(layer: str, seen: list[str]) -> ImageOptimization:
+    def run(_: str, seen: list[str]) -> ImageOptimization:
         return _fitted(Reconstruction, {**common, "layers": seen}, progress, accelerator)[0]
 
     return dict(rebuilt(layers, source, run))
@@ -107,14 +103,13 @@ def _fitted(
 ) -> tuple[ImageOptimization, PairDataModule]:
     """Returns module and data after a run, each made of those of the options that it takes."""
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
-    unknown = sorted(options.keys() - of_model.keys() - of_data.keys())
-    if unknown:
+    if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")
     name = options.get("optimizer")
     if isinstance(name, str):
         if name not in optim.NAMED:
-            names = ", ".join(optim.NAMED)
-            raise InputError(f"unknown optimizer {name!r}; known are {names}, or a function that makes one")
+            known = f"{', '.join(optim.NAMED)}, or a function that makes one"
+            raise InputError(f"unknown optimizer {name!r}; known are {known}")
         options = {**options, "optimizer": optim.NAMED[name]}
     module = kind(**{name: options[name] for name in of_model if name in options})
     data = PairDataModule(**{name: options[name] for name in of_data if name in options})
@@ -131,8 +126,7 @@ def quiet() -> Iterator[None]:
     """Keeps back what Lightning says of its own workings; warnings of ours and errors go through."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric"))}
     with warnings.catch_warnings():
-        for message in _OWN_WORKINGS:
-            warnings.filterwarnings("ignore", message)
+        warnings.filterwarnings("ignore", "|".join(_OWN_WORKINGS))
         try:
             for logger in levels:
                 logger.setLevel(logging.WARNING)

@@ -9,8 +9,7 @@ from PIL import ImageDraw, ImageFont
 
 from nst_lightning.errors import InputError
 
-LABEL_HEIGHT = 22
-"""Half the height of the title with its gaps in pixels."""
+LABEL_HEIGHT = 22  # px; half the height of the title with its gaps
 _GAP = 4  # px
 _ROW_LABEL_WIDTH = 150  # px
 _LINE = 18  # px
@@ -27,15 +26,13 @@ def grid(
 ) -> PIL.Image.Image:
     """Returns pictures in a labelled grid on white, below a title and above the settings that they share.
 
-    All rows have as many pictures, brought to one width in pixels; None leaves a place empty. Labels are broken into
-    lines.
+    All rows have as many pictures, brought to one width in pixels; None leaves a place empty. Labels are wrapped.
 
     Raises:
         InputError: If there is no picture, or the labels do not go with the rows and columns.
     """
     if not any(picture is not None for row in rows for picture in row):
-        msg = "a grid needs at least one picture"
-        raise InputError(msg)
+        raise InputError("a grid needs at least one picture")
     if len(row_labels) != len(rows) or any(len(row) != len(column_labels) for row in rows):
         msg = f"{len(rows)} rows, {len(row_labels)} labels of rows and {len(column_labels)} of columns: do not fit"
         raise InputError(msg)

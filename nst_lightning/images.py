@@ -76,10 +76,7 @@ def read(source: Source) -> Picture:
 
 
 def fit(height: int, width: int, long_side: int, upscale: bool = False) -> tuple[int, int]:
-    """Returns the (H, W) in pixels with the same aspect whose longer side is `long_side`.
-
-    An image that is already smaller keeps its size unless `upscale` is set; no side falls below 1.
-    """
+    """Returns (H, W) in pixels, >= 1, with `long_side` as the longer; a smaller size is kept without `upscale`."""
     longest = max(height, width)
     if longest <= long_side and not upscale:
         return height, width
@@ -87,10 +84,7 @@ def fit(height: int, width: int, long_side: int, upscale: bool = False) -> tuple
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes (N, C, H, W) float to `size` = (H, W) pixels: bicubic, antialiased, as Pillow does it, but not clamped.
-
-    A tensor that has the size already is returned as it is.
-    """
+    """Resizes (N, C, H, W) float to (H, W) pixels, where needed: bicubic, antialiased, as Pillow, but not clamped."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True)
@@ -122,14 +116,9 @@ def write(
 ) -> Path:
     """Writes a tensor as an 8-bit sRGB file that appears complete or not at all, and returns its path.
 
-    Missing folders are created. Equal content gives identical bytes.
-
-    Args:
-        path: The file. .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, no alpha) and .webp lossy at quality 95.
-        rgb: (1, 3, H, W) or (3, H, W), float; clamped to [0, 1].
-        alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; `rgb` is composited over white already, see `to_pil`.
-        metadata: Texts for `read_metadata` to return, under ASCII names.
-        overwrite: Whether a file that exists already may be replaced.
+    .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, no alpha) and .webp lossy at quality 95. `rgb` and `alpha` are
+    those of `to_pil`; `metadata` are texts, under ASCII names, for `read_metadata` to return. Missing folders are
+    created, and a file is replaced only with `overwrite`. Equal content gives identical bytes.
 
     Raises:
         ImageError: If a value is not finite, or the file exists or cannot be written.
@@ -160,8 +149,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             return {str(key): str(text) for key, text in image.text.items()}
         description = image.getexif().get(ExifTags.Base.ImageDescription)
     try:
-        found = json.loads(str(description))
-        return {name: text for name, text in found.items() if isinstance(text, str)}
+        return {name: text for name, text in json.loads(str(description)).items() if isinstance(text, str)}
     except (ValueError, AttributeError):  # none, or one that a camera or another program wrote
         return {}
 
@@ -235,7 +223,6 @@ def _check_size(height: int, width: int, label: str) -> None:
 
 
 def _from_tensor(source: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Straight (not composited) colour and opacity of a tensor, copied."""
     got = f"{_IN_MEMORY}: got a tensor of shape {tuple(source.shape)} and {source.dtype}"
     allowed = "expected (3, H, W) or (1, 3, H, W), 4 channels for RGBA, float in [0, 1] or uint8"
     image = source.detach()[None] if source.ndim == 3 else source.detach()
@@ -243,8 +230,7 @@ def _from_tensor(source: Tensor) -> tuple[Tensor, Tensor | None]:
     if not (good_shape and (image.dtype == torch.uint8 or image.is_floating_point())):
         raise ImageError(f"{got}; {allowed}")
     _check_size(image.shape[2], image.shape[3], _IN_MEMORY)
-    image = image.to("cpu", torch.float32, copy=True)
-    image = image / 255 if source.dtype == torch.uint8 else image
+    image = image.to("cpu", torch.float32) / (255 if source.dtype == torch.uint8 else 1)  # a copy
     low, high = (float(bound) for bound in image.aminmax())
     if not (0 <= low and high <= 1):  # also true of NaN, which aminmax passes on
         raise ImageError(f"{got}, in [{low:.4g}, {high:.4g}]; {allowed}")
@@ -276,8 +262,7 @@ def _deep_grey(image: Image.Image, label: str) -> np.ndarray[Any, Any]:
     low, high = values.min(), values.max()
     if not (0 <= low and high <= limit):
         raise ImageError(f"{label}: has values in [{low}, {high}]; mode {image.mode} must be in [0, {limit}]")
-    grey: np.ndarray[Any, Any] = (values / np.float64(limit)).astype(np.float32)
-    return grey
+    return np.asarray(values / np.float64(limit), np.float32)
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Tensor | None]:
@@ -312,14 +297,11 @@ def _to_srgb(colour: Image.Image, profile: bytes | None, label: str) -> Image.Im
 
 def _to_tensor(pixels: np.ndarray[Any, Any]) -> Tensor:
     """(H, W) or (H, W, C) as (1, C, H, W) float32, values unchanged."""
-    image = torch.from_numpy(pixels)
-    image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
-    return image[None].contiguous().to(torch.float32)
+    return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[None].contiguous().to(torch.float32)
 
 
 @functools.cache
 def _srgb_profile() -> bytes:
-    """The sRGB profile, the same bytes every time."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     # Bytes 24 to 35 of an ICC header are the time of creation: two writes of one image would differ.
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
@@ -327,16 +309,13 @@ def _srgb_profile() -> bytes:
 
 
 def _to_bytes(image: Tensor, label: str) -> Tensor:
-    """(C, H, W) uint8 of a float image."""
-    wrong = int((~torch.isfinite(image)).sum())
-    if wrong > 0:
+    if wrong := int((~torch.isfinite(image)).sum()):
         raise ImageError(f"{label}: {wrong} values are NaN or infinite; all must be finite")
     planes = image.detach().reshape(image.shape[-3:]).to("cpu", torch.float32)
     return (planes.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of Pillow's `save` that store the texts."""
     if form == "PNG":
         chunks = PngInfo()
         for name in sorted(metadata):
@@ -349,6 +328,5 @@ def _metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _reason(err: BaseException) -> str:
-    """What went wrong, on one line."""
     text = err.strerror if isinstance(err, OSError) and err.strerror is not None else str(err)
     return " ".join(text.split()) if text.strip() != "" else type(err).__name__

@@ -20,7 +20,6 @@ from nst_lightning.errors import InputError
 from nst_lightning.losses import Features, Gram
 
 MOST = 16  # feature maps shown unless told otherwise
-
 _LINE = 0.16  # inches; height of a line of text
 
 
@@ -34,17 +33,15 @@ def inspect(
 ) -> dict[str, Tensor]:
     """Returns pictures of what a network makes of an image: feature maps and Gram matrix of each layer.
 
+    They are `<layer>_features` and `<layer>_gram` for every layer: (1, 3, H, W), sRGB in [0, 1].
+
     Args:
-        image: The image: a file, a PIL image or a tensor, see `images.read`.
-        layers: The layers, a list or one string with commas; by default those that the backbone's content and
-            style losses read.
+        image: A file, a PIL image or a tensor, see `images.read`.
+        layers: A list or one string with commas; by default those that the backbone's content and style losses read.
         backbone: A key of `backbones.SPECS`.
         weights: `oxford`, `torchvision`, a file's path, or None for the backbone's default.
         size: Long side in pixels that a larger image is reduced to, >= 1.
         most: How many feature maps to show, the most active ones, >= 1; None shows all.
-
-    Returns:
-        `<layer>_features` and `<layer>_gram` for every layer: (1, 3, H, W), sRGB in [0, 1].
 
     Raises:
         InputError: If anything given cannot be used.
@@ -52,41 +49,19 @@ def inspect(
     if size < 1:
         raise InputError(f"size must be at least 1, got {size}")
     rgb = images.read(image).rgb
-    names = _layers(layers, backbone)
+    if layers is None:
+        spec = spec_of(backbone)
+        layers = [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
+    names = list(dict.fromkeys(layers.replace(" ", "").split(",") if isinstance(layers, str) else layers))
     network = Backbone(backbone, names, weights)
     height, width = rgb.shape[-2:]
     with torch.no_grad():
         features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
     pictures = {}
     for name in names:
-        pictures[f"{name}_features"] = feature_tiles(features[name], most, name)
-        pictures[f"{name}_gram"] = gram_heat_map(features[name], name)
+        pictures[f"{name}_features"] = drawn(tiles_figure(features[name], most, name))
+        pictures[f"{name}_gram"] = drawn(gram_figure(features[name], name))
     return pictures
-
-
-def feature_tiles(feature: Tensor, most: int | None = MOST, title: str = "features") -> Tensor:
-    """Returns the feature maps (1, C, H, W) of a layer as one picture (1, 3, H', W'), sRGB in [0, 1].
-
-    Each map is a tile under its channel number, from black, its own minimum, to white, its own maximum; a constant one
-    is black. Of the channels, `most`, >= 1, are shown, those of the highest mean first, or with None all in their
-    order. The heading begins with `title`. No side is longer than 2048 px.
-
-    Raises:
-        InputError: If the features are not finite or not of one image, or `most` is below 1.
-    """
-    return _drawn(tiles_figure(feature, most, title))
-
-
-def gram_heat_map(feature: Tensor, title: str = "features") -> Tensor:
-    """Returns the Gram matrix of a layer's features (1, C, H, W), `losses.Gram`'s, as a heat map with a colour bar.
-
-    The picture is (1, 3, H', W'), sRGB in [0, 1]; its heading begins with `title`. The colours are those of `viridis`
-    from the smallest to the largest entry.
-
-    Raises:
-        InputError: If the features are not finite or not of one image.
-    """
-    return _drawn(gram_figure(feature, title))
 
 
 def viridis(values: Tensor) -> Tensor:
@@ -94,8 +69,15 @@ def viridis(values: Tensor) -> Tensor:
     return torch.from_numpy(colormaps["viridis"](values.numpy())[..., :3]).float().movedim(-1, 0)
 
 
-def tiles_figure(feature: Tensor, most: int | None, title: str) -> Figure:
-    """Returns what `feature_tiles` draws: one set of axes that counts the maps' pixels, with an image a tile."""
+def tiles_figure(feature: Tensor, most: int | None = MOST, title: str = "features") -> Figure:
+    """Returns the feature maps (1, C, H, W) of a layer below a title, on axes that count the maps' pixels.
+
+    Each map is a tile under its channel number, from black, its own minimum, to white, its own maximum. Of the channels
+    `most`, >= 1, are shown, those of the highest mean first, or with None all in order. A side is at most 2048 px long.
+
+    Raises:
+        InputError: If the features are not finite or not of one image, or `most` is below 1.
+    """
     if most is not None and most < 1:
         raise InputError(f"most must be at least 1, or all of them, got {most}")
     maps = _checked(feature)[0]
@@ -116,15 +98,17 @@ def tiles_figure(feature: Tensor, most: int | None, title: str) -> Figure:
         axes.text(left, top, str(channel), va="bottom", fontsize=8)
     which = "all" if len(channels) == len(maps) else f"the {len(channels)} most active of"
     order = "in their order" if most is None else "highest mean first"
-    heading = (
-        f"{title}: {which} {len(maps)} channels, {order}\neach from its own minimum (black) to its maximum (white)"
-    )
-    figure.text(0, 1, heading, va="top", fontsize=9)
+    heading = f"{title}: {which} {len(maps)} channels, {order}"
+    figure.text(0, 1, f"{heading}\neach from its own minimum (black) to its maximum (white)", va="top", fontsize=9)
     return figure
 
 
-def gram_figure(feature: Tensor, title: str) -> Figure:
-    """Returns what `gram_heat_map` draws: the matrix on axes that count channels, and its colour bar."""
+def gram_figure(feature: Tensor, title: str = "features") -> Figure:
+    """Returns the Gram matrix (`losses.Gram`) of features (1, C, H, W) as a heat map with a colour bar below a title.
+
+    Raises:
+        InputError: If the features are not finite or not of one image.
+    """
     loss = Gram()
     gram = loss.target(loss.statistic([Features.whole(_checked(feature))], 0))[0][0].double().numpy()
     # Entries are products of two activations: on a linear scale the few largest would hide the others.
@@ -138,16 +122,7 @@ def gram_figure(feature: Tensor, title: str) -> Figure:
     return figure
 
 
-def _layers(given: Sequence[str] | str | None, backbone: str) -> list[str]:
-    """Returns the layers to show, each once; those of the losses in the order of their depth."""
-    if given is None:
-        spec = spec_of(backbone)
-        return [layer for layer in spec.layers if layer in (*spec.style_layers, *spec.content_layers)]
-    return list(dict.fromkeys(given.replace(" ", "").split(",") if isinstance(given, str) else given))
-
-
 def _checked(feature: Tensor) -> Tensor:
-    """Returns features as float32 on the CPU, of no graph."""
     shape = tuple(feature.shape)
     if feature.ndim != 4 or shape[0] != 1 or 0 in shape:
         raise InputError(f"features of shape {shape}; expected those of one image, (1, C, H, W)")
@@ -159,11 +134,11 @@ def _checked(feature: Tensor) -> Tensor:
 
 
 def _signed_root(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    roots: np.ndarray[Any, Any] = np.sign(values) * np.sqrt(np.abs(values))
-    return roots
+    return np.asarray(np.copysign(np.sqrt(np.abs(values)), values))
 
 
-def _drawn(figure: Figure) -> Tensor:
+def drawn(figure: Figure) -> Tensor:
+    """Returns a figure as a picture (1, 3, H, W), sRGB in [0, 1]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]

@@ -24,6 +24,7 @@ from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
 
+Pairing: TypeAlias = Literal["zip", "product"]
 Images: TypeAlias = images.Source | Sequence[images.Source] | None
 """What `find` takes: an image, several, or none, which it refuses."""
 
@@ -91,10 +92,7 @@ def _can_weigh(styles: int, weights: Sequence[float]) -> bool:
 
 
 def chosen(
-    content: Images,
-    style: Images,
-    pairing: Literal["zip", "product"] = "zip",
-    csv: str | os.PathLike[str] | None = None,
+    content: Images, style: Images, pairing: Pairing = "zip", csv: str | os.PathLike[str] | None = None
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
 
@@ -112,13 +110,9 @@ def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
     """Returns the images that were named, files with their path.
 
     A folder stands for the images in it, in natural order of their names, without hidden files and subfolders; a
-    pattern with `*`, `**`, `?` or `[...]` for the files that it matches, in the same order. A file or folder
-    whose name looks like a pattern is that file or folder.
-
-    Args:
-        argument: What an error calls the argument.
-        given: An image, a folder, a pattern, or a list of them.
-        folders: Where a name without a folder that no file here has is looked up, its suffix given or not.
+    pattern with `*`, `**`, `?` or `[...]` for the files that it matches, in the same order, unless it is a file's or
+    folder's name. A name without a folder that no file here has is looked up in `folders`, its suffix given or not.
+    An error calls the images `argument`.
 
     Raises:
         InputError: If nothing was named, or a name, folder or pattern stands for no file.
@@ -131,7 +125,6 @@ def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
 
 
 def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) -> Sequence[images.Source]:
-    """What one value stands for, at least one image."""
     noun = "image" if argument == "image" else f"{argument} image"
     if source is None:
         raise InputError(f"no {noun} was given; name a file with --{argument}, e.g. one of {folders[0]}")
@@ -141,11 +134,11 @@ def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) 
     # Not Path.is_file, which raises on a name that is too long. Reading an empty name says what is wrong.
     if os.path.isfile(path) or os.fspath(source) == "":
         return [path]
-    sample = _sample(path, *folders)
-    if sample is not None:
+    if (sample := _sample(path, *folders)) is not None:
         return [sample]
     if os.path.isdir(path):
-        if found := _in_folder(path):
+        shown = (entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
+        if found := [entry for entry in shown if entry.suffix.lower() in _suffixes()]:
             return sorted(found, key=_natural)
         allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
         raise InputError(f"{argument} folder {path} has no image in it; {allowed}")
@@ -171,11 +164,6 @@ def _known(*folders: Path) -> str:
     return f"; there are {', '.join(known)}" if known else ""
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return [path for path in shown if path.suffix.lower() in _suffixes() and path.is_file()]
-
-
 def _matches(pattern: Path) -> list[Path]:
     # The part that is there is taken as it is: a folder's name may have brackets too.
     root = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path(pattern.anchor))
@@ -187,7 +175,6 @@ def _matches(pattern: Path) -> list[Path]:
 
 @cache
 def _suffixes() -> frozenset[str]:
-    """The suffixes of the formats that Pillow reads, in lower case."""
     formats = Image.registered_extensions()  # fills OPEN
     return frozenset(suffix for suffix, form in formats.items() if form in Image.OPEN.keys() - _UNREADABLE)
 
@@ -199,9 +186,7 @@ def _natural(path: Path) -> tuple[list[list[str | int]], str]:
 
 
 def pair_up(
-    contents: Sequence[images.Source],
-    styles: Sequence[images.Source],
-    pairing: Literal["zip", "product"] = "zip",
+    contents: Sequence[images.Source], styles: Sequence[images.Source], pairing: Pairing = "zip"
 ) -> tuple[Pair, ...]:
     """Returns the pairs of content and style images, under names of which no two are one file on any file system.
 
@@ -215,15 +200,14 @@ def pair_up(
         raise InputError(f"unknown pairing {pairing!r}; known are zip, product")
     every = pairing == "product" or 1 in (len(contents), len(styles))
     if not every and len(contents) != len(styles):
-        msg = f"{len(contents)} content images and {len(styles)} style images: as many of both, or one of either"
-        raise InputError(msg)
+        given = f"{len(contents)} content images and {len(styles)} style images"
+        raise InputError(f"{given}: as many of both, or one of either")
     chosen = list(product(contents, styles) if every else zip(contents, styles, strict=True))
     names = _unique([_draft(content, style) for content, style in chosen])
     return tuple(Pair(content, (style,), name) for (content, style), name in zip(chosen, names, strict=True))
 
 
 def _draft(*sources: images.Source) -> str:
-    """A pair's name, which another may have too."""
     return "_".join(Path(each).stem if isinstance(each, (str, os.PathLike)) else "image" for each in sources)
 
 
@@ -258,10 +242,9 @@ def _bytes(name: str) -> int:
 def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
     """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`.
 
-    The file is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are
-    skipped; an empty cell means the run's value, and an empty `name` one made up of the files' names. Several
-    styles, and their weights in `style_weights`, are separated by |. Paths are relative to the list's folder; a name
-    without a folder is also looked up in `CONTENT_FOLDER` or `STYLE_FOLDER`, as in `find`.
+    It is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are skipped; an
+    empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, and their weights
+    in `style_weights`, are separated by |. Files are looked up as in `find`, from the list's folder.
 
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
@@ -308,7 +291,6 @@ def _lines(path: Path) -> dict[int, str]:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    """The cells of a line, stripped."""
     try:
         (cells,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
     except csv.Error as err:
@@ -343,6 +325,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     if cells.get("init", "content") not in INITIALIZERS:
         raise InputError(f"unknown init {cells['init']!r}; known are {', '.join(INITIALIZERS)}")
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
+    listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
     return Pair(
         _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
         styles,
@@ -352,12 +335,8 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _value(cells, "steps", *_WHOLE),
         cells.get("init"),
         _value(cells, "seed", *_SEED),
-        _value(cells, "style_weights", _floats, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS) or (),
+        _value(cells, "style_weights", *listed) or (),
     )
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split("|")))
 
 
 def _value(
@@ -374,7 +353,6 @@ def _value(
 
 
 def _file(column: str, name: str, cell: str, base: Path, folder: Path) -> Path:
-    """The image of this name, one of those in a cell."""
     if name == "":
         raise InputError(f"{column} must name an image, got {cell!r}")
     sample = base / name if os.path.isfile(base / name) else _sample(Path(name), folder)

@@ -10,17 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path("data/output-images")
-"""Where run folders are made unless told otherwise."""
+FOLDER = Path("data/output-images")  # where run folders are made unless told otherwise
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run: the one place that knows its layout.
-
-    Attributes:
-        folder: The folder, which need not exist yet.
-    """
+    """The folder of one run, which need not exist yet: the one place that knows its layout."""
 
     folder: Path
 
@@ -79,13 +74,8 @@ class Run:
 def claim(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Run, Path | None]:
     """Returns the run's folder, and the picture's file where the output names one.
 
-    A name that is taken gets a number, unless it may be overwritten: an earlier result is never lost.
-
-    Args:
-        output: A folder, a picture's file, whose run folder is that of the same name without suffix, or None for
-            `data/output-images/<name>`.
-        names: What the run makes, at least one.
-        overwrite: Whether what is there may be replaced.
+    The output is a folder, a picture's file, whose run folder has its name without suffix, or None for a folder that is
+    named after what the run makes. A name that is taken gets a number, unless it may be overwritten.
     """
     several = "" if len(names) == 1 else f"_and_{len(names) - 1}_more"
     wished = FOLDER / f"{names[0]}{several}" if output is None else Path(output).with_suffix("")
@@ -107,21 +97,15 @@ def file_beside(folder: Path, output: str | None) -> Path | None:
 
 def free(path: Path, suffixes: Sequence[str]) -> Path:
     """Returns a path without suffix, numbered so that with none of the suffixes there is a file."""
-    return next(
-        each for each in _numbered(path) if not any(each.with_name(each.name + end).exists() for end in suffixes)
-    )
+    return next(each for each in _numbered(path) if not any(Path(f"{each}{end}").exists() for end in suffixes))
 
 
 @contextmanager
 def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """Yields the path of a temporary file that takes the place of another once it is whole, and never in part.
-
-    Args:
-        path: The file that is made or replaced; its folder is made where it is missing.
-        overwrite: Whether a file that is there at the end may be replaced.
+    """Yields the path of a temporary file that takes the place of `path` once it is whole; makes a missing folder.
 
     Raises:
-        FileExistsError: If it may not.
+        FileExistsError: If there is a file at the end that may not be overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A fixed name, so that what a killed run left is replaced; a short one, for the file's may be as long as names get.

@@ -76,7 +76,7 @@ def test_a_label_of_more_lines_than_its_picture_is_high_has_room() -> None:
 @pytest.mark.parametrize("head", [LONG, WORD])
 def test_long_heads_stand_over_their_own_column(head: str) -> None:
     picture = Image.new("RGB", (64, 48), "red")
-    sheet = np.asarray(grid([[picture, picture]], [""], [head, ""], "", "", width=128))
+    sheet = np.asarray(grid([[picture, picture]], ["row"], [head, ""], "", "", width=128))
     top = int(np.flatnonzero((sheet[:, LABELS] == (255, 0, 0)).all(axis=1))[0])
     assert top >= 2 * LABEL_HEIGHT + 3 * 18
     assert sheet[:top, LABELS : LABELS + 132].min() < 100

@@ -14,7 +14,7 @@ from torch import Tensor
 from nst_lightning import images
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import feature_tiles, gram_figure, gram_heat_map, inspect, tiles_figure, viridis
+from nst_lightning.inspection import drawn, gram_figure, inspect, tiles_figure, viridis
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -127,7 +127,7 @@ def test_a_constant_map_is_black() -> None:
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 5, 5), (3, 9, 40), (2, 40, 9), (200, 30, 30)])
 def test_a_picture_has_room_for_its_tiles_and_a_limit(channels: int, height: int, width: int) -> None:
-    picture = feature_tiles(torch.rand(1, channels, height, width), None)
+    picture = drawn(tiles_figure(torch.rand(1, channels, height, width), None))
     assert 500 <= max(picture.shape[-2:]) <= 2048
     assert picture.dtype == torch.float32
     assert (picture.min().item(), picture.max().item()) == (0, 1)
@@ -172,20 +172,20 @@ def test_a_matrix_of_more_channels_than_the_picture_has_pixels_is_shown_whole() 
     (image,) = gram_figure(feature, "relu7_7").axes[0].images
     assert np.allclose(np.asarray(image.get_array()), gram_of(feature), rtol=1e-4, atol=1e-8)
     assert tuple(image.get_extent()) == (-0.5, 999.5, 999.5, -0.5), "the axes count channels"
-    assert max(gram_heat_map(feature).shape) == 700
+    assert max(drawn(gram_figure(feature)).shape) == 700
 
 
 def test_a_layer_that_is_silent_has_a_picture_too() -> None:
     figure = gram_figure(torch.zeros(1, 3, 4, 4), "relu7_7")
     figure.draw_without_rendering()
     assert {tick.get_text() for tick in figure.axes[1].get_yticklabels()} == {"0"}
-    assert gram_heat_map(torch.zeros(1, 3, 4, 4)).shape[:2] == (1, 3)
+    assert drawn(gram_figure(torch.zeros(1, 3, 4, 4))).shape[:2] == (1, 3)
 
 
 def test_half_precision_features_that_are_part_of_a_graph_will_do() -> None:
     feature = (300 * maps(1, 2)).half().requires_grad_()
-    assert torch.equal(feature_tiles(feature), feature_tiles(feature.detach().float()))
-    assert torch.equal(gram_heat_map(feature), gram_heat_map(feature.detach().float()))
+    assert torch.equal(drawn(tiles_figure(feature)), drawn(tiles_figure(feature.detach().float())))
+    assert torch.equal(drawn(gram_figure(feature)), drawn(gram_figure(feature.detach().float())))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_half_precision_features_that_are_part_of_a_graph_will_do() -> None:
     ],
 )
 def test_refuses_what_is_no_feature_map(feature: Tensor, message: str) -> None:
-    for picture in (feature_tiles, gram_heat_map):
+    for picture in (tiles_figure, gram_figure):
         with pytest.raises(InputError, match=message):
             picture(feature)
 
@@ -216,8 +216,8 @@ def test_inspect_shows_the_layers_of_the_losses_or_those_asked_for() -> None:
     assert list(found) == ["pool2_features", "pool2_gram", "conv1_1_features", "conv1_1_gram"]
     small = images.resize(image[None], (24, 32)).clamp(0, 1)
     feature = Backbone("vgg16", ["pool2"])(small)["pool2"]
-    assert torch.equal(found["pool2_features"], feature_tiles(feature, 3, "pool2"))
-    assert torch.equal(found["pool2_gram"], gram_heat_map(feature, "pool2"))
+    assert torch.equal(found["pool2_features"], drawn(tiles_figure(feature, 3, "pool2")))
+    assert torch.equal(found["pool2_gram"], drawn(gram_figure(feature, "pool2")))
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,7 @@ class Checkpoints(Checkpoint):
     """Saves the batch that is optimised, named after its first pair, and marks what is finished, see `runs.Run`.
 
     A checkpoint goes when its batch is finished. Those that an earlier run left in the folder, of pairs that this one
-    is about to begin, are removed as it starts.
-
-    Args:
-        run: Where to write.
-        minutes: Between two checkpoints, above 0, at most a year.
+    is about to begin, are removed as it starts. Between two checkpoints are so many minutes, above 0, at most a year.
 
     Raises:
         InputError: If the minutes are out of range.
@@ -32,8 +28,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, run: Run, minutes: float) -> None:
         if not 0 < minutes <= _YEAR:
             raise InputError(f"checkpoint_minutes must be above 0 and at most {_YEAR}, got {minutes}")
-        self.run = run
-        self.minutes = minutes
+        self.run, self.minutes = run, minutes
         self._saved = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -57,8 +52,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the batch where the trainer was told to stop early, by its `max_time` say."""
-        step = data_of(trainer).unfinished_step()
-        if step is not None:
+        if (step := data_of(trainer).unfinished_step()) is not None:
             self._save(trainer, step)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

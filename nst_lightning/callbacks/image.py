@@ -19,15 +19,14 @@ from nst_lightning.runs import Run
 class ImageWriter(Callback):
     """Writes each pair's picture when it is finished, every k steps where asked, and as it is when a run is broken off.
 
-    They go into the run folder, the trainer's `default_root_dir`. Settings and seed stand in the files' metadata.
+    They go into the run folder, the trainer's `default_root_dir`, settings and seed in their metadata. `written` lists
+    the finished ones in the order of writing.
 
     Args:
         file: Where to write the finished picture of the only pair instead; the suffix gives the format.
         every: The number of steps between the pictures on the way, >= 1; None writes none.
         overwrite: Whether a finished picture may replace a file.
 
-    Attributes:
-        written: The finished pictures, in the order of writing.
 
     Raises:
         InputError: If `every` is below 1.
@@ -63,8 +62,7 @@ class ImageWriter(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the picture as it is where the trainer was told to stop early."""
-        step = data_of(trainer).unfinished_step()
-        if step is not None:
+        if (step := data_of(trainer).unfinished_step()) is not None:
             self._write(trainer, pl_module, step, is_finished=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -21,13 +21,10 @@ from nst_lightning.modules import ImageOptimization
 
 
 class ProgressBar(callbacks.ProgressBar):
-    """Shows pair, stage, step, loss and the time left.
-
-    The time left counts pixels, not steps, for a step of the last stage takes many times one of the first.
+    """Shows pair, stage, step, loss and the time left, which counts pixels, for steps of late stages take longer.
 
     Args:
-        interval: Seconds between two refreshes, >= 0; by default a fifth of a second on a terminal and ten
-            seconds in a file.
+        interval: Seconds between two refreshes, >= 0; by default 0.2 on a terminal and 10 in a file.
         scores: The callback that scores the pictures.
         shown: The score to show beside the loss, once there is one: the mean over the batch's pictures.
     """
@@ -36,10 +33,9 @@ class ProgressBar(callbacks.ProgressBar):
         self, interval: float | None = None, scores: Scores | None = None, shown: str | None = "overall"
     ) -> None:
         super().__init__()
-        on_terminal = 0.2 if sys.stderr.isatty() else 10.0
-        self.interval = on_terminal if interval is None else interval
-        self.scores = scores
-        self.shown = shown
+        usual = 0.2 if sys.stderr.isatty() else 10.0
+        self.interval = usual if interval is None else interval
+        self.scores, self.shown = scores, shown
         self._score = ""
         self._enabled = True
         self._bar: Any = None  # a tqdm
@@ -49,20 +45,17 @@ class ProgressBar(callbacks.ProgressBar):
         """Shows nothing from now on: what Lightning asks of the processes beside the first."""
         self._enabled = False
 
-    def enable(self) -> None:
-        """Shows the bar."""
-        self._enabled = True
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins where the run does, which after a resume is not at 0."""
         timeline = _timeline(trainer)
         self._began = time.monotonic()
+        layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = tqdm(
             total=len(timeline),
             initial=timeline.start,
             disable=not self._enabled,
             dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+            bar_format=layout,
         )
 
     def on_train_batch_end(

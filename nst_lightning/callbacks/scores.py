@@ -21,8 +21,7 @@ from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run, replacing
 
-SHARE = 0.05
-"""The part of a run's time that scores on the way may take unless their steps were asked for."""
+SHARE = 0.05  # of a run's time that scores on the way may take unless their steps were asked for
 _TIMES = 12
 _GUESS = 0.5  # s that scoring a picture is taken to last until it was measured
 _MOST_SHOWN = 20
@@ -36,8 +35,7 @@ class Scores(Callback):
 
     Args:
         choice: `auto`, or names of scores, see `Scorer`.
-        every: Steps between two scorings, >= 1; by default a twelfth of a pair's, as far as that takes no more than a
-            twentieth of the run's time.
+        every: Steps between two scorings, >= 1; by default a twelfth of a pair's, within `SHARE` of the run's time.
 
     Attributes:
         found: The scores that belong to the last step taken, by pair and name; empty where it was not scored.
@@ -52,8 +50,7 @@ class Scores(Callback):
     def __init__(self, choice: Choice = "auto", every: int | None = None) -> None:
         if every is not None and every < 1:
             raise InputError(f"score_every must be at least 1, got {every}")
-        self.scorer = Scorer(choice)
-        self.every = every
+        self.scorer, self.every = Scorer(choice), every
         self.found: Mapping[str, Mapping[str, float]] = {}
         self.maps: Mapping[str, Tensor] = {}
         self.finals: dict[str, Mapping[str, float]] = {}

@@ -18,7 +18,7 @@ from nst_lightning.batches import Step
 from nst_lightning.callbacks.scores import Scores
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import feature_tiles, gram_heat_map, viridis
+from nst_lightning.inspection import drawn, gram_figure, tiles_figure, viridis
 from nst_lightning.metrics.table import SUMMARY
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run
@@ -27,17 +27,15 @@ from nst_lightning.runs import Run
 class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
-    Beside them, `_run` has the curve of the pairs that were finished a minute (one for each process, where there are
-    several). Tags are alike for every pair, so that the curves of many runs overlay in few charts: `loss/total`
-    and its weighted parts, `term/<group>/<layer>` unweighted, `score/outline` and the other scores, `picture/output`,
-    `source/content`, `source/style`, `lpips/map` (bright where the picture differs most from the content), and where
-    asked for `features/<layer>` and `gram/<layer>`.
+    Beside them, `_run` has the curve of the pairs that a process finished a minute. Tags are alike for every pair, so
+    that the curves of many runs overlay: `loss/total` and its weighted parts, `term/<group>/<layer>` unweighted,
+    `score/<name>`, `picture/output`, `source/content`, `source/style`, `lpips/map` (bright where the picture differs
+    most from the content), and where asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
         images_every: Steps between two pictures, >= 1.
-        representations: The layers whose feature maps and Gram matrices, `inspection`'s pictures of them, go with
-            every picture of the output; of those that the losses read.
+        representations: The layers, among those that the losses read, whose feature maps and Gram matrices are shown.
         scores: The callback that scores the pictures; None writes no scores.
 
     Raises:
@@ -55,25 +53,23 @@ class TensorBoardWriter(Callback):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
         self.scalars_every, self.images_every = scalars_every, images_every
-        self.representations = tuple(representations)
-        self.scores = scores
+        self.representations, self.scores = tuple(representations), scores
         self._writers: dict[str, SummaryWriter] = {}
         self._run: SummaryWriter | None = None
-        self._began = 0.0
-        self._finished = 0
+        self._began, self._finished = 0.0, 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Checks that the layers to be shown are read in this run, and starts the clock of the run's own curve.
+        """Checks the layers that are to be shown, and starts the clock of the run's own curve.
 
         Raises:
-            InputError: If one is not; lists those that are.
+            InputError: If the losses of this run do not read one.
         """
         assert isinstance(pl_module, ImageOptimization)
         known = pl_module.objective.layers
-        unknown = [layer for layer in self.representations if layer not in known]
-        if unknown:
-            read = ", ".join(known) or "none"
-            raise InputError(f"layer {unknown[0]!r} cannot be shown: the losses of this run read {read}")
+        for layer in self.representations:
+            if layer not in known:
+                read = ", ".join(known) or "none"
+                raise InputError(f"layer {layer!r} cannot be shown: the losses of this run read {read}")
         self._began = time.monotonic()
 
     def on_train_batch_start(
@@ -105,18 +101,17 @@ class TensorBoardWriter(Callback):
         self._close()
         if self._run is not None:
             self._run.close()
-        self._run = None
+            self._run = None
 
     def _open(self, run: Run, step: Step) -> None:
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
         for pair, content, of_pair in zip(step.batch.names, contents, styles, strict=True):
             # Steps after the resumed one are hidden: they are about to be taken again.
             self._writers[pair] = writer = SummaryWriter(str(run.tensorboard(pair)), purge_step=step.index + 1)
-            if step.index > 0:
-                continue
-            writer.add_image("source/content", content, 0)
-            for number, style in enumerate(of_pair, start=1):
-                writer.add_image("source/style" if number == 1 else f"source/style_{number}", style.image()[0], 0)
+            if step.index == 0:
+                writer.add_image("source/content", content, 0)
+                for number, style in enumerate(of_pair, start=1):
+                    writer.add_image("source/style" if number == 1 else f"source/style_{number}", style.image()[0], 0)
 
     def _write(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
         number = step.index + 1
@@ -140,16 +135,15 @@ class TensorBoardWriter(Callback):
             features = module.backbone(module.result)
         for layer in self.representations:
             for writer, feature in zip(self._writers.values(), features[layer].split(1), strict=True):
-                writer.add_image(f"features/{layer}", feature_tiles(feature, title=layer)[0], step.index + 1)
-                writer.add_image(f"gram/{layer}", gram_heat_map(feature, layer)[0], step.index + 1)
+                writer.add_image(f"features/{layer}", drawn(tiles_figure(feature, title=layer))[0], step.index + 1)
+                writer.add_image(f"gram/{layer}", drawn(gram_figure(feature, layer))[0], step.index + 1)
 
     def _write_scores(self, scores: Scores, number: int) -> None:
         for pair, values in scores.found.items():
             for tag, value in _scores(values).items():
                 self._writers[pair].add_scalar(tag, value, number)
         for pair, differs in scores.maps.items():
-            largest = differs.max().item()
-            if math.isfinite(largest):  # else the picture was too small
+            if math.isfinite(largest := differs.max().item()):  # else the picture was too small
                 shown = differs[0, 0].cpu() / (largest if largest > 0 else 1)
                 self._writers[pair].add_image("lpips/map", viridis(shown), number)
 
@@ -182,7 +176,6 @@ class TensorBoardWriter(Callback):
 
 
 def _losses(losses: Mapping[str, Tensor], index: int) -> dict[str, float]:
-    """Returns one image's losses by tag: the weighted sums under `loss`, the terms' scores under `term`."""
     return {("term/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from PIL.TiffImagePlugin import AppendingTiffWriter
-from torch import Tensor
 
 from nst_lightning import images
 from nst_lightning.batches import Step
@@ -33,9 +32,9 @@ HOLD = 1.0  # s that the finished picture stays on screen
 class VideoWriter(Callback):
     """Writes a film of each pair's optimisation into the run folder, the trainer's `default_root_dir`.
 
-    Frames are kept on disk, each at its stage's size, until the film is encoded at the last stage's size after the
-    pair's last step: a run that was killed and resumed finds those of before and gives the whole film. Where a run is
-    resumed behind a finished film, whose frames are gone, the film stays as it is.
+    Frames stay on disk, each at its stage's size, until the film is encoded at the last stage's size: a run that was
+    killed and resumed gives the whole film. One resumed behind a finished film, whose frames are gone, leaves it as it
+    is. `written` lists the films in the order of writing.
 
     Args:
         format: `mp4`, which needs PyAV, or `webp`; by default `mp4`, or `webp` where PyAV is missing.
@@ -43,8 +42,6 @@ class VideoWriter(Callback):
         fps: Frames per second, from 0.1 to 120.
         keep_frames: Whether the frames stay on disk after the film is written.
 
-    Attributes:
-        written: The films, in the order of writing.
 
     Raises:
         InputError: If an argument is out of range, or mp4 was asked for and PyAV is missing.
@@ -66,15 +63,19 @@ class VideoWriter(Callback):
     ) -> None:
         """Keeps the frame that is due after a step, and writes the film after the last."""
         assert isinstance(pl_module, ImageOptimization)
-        if is_writer(trainer) and batch.index + 1 in self._steps(batch):
-            _keep(Run(Path(trainer.default_root_dir)), batch, pl_module.result.cpu())
-            if batch.is_last:
-                self._finish(trainer, batch, self.keep_frames)
+        if not is_writer(trainer) or batch.index + 1 not in self._steps(batch):
+            return
+        run = Run(Path(trainer.default_root_dir))
+        for pair, rgb in zip(batch.batch.names, pl_module.result.cpu(), strict=True):
+            if batch.index == 0:  # an earlier run's frames are none of this one's
+                shutil.rmtree(run.frames(pair), ignore_errors=True)
+            images.write(_frame(run, pair, batch.index + 1), rgb, overwrite=True)
+        if batch.is_last:
+            self._finish(trainer, batch, self.keep_frames)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the film so far where the trainer was told to stop early; its frames stay for a resumed run."""
-        step = data_of(trainer).unfinished_step()
-        if step is not None and is_writer(trainer):
+        if (step := data_of(trainer).unfinished_step()) is not None and is_writer(trainer):
             self._finish(trainer, step, keep_frames=True)
 
     def _steps(self, step: Step) -> tuple[int, ...]:
@@ -114,13 +115,6 @@ def _suffix(format: str | None) -> str:
     return suffix
 
 
-def _keep(run: Run, step: Step, pictures: Tensor) -> None:
-    for pair, rgb in zip(step.batch.names, pictures, strict=True):
-        if step.index == 0:  # an earlier run's frames are none of this one's
-            shutil.rmtree(run.frames(pair), ignore_errors=True)
-        images.write(_frame(run, pair, step.index + 1), rgb, overwrite=True)
-
-
 def _frame(run: Run, pair: str, number: int) -> Path:
     # Not PNG: at 1024 px it takes six times as long and twice the room, and a film is lossy all the same.
     return run.frames(pair) / f"{number:06d}.jpg"
@@ -147,7 +141,7 @@ def staged_frame_steps(stages: Sequence[int], frames: int) -> tuple[int, ...]:
     """
     numbers: list[int] = []
     for index, steps in enumerate(stages):
-        share = frames if len(stages) == 1 else max(2, frames * steps // sum(stages))
+        share = max(2, frames * steps // sum(stages))
         numbers += [sum(stages[:index]) + number for number in frame_steps(steps, share)]
     return tuple(numbers)
 
@@ -155,10 +149,9 @@ def staged_frame_steps(stages: Sequence[int], frames: int) -> tuple[int, ...]:
 def write_film(frames: Sequence[Path], path: Path, fps: float, size: tuple[int, int]) -> None:
     """Writes a film of pictures in order, of any size, complete or not at all, one decoded picture in memory at a time.
 
-    The suffix decides: .mp4 is H.264 (yuv420p, BT.709, its index in front), whose odd sizes are made even by doubling
-    the last row or column; .webp plays for ever. It has `fps` pictures a second, from 0.1 to 120, resized to `size`,
-    (H, W) in pixels (bicubic). The last stays for a second: in an mp4 it is repeated, for not every player minds a
-    long last frame.
+    By the suffix it is an .mp4, H.264 (yuv420p, BT.709), whose odd sizes are made even by doubling the last row or
+    column, or a .webp, which plays for ever. It has `fps` pictures a second, resized (bicubic) to `size`, (H, W) in
+    pixels. The last stays for a second: an mp4 repeats it, for not every player minds a long last frame.
 
     Raises:
         InputError: If a file cannot be read or written.
@@ -211,7 +204,4 @@ def _pictures(frames: Sequence[Path], size: tuple[int, int]) -> Iterator[Image.I
             yield image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
 
 
-_ENCODERS: Mapping[str, Callable[[Sequence[Path], Path, float, tuple[int, int]], None]] = {
-    ".mp4": _write_mp4,
-    ".webp": _write_webp,
-}
+_ENCODERS = {".mp4": _write_mp4, ".webp": _write_webp}

@@ -12,11 +12,8 @@ from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 
 
-def main(arguments: Sequence[str]) -> int | None:
+def main(arguments: Sequence[str]) -> None:
     """Writes the pictures of `inspection.inspect` and prints their paths.
-
-    Args:
-        arguments: The options, without the command.
 
     Raises:
         InputError: If anything given cannot be used.
@@ -36,7 +33,6 @@ def main(arguments: Sequence[str]) -> int | None:
     metadata = {"Software": "nst-lightning", "nst_lightning": json.dumps({"image": str(source), **settings})}
     for name, picture in pictures.items():
         print(images.write(run.folder / f"{source.stem}_{name}.png", picture, metadata=metadata))
-    return None
 
 
 def _parser() -> Parser:

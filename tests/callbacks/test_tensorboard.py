@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from nst_lightning.batches import Step
 from nst_lightning.callbacks import TensorBoardWriter
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import feature_tiles, gram_heat_map
+from nst_lightning.inspection import drawn, gram_figure, tiles_figure
 from nst_lightning.modules import ImageOptimization
 from tests.callbacks.conftest import Run
 
@@ -96,8 +96,8 @@ def test_representations_go_with_every_picture_of_the_output(run: Run, tmp_path:
         assert not {"features/relu1_1", "gram/relu1_1"} & set(found.Tags()["images"])
         feature = features[place - 1 : place]
         for tag, expected in (
-            ("features/relu2_1", feature_tiles(feature, title="relu2_1")),
-            ("gram/relu2_1", gram_heat_map(feature, "relu2_1")),
+            ("features/relu2_1", drawn(tiles_figure(feature, title="relu2_1"))),
+            ("gram/relu2_1", drawn(gram_figure(feature, "relu2_1"))),
         ):
             assert [event.step for event in found.Images(tag)] == [5, 8]
             with Image.open(io.BytesIO(found.Images(tag)[-1].encoded_image_string)) as picture:
