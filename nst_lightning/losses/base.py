@@ -10,12 +10,10 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-IMAGE = "image"
-"""The name under which the image itself stands among its features."""
+IMAGE = "image"  # the name under which the image itself stands among its features
 
 Source = Literal["content", "style"]
-Target: TypeAlias = tuple[Tensor, ...]
-"""What outputs are compared with: tensors (N, ...)."""
+Target: TypeAlias = tuple[Tensor, ...]  # what outputs are compared with: tensors (N, ...)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -114,8 +112,7 @@ class Loss(ABC):
     are drawn at random, they follow from the number `draw`, see `drawn`.
     """
 
-    source: ClassVar[Source | None]
-    """The image that is compared with; None for a loss that asks for no other image."""
+    source: ClassVar[Source | None]  # the image that is compared with; None for a loss that asks for no other image
 
 
 class Additive(Loss):

@@ -8,8 +8,7 @@ from torch import Tensor
 from nst_lightning import images
 from nst_lightning.errors import InputError
 
-SHORT_SIDE = 256
-"""The short side in pixels that larger outputs are reduced to before they are scored."""
+SHORT_SIDE = 256  # the short side in pixels that larger outputs are reduced to before they are scored
 
 # sRGB (IEC 61966-2-1) to XYZ, and the white it belongs to, D65 for the 2 degree observer.
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
