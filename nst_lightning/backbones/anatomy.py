@@ -82,10 +82,7 @@ def layers_of(backbone: str) -> tuple[Layer, ...]:
 
 
 def views(network: fx.GraphModule) -> dict[str, tuple[View, View]]:
-    """Returns what every output of a traced network sees along rows and columns, where paths meet by all of them.
-
-    An InputError if the network has an operation that is not known to see a window of its input only.
-    """
+    """Returns what every output sees along rows and columns, by all paths; an InputError where it may be no window."""
     *nodes, output = network.graph.nodes
     seen: dict[fx.Node, tuple[View, View]] = {}
     for node in nodes:

@@ -65,10 +65,7 @@ class Features:
 
 
 def drawn(count: int, draw: int) -> Tensor:
-    """Returns random places, fractions of height and width in [0, 1), float64 (count, 2).
-
-    They follow from the number `draw`: the same in every tile and process and after a resume.
-    """
+    """Returns random fractions of height and width in [0, 1), float64 (count, 2), which follow from `draw` alone."""
     return torch.rand(count, 2, generator=torch.Generator().manual_seed(draw), dtype=torch.float64)
 
 
@@ -148,10 +145,7 @@ class Pointwise(Loss):
 
 
 class Global(Loss):
-    """A loss that needs all of the features at once: it is no sum over positions, and is refused with tiles.
-
-    One that reads the image alone is evaluated on the whole of it by every evaluator.
-    """
+    """A loss that needs all features at once: refused with tiles, unless it reads the image alone."""
 
     @abstractmethod
     def target(self, features: Sequence[Features]) -> Target:
