@@ -354,7 +354,7 @@ def test_autocast_is_entered_again_for_the_second_pass(tmp_path: Path) -> None:
             targets = targets_of(evaluator, content)
             values = evaluator.values(leaf, targets, 0)
         assert {score.dtype for score in values.values()} == {torch.float32}
-        with backbone.network.register_forward_hook(record):
+        with backbone.register_forward_hook(record):
             (of_image,) = torch.autograd.grad(torch.stack([each.log().sum() for each in values.values()]).sum(), leaf)
         found.append(of_image)
     assert len(dtypes) == 4 * len(goal.layers)  # those of the four tiles' second pass
