@@ -157,10 +157,7 @@ class Style:
 
 
 class Step:
-    """One optimiser step, and so where a run is: what the train loader yields.
-
-    Not a dataclass: Lightning would take it apart in search of tensors.
-    """
+    """One optimiser step: where a run is. Not a dataclass, which Lightning would take apart in search of tensors."""
 
     def __init__(self, batch: Batch, batch_index: int, index: int) -> None:
         self.batch = batch

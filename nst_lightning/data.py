@@ -25,8 +25,7 @@ from nst_lightning.runs import Run
 from nst_lightning.schedule import Stage, coarse_to_fine, described, scaled
 from nst_lightning.tiling import ALONE, Share
 
-_SHARE = 0.8
-"""The part of the memory that is free which is planned with; the rest is for what cannot be measured."""
+_SHARE = 0.8  # the part of the memory that is free which is planned with; the rest is for what cannot be measured
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ class Worker:
         return int(memory.available(self.device) * _SHARE / self.sharing)
 
 
-Measure = Callable[[Worker, int], int]
-"""Returns the bytes that a step on one image of so many pixels takes."""
+Measure = Callable[[Worker, int], int]  # returns the bytes that a step on one image of so many pixels takes
 
 
 class PairDataModule(L.LightningDataModule):
@@ -88,12 +86,6 @@ class PairDataModule(L.LightningDataModule):
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
         resume: The folder of a run, or one of its checkpoints, to go on from.
-
-    Attributes:
-        progress: What was done before.
-        dealt: The names of the pairs that are not finished, by the rank that takes them, once `setup` has run.
-        batches: The batches of this process; likewise.
-        settings: What the run was asked for, for the pictures' metadata and TensorBoard.
 
     Raises:
         InputError: If an image is missing or an argument is out of range.
@@ -126,10 +118,10 @@ class PairDataModule(L.LightningDataModule):
         self.upscale = upscale
         self.batch_size = batch_size
         self.gallery = Gallery()
-        self.progress = Progress() if resume is None else _agreed_progress(Path(resume))
-        self.dealt: tuple[tuple[str, ...], ...] = ()
-        self.batches: tuple[Batch, ...] = ()
-        self.settings: dict[str, str | int | float] = {
+        self.progress = Progress() if resume is None else _agreed_progress(Path(resume))  # what was done before
+        self.dealt: tuple[tuple[str, ...], ...] = ()  # names of unfinished pairs by the rank that takes them
+        self.batches: tuple[Batch, ...] = ()  # of this process; both are set by `setup`
+        self.settings: dict[str, str | int | float] = {  # for the pictures' metadata and TensorBoard
             "stages": described(self.stages),
             "style_scale": style_scale,
             "upscale": upscale,

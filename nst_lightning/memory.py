@@ -130,14 +130,11 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
 
     A storage counts once, whatever views it, until its last owner's end. Not seen are what a kernel allocates on its
     own, what `torch.tensor` copies from Python, and other threads: the backward of CUDA tensors, see `peak_bytes`.
-
-    Attributes:
-        peak: The largest sum so far, in bytes.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # as above
-        self.peak = 0
+        self.peak = 0  # the largest sum so far, in bytes
         self._made: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401

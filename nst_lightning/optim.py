@@ -46,14 +46,11 @@ class LBFGS(torch.optim.Optimizer):
         safeguard: Whether a step that raises an image's loss is taken back.
         precondition: What the inverse Hessian is up to a factor before any curvature is known; None for the identity.
 
-    Attributes:
-        accepted: Which images moved in the last step, (N,); all in the first, which moves none.
-
     Raises:
         InputError: If there is not one parameter, or an argument is out of range.
     """
 
-    accepted: Tensor
+    accepted: Tensor  # which images moved in the last step, (N,); all in the first, which moves none
 
     def __init__(
         self,
@@ -76,9 +73,8 @@ class LBFGS(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Tensor | float] | None = None) -> Tensor:  # type: ignore[override]
         """Takes one step with one evaluation, and returns the losses at the trial point, (N,).
 
-        Args:
-            closure: Computes the losses (N,), or a number for a single image, calls backward on their sum and returns
-                them. An `InputError` if there is none, or it does not return one loss an image.
+        The closure computes the losses (N,), or a number for a single image, calls backward on their sum and returns
+        them; an `InputError` if there is none, or it does not return one loss an image.
         """
         if closure is None:
             raise InputError("LBFGS needs a closure: it evaluates the loss itself")

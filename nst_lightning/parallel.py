@@ -37,11 +37,7 @@ _GRACE = 15.0  # s until an interrupted process is interrupted again, or given u
 
 
 class RankError(RuntimeError):
-    """Some processes of a run failed, after the others had finished.
-
-    Attributes:
-        codes: Their exit codes by rank; a negative one is the number of the signal that killed it.
-    """
+    """Some processes failed, after the others' end: their exit codes by rank, negative where a signal killed one."""
 
     def __init__(self, codes: Mapping[int, int]) -> None:
         self.codes = dict(codes)
@@ -149,11 +145,7 @@ StrategyRegistry.register("tile_parallel", TileParallel, description=TileParalle
 
 
 def check_world(trainer: L.Trainer) -> None:
-    """Refuses a trainer whose processes would get in each other's way.
-
-    Raises:
-        InputError: If there are several processes and no strategy for them, or more of them than the trainer knows.
-    """
+    """Raises an InputError for several processes without a strategy for them, or more than the trainer knows."""
     launched, world, nodes = _launched_world(), trainer.world_size, trainer.num_nodes
     if world > 1 and not isinstance(trainer.strategy, (PairParallel, TileParallel)):
         got = f"got {type(trainer.strategy).__name__}, which would average the gradients of unlike images"
@@ -180,12 +172,9 @@ def alone() -> bool:
 
 
 def agreed(what: str, choose: Callable[[], str]) -> str:
-    """Returns what the first process chooses, in every process of a launch.
+    """Returns what the first process chooses, in every process of a launch; all ask for the same in the same order.
 
-    Every process asks for the same names in the same order.
-
-    Raises:
-        InputError: If the first process cannot be reached within five minutes.
+    An InputError if the first process cannot be reached within five minutes.
     """
     told: dict[str, str] = json.loads(os.environ.get(_AGREED, "{}"))
     if what in told:

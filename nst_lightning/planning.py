@@ -22,16 +22,14 @@ from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.modules.problem import described
 from nst_lightning.tiling import Plan
 
-BUDGET = 45.0
-"""Seconds that measuring may take; what would go beyond is not measured."""
+BUDGET = 45.0  # seconds that measuring may take; what would go beyond is not measured
 
 _STEPS = 4  # of each kind: one that starts the device up, three that are timed
 _SMALL = 256  # px a side at most of what is measured first, to know how long more would take
 _TILED = 1.5  # forward twice and backward once, instead of once each
 _HEADS = "stage|size|batches x pairs|steps|tile|halo|overhead|memory|of free|s/step|time".split("|")
 
-Size = tuple[int, int, int]
-"""Height and width of outputs in pixels, and how many are optimised together."""
+Size = tuple[int, int, int]  # height and width of outputs in pixels, and how many are optimised together
 
 
 @dataclass(frozen=True)
@@ -72,19 +70,12 @@ def completed(kinds: Iterable[Kind], measured: Mapping[Kind, float]) -> dict[Siz
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take.
+    """What a run would take."""
 
-    Attributes:
-        batches: The batches of one process.
-        costs: The costs of their steps, by size.
-        memory: Returns the bytes that a step of a size takes; measures at the first call.
-        deals_tiles: Whether several processes work on the tiles of one image.
-    """
-
-    batches: tuple[Batch, ...]
-    costs: Mapping[Size, Cost]
-    memory: Callable[[Size], int]
-    deals_tiles: bool = False
+    batches: tuple[Batch, ...]  # of one process
+    costs: Mapping[Size, Cost]  # of their steps
+    memory: Callable[[Size], int]  # returns the bytes that a step of a size takes; measures at the first call
+    deals_tiles: bool = False  # whether several processes work on the tiles of one image
 
     @cached_property
     def rows(self) -> Counter[tuple[int, Size, int]]:
@@ -136,12 +127,8 @@ def estimate(
 ) -> Estimate:
     """Estimates a fit from a few steps on random images; writes nothing, and leaves the data as they are.
 
-    Args:
-        module: What would be fitted.
-        data: What it would be fitted on.
-        worker: What a process of the run would compute on; the other processes need not be there.
-        budget: Seconds that measuring may take; one small image is measured in any case.
-        measured: What was measured for other runs, which is not measured again; what is measured is added.
+    The worker is what a process of the run would compute on; the others need not be there. Measuring takes the budget
+    in seconds, but for one small image. What was `measured` for other runs is not measured again, and is added to.
     """
     worker = replace(worker, agree=lambda found: found)
     module.problem.check(worker, data.pairs)

@@ -34,11 +34,6 @@ class Share:
     rank: int = 0
     world: int = 1
 
-    @classmethod
-    def of_processes(cls) -> Share:
-        """Returns this process's share in the default group of `torch.distributed`."""
-        return cls(distributed.get_rank(), distributed.get_world_size())
-
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
         """Replaces each tensor by its sum over all processes; does nothing in a single one."""
         if self.world > 1:
@@ -46,8 +41,7 @@ class Share:
                 work.wait()
 
 
-ALONE = Share()
-"""The one process that evaluates all tiles."""
+ALONE = Share()  # the one process that evaluates all tiles
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,8 @@ class Span:
         return slice(whole.start - left_out, None if whole.stop is None else whole.stop - left_out)
 
 
-Tile: TypeAlias = tuple[Span, Span]
-"""A tile's rows and columns."""
-NOWHERE: Tile = (Span(0, 0, slice(0, 0)), Span(0, 0, slice(0, 0)))
-"""A tile of no pixels."""
+Tile: TypeAlias = tuple[Span, Span]  # a tile's rows and columns
+NOWHERE: Tile = (Span(0, 0, slice(0, 0)), Span(0, 0, slice(0, 0)))  # a tile of no pixels
 
 
 @dataclass(frozen=True)
@@ -123,8 +115,7 @@ class Plan:
         return (down * across) / (height * width)
 
 
-Targets: TypeAlias = Mapping[str, Target]
-"""Those of both sources, by the term's name."""
+Targets: TypeAlias = Mapping[str, Target]  # those of both sources, by the term's name
 
 
 class Evaluator(ABC):
@@ -140,10 +131,8 @@ class Evaluator(ABC):
     ) -> dict[str, Target]:
         """Returns the targets of the terms that compare with one source, by their names, without a graph.
 
-        Images (N, 3, H, W), sRGB in [0, 1], of any sizes, are merged by their weights, >= 0 with a sum above 0.
-
-        Raises:
-            InputError: If an image is smaller than the network can halve, or a loss cannot merge several.
+        Images (N, 3, H, W), sRGB in [0, 1], of any sizes, are merged by their weights, >= 0 with a sum above 0. An
+        InputError if one is smaller than the network can halve, or a loss cannot merge several.
         """
         return self._objective.targets([self._kept(source, image, draw) for image in images], weights)
 
@@ -191,18 +180,14 @@ class Tiled(Evaluator):
     """Evaluates an objective tile by tile, with the whole image's values and gradient.
 
     Only what is as large as the image grows with it: the image, its gradient, and the content targets. Losses that
-    read the image alone are evaluated on the whole of it.
+    read the image alone are evaluated on the whole of it; others that do not add up over positions are an InputError,
+    as are a tile below 1 px and an operation of the network that sees more than a window.
 
     Args:
-        backbone: The frozen network.
-        objective: The losses, at least one of them on layers.
+        backbone, objective: The frozen network, and the losses, at least one of them on layers.
         tile: The side of a tile in pixels without its halo, see `Plan.of`.
         share: This process's part of the tiles; values, targets and gradient are the same in all processes.
         map_dtype: What targets that are maps are kept in, to save memory; None for what the loss made them.
-
-    Raises:
-        InputError: If the tile is smaller than 1 px, an operation of the network sees more than a window, or a loss on
-            layers does not add up over positions.
     """
 
     def __init__(
@@ -218,8 +203,8 @@ class Tiled(Evaluator):
         self._rest = Objective(term for term in objective.terms if isinstance(term.loss, Global))
         for term in self._rest.terms:
             if term.layers != (IMAGE,):
-                name = f"{term.name}: {type(term.loss).__name__}"
-                raise InputError(f"{name} needs the whole image at once: set tile to off")
+                msg = f"{type(term.loss).__name__} needs the whole image at once: set tile to off"
+                raise InputError(f"{term.name}: {msg}")
         self._share = share
         self._map_dtype = map_dtype
         self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}
@@ -266,8 +251,7 @@ class Tiled(Evaluator):
         """Returns what is kept of the image with that of one more tile."""
         if isinstance(whole, Statistic) and isinstance(part, Statistic):
             return whole + part
-        assert isinstance(whole, tuple)
-        assert isinstance(part, tuple)
+        assert isinstance(whole, tuple) and isinstance(part, tuple)
         for view, values in zip(self._maps_of(tile, term, whole), part, strict=True):
             view.copy_(values)
         return whole
@@ -342,9 +326,7 @@ class _Sums(torch.autograd.Function):
         ctx.tiles, ctx.share, ctx.summed = tiles, share, summed
         # Backward is called outside of the context that training's forward pass runs in.
         kind = image.device.type
-        ctx.precision = torch.autocast(
-            kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
-        )
+        ctx.precision = torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         totals = [total.detach().clone() for total in nothing]
         for tile in tiles:
             for total, part in zip(totals, summed(tile, _crop(tile, image)), strict=True):

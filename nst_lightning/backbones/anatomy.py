@@ -24,17 +24,11 @@ _LARGE = 1024  # px; a multiple of every stride
 
 @dataclass(frozen=True)
 class View:
-    """What the positions of a feature map see along one axis.
+    """What the positions of a feature map see along one axis, in pixels."""
 
-    Attributes:
-        stride: The distance of two positions on the image in pixels.
-        first: The first pixel that position 0 sees; negative where padding moves it off the image.
-        last: The last one, included.
-    """
-
-    stride: int = 1
-    first: int = 0
-    last: int = 0
+    stride: int = 1  # the distance of two positions on the image
+    first: int = 0  # the first pixel that position 0 sees; negative where padding moves it off the image
+    last: int = 0  # the last one, included
 
     @property
     def field(self) -> int:
@@ -88,11 +82,7 @@ def layers_of(backbone: str) -> tuple[Layer, ...]:
 
 
 def views(network: fx.GraphModule) -> dict[str, tuple[View, View]]:
-    """Returns what every output of a traced network sees along rows and columns, where paths meet by all of them.
-
-    Raises:
-        InputError: If the network has an operation that is not known to see a window of its input only.
-    """
+    """Returns what every output sees along rows and columns, by all paths; an InputError where it may be no window."""
     *nodes, output = network.graph.nodes
     seen: dict[fx.Node, tuple[View, View]] = {}
     for node in nodes:

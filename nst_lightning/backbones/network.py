@@ -27,15 +27,8 @@ class Backbone(nn.Module):
     It has no parameters and no state dict: its weights are non-persistent buffers, so that they follow `.to()`
     but are never optimised and never in a checkpoint.
 
-    Attributes:
-        origin: Where the weights are from: `oxford`, `torchvision` or a file's path.
-        min_side: The smallest height and width of an image in pixels.
-        small: The number of pixels up to which a single image is computed on a CPU as if it had a companion, so that
-            its features are bit for bit what they are in a batch.
-
     Args:
-        name: A key of `SPECS`.
-        layers: The names of the layers to return.
+        name, layers: A key of `SPECS`, and the names of the layers to return.
         weights: `oxford`, `torchvision`, a file's path, or None for the backbone's default.
         pooling: `max`, or `avg` as Gatys et al. (2016), section 2, suggest for synthesis.
 
@@ -58,7 +51,8 @@ class Backbone(nn.Module):
             whole = spec.build().eval()
         expected = whole.state_dict()
         self.network = surgery.extractor(whole, nodes, pooling)
-        self.min_side = _min_side(self.network)
+        self.min_side = _min_side(self.network)  # the smallest height and width of an image in pixels
+        # Up to so many pixels a single image is computed on a CPU as if it had a companion: bit for bit as in a batch.
         self.small = math.ceil(_ALONE / _values_per_pixel(self.network))
         state = weights_.load(self.origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
@@ -78,11 +72,9 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, image: Tensor, layers: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """Returns the features of images by layer, (N, C, H', W') each.
+        """Returns the features of sRGB images (N, 3, H, W) in [0, 1] by layer, (N, C, H', W') each.
 
-        Args:
-            image: sRGB images (N, 3, H, W) in [0, 1], an `InputError` if smaller than the network can halve.
-            layers: Some of the layers that it was built with: only what these need is computed. None for all.
+        Of some layers only what these need is computed. An `InputError` if smaller than the network can halve.
         """
         height, width = image.shape[-2:]
         if min(height, width) < self.min_side:

@@ -16,19 +16,12 @@ from nst_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Origin:
-    """What goes with weights of one origin.
-
-    Attributes:
-        mean: Of the input scale per channel, red first: the network is fed (image - mean) / std.
-        std: Likewise.
-        content_weight: The default, for content losses grow with the second power of the features' magnitude.
-        style_weight: The default, for Gram losses grow with the fourth power.
-    """
+    """What goes with weights of one origin: the network is fed (image - mean) / std, red first."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    content_weight: float
-    style_weight: float
+    content_weight: float  # the default, for content losses grow with the second power of the features' magnitude
+    style_weight: float  # the default, for Gram losses grow with the fourth power
 
 
 def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origin:
@@ -52,22 +45,13 @@ INCEPTION = Origin((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), **_TRAINED)
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of a backbone.
+    """What is known of a backbone."""
 
-    Attributes:
-        build: Makes the whole network without weights.
-        layers: Torchvision's node for every layer that can be named, shallowest first.
-        content_layers: Those that the content loss reads by default.
-        style_layers: Those that the style loss reads by default.
-        origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
-        torchvision_weights: The entry of torchvision's weights API.
-    """
-
-    build: Callable[[], nn.Module]
-    layers: Mapping[str, str]
-    content_layers: tuple[str, ...]
-    style_layers: tuple[str, ...]
-    origins: Mapping[str, Origin]
+    build: Callable[[], nn.Module]  # makes the whole network without weights
+    layers: Mapping[str, str]  # torchvision's node for every layer that can be named, shallowest first
+    content_layers: tuple[str, ...]  # those that the content loss reads by default
+    style_layers: tuple[str, ...]  # those that the style loss reads by default
+    origins: Mapping[str, Origin]  # where weights can be had from, the default first; a file's are as torchvision's
     torchvision_weights: WeightsEnum
 
     @property

@@ -37,16 +37,13 @@ class WeightsError(InputError):
 
 
 def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Tensor]:
-    """Returns a state dict as it is stored, with the names of torchvision's models.
+    """Returns a state dict with the names of torchvision's models; a WeightsError if it cannot be had.
 
     Args:
         weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
             `torchvision` (downloaded once by torch.hub), the path of a .safetensors, .pth or .pt file, or `caffe:`
             before the path of a VGG as Caffe trained it, under Caffe's names (conv1_1) or torchvision's.
         torchvision_weights: What `torchvision` stands for; None where it is not asked for.
-
-    Raises:
-        WeightsError: If the weights are unknown, missing, damaged or cannot be downloaded.
     """
     if weights == OXFORD:
         return _bundled()
@@ -63,11 +60,7 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
 
 
 def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[str], origin: str) -> None:
-    """Checks that a state dict is of an architecture, whose `whole` one gives shapes and kinds, and has what is needed.
-
-    Raises:
-        WeightsError: If a needed tensor is missing, a name unknown, or a shape or kind of number another.
-    """
+    """Raises a WeightsError if a needed tensor is missing, or one is not as the architecture's `whole` state has it."""
     for fault, names in (("missing", needed - state.keys()), ("unknown", state.keys() - whole.keys())):
         if names:
             counted = f"{len(names)} tensors are {fault}, the first is {min(names)}"
@@ -87,11 +80,7 @@ def cached(weights: WeightsEnum) -> Path:
 
 
 def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
-    """Returns `cached` of an entry of torchvision's weights API, downloading it once.
-
-    Raises:
-        WeightsError: If the file is not there and cannot be downloaded; says where to copy it, and what else to do.
-    """
+    """Returns `cached`, downloading it once; a WeightsError says where to copy the file to, and what else to do."""
     path, timeout = cached(weights), socket.getdefaulttimeout()
     if path.exists():
         return path

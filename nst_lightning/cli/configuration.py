@@ -25,18 +25,10 @@ _TRAINER |= {"logger": False, "enable_model_summary": False}
 
 
 class Configuration:
-    """What a command was given, parsed, with the images' names replaced by paths.
+    """What a command was given as `values`, a namespace to change at will, with the images' names replaced by paths.
 
-    Args:
-        arguments: The options, short names allowed.
-        model_class: What optimises.
-        defaults: Values by key that stand where the options do not say otherwise.
-
-    Attributes:
-        values: What was found, a namespace; may be changed before anything is made of it.
-
-    Raises:
-        InputError: If an image or the checkpoint cannot be found; an `ArgumentError` if an option is wrong.
+    Options, short names allowed, go before defaults, which are by key. An `InputError` if an image or the checkpoint
+    cannot be found; an `ArgumentError` if an option is wrong.
     """
 
     def __init__(
@@ -65,15 +57,7 @@ class Configuration:
 
 
 class Job:
-    """A run that has not begun, and has written nothing; an `InputError` if what was configured cannot be used.
-
-    Attributes:
-        module: What optimises.
-        data: The pairs.
-        run: Its folder.
-        writer: What writes its pictures.
-        trainer: The trainer, with all callbacks.
-    """
+    """A run that has not begun, and has written nothing; an `InputError` if what was configured cannot be used."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.module, self.data, settings = configuration.make()

@@ -62,10 +62,9 @@ def table() -> str:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments with short names replaced by what they stand for.
+    """Returns command-line arguments with short names replaced: options' by keys, an optimiser's by its class path.
 
-    An optimiser's name becomes its class path, and a run to go on with brings its configuration along; an `InputError`
-    if there is no such optimiser or run.
+    A run to go on with brings its configuration along. An `InputError` if there is no such optimiser or run.
     """
     keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()}
     configuration: list[str] = []

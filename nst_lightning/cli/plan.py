@@ -35,11 +35,7 @@ def main(arguments: Sequence[str]) -> None:
 def estimate(
     arguments: Sequence[str], budget: float = planning.BUDGET, measured: planning.Measured | None = None
 ) -> tuple[Job, planning.Estimate]:
-    """Returns the run that `nst fit` would make of the same options, and what it would take.
-
-    Measuring takes so many seconds; what was `measured` for other runs is used and added to. What the run would
-    refuse is an `InputError`.
-    """
+    """Returns the run that `nst fit` would make of the options, and what it would take, see `planning.estimate`."""
     with quiet():
         configuration = Configuration(arguments, StyleTransfer)
         if configuration.values.ckpt_path is not None:

@@ -23,10 +23,9 @@ COMMANDS = {
     "inspect": ("cli.inspect", "show what a network sees in an image: feature maps and Gram matrices"),
     "backbones": ("cli.backbones", "list the networks and their layers"),
 }
-"""The module of each command, in this package, and what it does.
+"""The module of each command, whose `main` takes the options and returns an exit code, None for 0; and what it does.
 
-The module's `main` takes the options and returns an exit code, None for 0; it raises what it cannot use. Its help is
-its constant `HELP`, which is read without importing it, or else what `main` prints for --help.
+Its help is its constant `HELP`, which is read without importing it, or else what `main` prints for --help.
 """
 
 

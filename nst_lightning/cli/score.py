@@ -54,10 +54,9 @@ def main(arguments: Sequence[str]) -> None:
 def score(
     output: Source, content: Source, styles: Sequence[Source], scorer: Scorer, style_scale: float = 1.0
 ) -> dict[str, float]:
-    """Returns the scores of one picture by name, NaN where one is undefined; the content gets the picture's size.
+    """Returns the scores of one picture by name, NaN where one is undefined.
 
-    The style images' long sides are made `style_scale` times the picture's, as the run had it. Raises InputError if an
-    image cannot be read, or the content has other proportions than the picture.
+    The content gets its size, styles `style_scale` times its long side; an InputError where the proportions differ.
     """
     from nst_lightning import images
 

@@ -2,32 +2,22 @@
 
 from collections.abc import Mapping
 
-from nst_lightning.losses.base import IMAGE, Additive, Features, Global, Loss, Pointwise, Source, Statistic, Target
-from nst_lightning.losses.content import Content
-from nst_lightning.losses.gram import Gram
-from nst_lightning.losses.objective import Objective, Term, Values
-from nst_lightning.losses.variation import TotalVariation
-from nst_lightning.losses.wasserstein import Wasserstein
+from nst_lightning.losses.base import IMAGE as IMAGE
+from nst_lightning.losses.base import Additive as Additive
+from nst_lightning.losses.base import Features as Features
+from nst_lightning.losses.base import Global as Global
+from nst_lightning.losses.base import Loss as Loss
+from nst_lightning.losses.base import Pointwise as Pointwise
+from nst_lightning.losses.base import Source as Source
+from nst_lightning.losses.base import Statistic as Statistic
+from nst_lightning.losses.base import Target as Target
+from nst_lightning.losses.content import Content as Content
+from nst_lightning.losses.gram import Gram as Gram
+from nst_lightning.losses.objective import Objective as Objective
+from nst_lightning.losses.objective import Term as Term
+from nst_lightning.losses.objective import Values as Values
+from nst_lightning.losses.variation import TotalVariation as TotalVariation
+from nst_lightning.losses.wasserstein import Wasserstein as Wasserstein
 
 STYLE_LOSSES: Mapping[str, type[Loss]] = {"gram": Gram, "wasserstein": Wasserstein}
 """The style losses that have a name."""
-
-__all__ = [
-    "IMAGE",
-    "STYLE_LOSSES",
-    "Additive",
-    "Content",
-    "Features",
-    "Global",
-    "Gram",
-    "Loss",
-    "Objective",
-    "Pointwise",
-    "Source",
-    "Statistic",
-    "Target",
-    "Term",
-    "TotalVariation",
-    "Values",
-    "Wasserstein",
-]

@@ -10,12 +10,10 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-IMAGE = "image"
-"""The name under which the image itself stands among its features."""
+IMAGE = "image"  # the name under which the image itself stands among its features
 
 Source = Literal["content", "style"]
-Target: TypeAlias = tuple[Tensor, ...]
-"""What outputs are compared with: tensors (N, ...)."""
+Target: TypeAlias = tuple[Tensor, ...]  # what outputs are compared with: tensors (N, ...)
 
 
 def full_precision(values: Tensor) -> Tensor:
@@ -67,10 +65,7 @@ class Features:
 
 
 def drawn(count: int, draw: int) -> Tensor:
-    """Returns random places, fractions of height and width in [0, 1), float64 (count, 2).
-
-    They follow from the number `draw`: the same in every tile and process and after a resume.
-    """
+    """Returns random fractions of height and width in [0, 1), float64 (count, 2), which follow from `draw` alone."""
     return torch.rand(count, 2, generator=torch.Generator().manual_seed(draw), dtype=torch.float64)
 
 
@@ -114,8 +109,7 @@ class Loss(ABC):
     are drawn at random, they follow from the number `draw`, see `drawn`.
     """
 
-    source: ClassVar[Source | None]
-    """The image that is compared with; None for a loss that asks for no other image."""
+    source: ClassVar[Source | None]  # the image that is compared with; None for a loss that asks for no other image
 
 
 class Additive(Loss):
@@ -151,10 +145,7 @@ class Pointwise(Loss):
 
 
 class Global(Loss):
-    """A loss that needs all of the features at once: it is no sum over positions, and is refused with tiles.
-
-    One that reads the image alone is evaluated on the whole of it by every evaluator.
-    """
+    """A loss that needs all features at once: refused with tiles, unless it reads the image alone."""
 
     @abstractmethod
     def target(self, features: Sequence[Features]) -> Target:

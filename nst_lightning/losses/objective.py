@@ -13,8 +13,7 @@ from torch import Tensor
 from nst_lightning.errors import InputError
 from nst_lightning.losses.base import IMAGE, Additive, Features, Global, Loss, Pointwise, Source, Statistic, Target
 
-Values: TypeAlias = Mapping[str, Tensor]
-"""Every term's value, not weighted, (N,) each, by the term's name."""
+Values: TypeAlias = Mapping[str, Tensor]  # every term's value, not weighted, (N,) each, by the term's name
 Kept: TypeAlias = Statistic | Target
 """What is kept of one source image: the statistic of an additive loss, which is still to be finished, or the target."""
 

@@ -13,8 +13,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, full_precision
 from nst_lightning.losses.gram import outer_products
 
-EPSILON = 1e-4
-"""What is added to the diagonals of covariances, as crowsonkb does."""
+EPSILON = 1e-4  # what is added to the diagonals of covariances, as crowsonkb does
 
 
 class Wasserstein(Additive):

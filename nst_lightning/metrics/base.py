@@ -25,11 +25,7 @@ _NUMBERS = itertools.count()
 
 
 class Seen:
-    """Images as the scores see them: as they would be written, at the working size.
-
-    Args:
-        rgb: (N, 3, H, W), sRGB in [0, 1].
-    """
+    """Images as the scores see them: (N, 3, H, W), sRGB in [0, 1], as they would be written, at the working size."""
 
     def __init__(self, rgb: Tensor) -> None:
         self.rgb = rgb
@@ -48,16 +44,13 @@ class Seen:
 
 
 class Sources:
-    """The images that outputs are compared with.
+    """The images that outputs are compared with; an InputError if they differ in number or are no images.
 
     Args:
         like: Images as many and as large as the outputs are before they are reduced, (N, 3, H, W).
         content: The content images, (N, 3, h, w), sRGB in [0, 1]; None for scores of the style alone.
         styles: For every style of an output, the style images, (N, 3, h, w), likewise.
         short_side: What the outputs' short side is reduced to, in pixels, and these images with it; None for never.
-
-    Raises:
-        InputError: If they differ in number or are no images.
     """
 
     def __init__(self, like: Tensor, content: Tensor | None, styles: Sequence[Tensor], short_side: int | None) -> None:
@@ -73,10 +66,7 @@ class Sources:
         }
 
     def of(self, kind: str, in_place: bool = False) -> list[Seen]:
-        """Returns the images of a kind: `content`, `style`, or `stretched style`, as an optimisation begins with them.
-
-        Raises InputError if there are none, or, to be compared in place, content images of another size.
-        """
+        """Returns `content`, `style` or `stretched style`; an InputError if none, or, in place, of unlike size."""
         if not self._seen[kind]:
             raise InputError(f"this score compares with {kind.split()[-1]} images: must be given as {kind.split()[-1]}")
         if in_place and len(set(self._sizes)) > 1:
@@ -90,30 +80,21 @@ class Score(Metric):
 
     Args:
         short_side: What the output is reduced to first, in pixels, and the others with it; None for never.
-        kwargs: Further ones of `torchmetrics.Metric`.
-
-    Attributes:
-        name: Its name in tables, files and curves.
-        asked: The name in `--scores` by which it is taken; None for one that is taken where all its parts are.
-        parts: The scores that it sums up.
-        order: Its place among the scores, which are shown in rising order.
-        headline: Whether tables for reading have a column for it; files have all.
-        total, count, undefined: The sum of the defined numbers, how many they are, and how many images had none.
     """
 
-    name: str
-    asked: ClassVar[str | None] = None
-    parts: ClassVar[tuple[type[Score], ...]] = ()
-    order: ClassVar[int] = 90
-    headline: ClassVar[bool] = True
+    name: str  # in tables, files and curves
+    asked: ClassVar[str | None] = None  # the name in `--scores`; None for one that is taken where all its parts are
+    parts: ClassVar[tuple[type[Score], ...]] = ()  # the scores that it sums up
+    order: ClassVar[int] = 90  # the place among the scores, which are shown in rising order
+    headline: ClassVar[bool] = True  # whether tables for reading have a column for it; files have all
     is_differentiable = False  # what is scored is rounded to 8 bits
     full_state_update = False
     plot_lower_bound: float | None = 0.0
     plot_upper_bound: float | None = 1.0
 
-    total: Tensor
-    count: Tensor
-    undefined: Tensor
+    total: Tensor  # the sum of the defined numbers
+    count: Tensor  # how many they are
+    undefined: Tensor  # how many images had none
 
     def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -143,10 +124,7 @@ class Score(Metric):
         return self.values(seen, self.reference(sources))[self.name]
 
     def update(self, *, output: Tensor, content: Tensor | None = None, style: Tensor | None = None) -> None:
-        """Scores outputs against their content and style images, (N, 3, H, W) each, sRGB in [0, 1]; errors: `Sources`.
-
-        The styles have the size at which the output was to take their texture.
-        """
+        """Scores outputs against contents, and styles at the size of their texture: (N, 3, H, W), sRGB in [0, 1]."""
         values = self.numbers(output=output, content=content, style=style).detach().to(self.total)
         defined = values.isfinite()
         self.total += values.where(defined, 0).sum()
@@ -161,18 +139,12 @@ class Score(Metric):
 
 
 class Comparison(Score):
-    """A score that compares an output with one source after the other.
+    """A score that compares an output with one source after the other."""
 
-    Attributes:
-        against: The kind of images that it compares with, see `Sources.of`.
-        sample, source_sample: What is compared of images in CIELAB; None where that of a source is the same.
-        merge: What makes one number of those of several sources.
-    """
-
-    against: ClassVar[str] = "style"
-    sample: Callable[[Tensor], Any]
-    source_sample: Callable[[Tensor], Any] | None = None
-    merge: ClassVar[Callable[..., Tensor]] = torch.mean
+    against: ClassVar[str] = "style"  # the kind of images that it compares with, see `Sources.of`
+    sample: Callable[[Tensor], Any]  # what is compared of outputs in CIELAB
+    source_sample: Callable[[Tensor], Any] | None = None  # the same of sources; None where it is `sample`
+    merge: ClassVar[Callable[..., Tensor]] = torch.mean  # makes one number of those of several sources
 
     @abstractmethod
     def compare(self, output: Any, source: Any) -> Tensor:  # noqa: ANN401 - each compares something else
@@ -184,10 +156,8 @@ class Comparison(Score):
 
     def reference(self, sources: Sources) -> list[Any]:
         """Returns what is compared of every source."""
-        images = sources.of(self.against, in_place=self.against == "content")
-        return [
-            self.describe(image) if self.source_sample is None else image.once(self.source_sample) for image in images
-        ]
+        images, sample = sources.of(self.against, in_place=self.against == "content"), self.source_sample
+        return [self.describe(image) if sample is None else image.once(sample) for image in images]
 
     def levels(self, output: Seen, reference: Sequence[Any]) -> Tensor:
         """Returns the numbers of all sources together, (N, levels)."""

@@ -11,8 +11,7 @@ from torch import Tensor
 from nst_lightning.metrics.base import Comparison, Score, Seen, Sources
 from nst_lightning.metrics.lab import SHORT_SIDE
 
-QUANTILES = 512
-"""How many quantiles stand for a sample."""
+QUANTILES = 512  # how many quantiles stand for a sample
 
 
 def quantiles(sample: Tensor, number: int = QUANTILES) -> Tensor:
@@ -42,15 +41,10 @@ def progress(distance: Tensor, baseline: Tensor, floor: float) -> Tensor:
 
 
 class Progress(Score):
-    """The mean of `progress` over images, on the levels that output and content have; the content may have any size.
-
-    Attributes:
-        distance: The score that is the distance.
-        floor: The distance from content to style below which there is no progress.
-    """
+    """The mean of `progress` over images, on the levels that output and content have; the content may have any size."""
 
     distance: ClassVar[type[Comparison]]
-    floor: ClassVar[float]
+    floor: ClassVar[float]  # the distance from content to style below which there is no progress
     higher_is_better = True
     plot_lower_bound = None
 

@@ -13,10 +13,8 @@ from nst_lightning.metrics.base import Comparison, Frozen, Seen
 from nst_lightning.metrics.distributions import quantiles
 from nst_lightning.metrics.lab import SHORT_SIDE
 
-DIRECTIONS = 64
-"""How many random directions a layer's features are projected on."""
-QUANTILES = 256
-"""At how many ranks the projections of two images are compared, so that their sizes may differ."""
+DIRECTIONS = 64  # how many random directions a layer's features are projected on
+QUANTILES = 256  # at how many ranks the projections of two images are compared, so that their sizes may differ
 
 
 class Projections(NamedTuple):
@@ -43,8 +41,7 @@ class FeatureDistance(Comparison):
         short_side, kwargs: Those of `Score`.
 
     Raises:
-        InputError: If the backbone or a layer is unknown.
-        WeightsError: If the weights cannot be had or do not fit.
+        InputError: If the backbone or a layer is unknown; as `WeightsError`, if weights cannot be had or do not fit.
     """
 
     name = "feature_distance"

@@ -8,8 +8,7 @@ from torch import Tensor
 from nst_lightning import images
 from nst_lightning.errors import InputError
 
-SHORT_SIDE = 256
-"""The short side in pixels that larger outputs are reduced to before they are scored."""
+SHORT_SIDE = 256  # the short side in pixels that larger outputs are reduced to before they are scored
 
 # sRGB (IEC 61966-2-1) to XYZ, and the white it belongs to, D65 for the 2 degree observer.
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -18,10 +17,7 @@ _LINEAR_BELOW = (6 / 29) ** 3
 
 
 def as_written(rgb: Tensor) -> Tensor:
-    """Returns images, (N, 3, H, W), as an 8-bit file holds them: detached float32 in [0, 1], rounded to 1/255.
-
-    Raises InputError if the shape is another, the type is no float, or a value is not finite.
-    """
+    """Returns finite images, (N, 3, H, W), as an 8-bit file holds them: float32 in [0, 1]; an InputError for others."""
     if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape or not rgb.is_floating_point():
         allowed = "images to be scored must be float (N, 3, H, W) in [0, 1]"
         raise InputError(f"{allowed}, got {rgb.dtype} {tuple(rgb.shape)}")

@@ -12,8 +12,7 @@ from nst_lightning.metrics.outline import Gradients, Outlines, above_chance, edg
 class Leak(Comparison):
     """How far the style's outlines show through, from 0, as by chance, to 1, all of them; the largest of all styles.
 
-    The area under the ROC curve of `edge_auc`, from chance at 0; not times the clarity: a faint ghost is one. NaN
-    where the style image, in the output's size, has no edge, or no pixel far from one.
+    What `edge_auc` has above chance, NaN where that is; not times the clarity: a faint ghost is one.
     """
 
     name = "leak"

@@ -13,10 +13,8 @@ from nst_lightning.metrics.base import Comparison
 
 TOLERANCE = 0.0075
 """How far an edge may move, as a part of the image's diagonal; that of the benchmark of Martin et al. (2004)."""
-STRONGEST = 0.02
-"""The part of an image's pixels that are taken for edges at most."""
-FAINTEST = 1.0
-"""The lowest step that is taken for an edge, in units of CIELAB: about what an eye can see."""
+STRONGEST = 0.02  # the part of an image's pixels that are taken for edges at most
+FAINTEST = 1.0  # the lowest step that is taken for an edge, in units of CIELAB: about what an eye can see
 
 _COARSE = 2.0  # px, at which edges are found: texture of a pixel or two is none
 _FINE = 1.0  # px, at which an edge is sharp or blurred
@@ -25,7 +23,7 @@ _DIAGONAL_ABOVE = math.tan(math.pi / 8)
 
 
 class Gradients(NamedTuple):
-    """What the scores need of an output: gradients in units of CIELAB per pixel, (N, H, W) each."""
+    """The gradients of an output in units of CIELAB per pixel, (N, H, W) each."""
 
     near: Tensor  # the longest at 2 px within the tolerance of each pixel
     fine: Tensor  # the same at 1 px
@@ -59,8 +57,7 @@ def outlines(seen: Tensor) -> Outlines:
 def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how likely the output's gradient is stronger at an edge than far from any, (N,), in [0, 1].
 
-    That is the area under the ROC curve: 0.5 is chance; equal gradients count half. NaN where the reference image
-    has no edge, or no pixel far from one.
+    The area under the ROC curve, 0.5 by chance; equal gradients count half. NaN without an edge, or a pixel far off.
     """
     images = zip(output.near, outlines.edges, outlines.far, strict=True)
     return torch.stack([_area(near[edges], near[far]) for near, edges, far in images])

@@ -44,8 +44,7 @@ class Lpips(Comparison):
         short_side, kwargs: Those of `Score`.
 
     Raises:
-        InputError: If the network is unknown.
-        WeightsError: If its weights are not in the cache and cannot be downloaded, or are damaged.
+        InputError: If the network is unknown; as `WeightsError`, if its weights cannot be had or are damaged.
     """
 
     name = "lpips"

@@ -17,27 +17,19 @@ Choice: TypeAlias = 'Sequence[str] | Literal["auto", "off"]'
 AUTO = "auto"
 OFF = "off"
 
-Reference: TypeAlias = Mapping[str, Any]
-"""What each score keeps of a pair's images, by its name."""
+Reference: TypeAlias = Mapping[str, Any]  # what each score keeps of a pair's images, by its name
 
 NAMES = tuple(dict.fromkeys(score.asked for score in known() if score.asked is not None))
 """What can be asked for by name; a score with parts is taken where all of them are."""
 
 
 class Scorer:
-    """Scores outputs against their content and style images.
+    """Scores outputs against their content and style images; an InputError if a score or its network cannot be had.
 
     Args:
         choice: `auto` for all that need no network of their own, and LPIPS where torch.hub has its network already; or
             those of `NAMES` that are wanted, whose networks are downloaded once.
         short_side: What outputs are reduced to before they are scored, in pixels.
-
-    Attributes:
-        missing: Why a score of `auto` is left out: one line; None where none is.
-
-    Raises:
-        InputError: If a name is unknown.
-        WeightsError: If a network that was asked for by name cannot be had.
     """
 
     def __init__(self, choice: Choice = AUTO, short_side: int = SHORT_SIDE) -> None:
@@ -45,7 +37,7 @@ class Scorer:
         reasons = {str(score.asked): score.left_out() for score in known()} if choice == AUTO else {}
         names = tuple(name for name in NAMES if reasons[name] is None) if choice == AUTO else checked(choice)
         lines = [why.format(names=",".join([*names, name])) for name, why in reasons.items() if why]
-        self.missing = "; ".join(lines) or None
+        self.missing = "; ".join(lines) or None  # why scores of `auto` are left out, in one line; None if none is
         chosen = [score for score in known() if score.asked in names]
         chosen += [score for score in known() if score.parts and set(score.parts) <= set(chosen)]
         self._scores = [score(short_side=short_side) for score in chosen]

@@ -8,8 +8,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from nst_lightning.metrics.base import Comparison, Seen
 
-SHORTEST = 176
-"""The shortest side in pixels that the five scales have room for: 11 px after 16-fold reduction."""
+SHORTEST = 176  # the shortest side in pixels that the five scales have room for: 11 px after 16-fold reduction
 
 
 class Similarity(Comparison):

@@ -16,8 +16,7 @@ SUMMARY = tuple(score.name for score in sorted(known(), key=lambda score: not sc
 BETTER = {score.name: "+" for score in known() if score.headline and score.higher_is_better}
 """What stands behind the names of scores that are better when they are higher."""
 
-SUFFIXES = (".csv", ".json")
-"""What `write` puts behind a path."""
+SUFFIXES = (".csv", ".json")  # what `write` puts behind a path
 
 Row = Mapping[str, str | float]
 

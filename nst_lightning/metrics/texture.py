@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from nst_lightning.metrics.base import Comparison, Seen
 from nst_lightning.metrics.distributions import QUANTILES, Progress, quantiles
 
-WINDOW = 8
-"""The side of a filter in pixels of its level."""
+WINDOW = 8  # the side of a filter in pixels of its level
 STRIDES = (3, 3, 1)
 """How many of its pixels apart each level is filtered; odd, so that the places fall on every phase of JPEG's grid."""
 TEXTURE_FLOOR = 0.05

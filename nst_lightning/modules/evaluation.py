@@ -78,10 +78,7 @@ class Sizing:
         return Whole(self._problem.backbone, self._objective, compiled)
 
     def trial(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> Callable[[Tensor], Tensor]:
-        """Returns what evaluates images with their gradient, as a step does, and gives their losses (N,).
-
-        What they are compared with, as content and as style, is an image of their shape (N, 3, H, W).
-        """
+        """Returns what finds losses (N,) with their gradient, as a step does, against an image of their shape."""
         targets = self._targets(worker, evaluator, image)
         weights = {group: image.new_ones(len(image)) for group in self._objective.groups}
 

@@ -49,13 +49,8 @@ class ImageOptimization(L.LightningModule):
     optimised. A run is one epoch over the steps of a `batches.Timeline`; where a step begins a batch or stage, the
     image, its optimiser and its targets are made anew.
 
-    Attributes:
-        problem: What the images are optimised for, and how.
-        losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
-            parts `content`, `style`, `tv`; and the unweighted value of every term, e.g. `style/relu3_1`.
-        settings: What the run was asked for, for the pictures' metadata and TensorBoard.
-        sizing: Chooses how images are evaluated within the memory.
-        evaluation: The current batch and stage's targets and weights; None before the first step.
+    What the images as they are were found to give is in `losses`, by name, (N,) each: `total` and its weighted parts
+    `content`, `style`, `tv`; and the unweighted value of every term, e.g. `style/relu3_1`.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -65,8 +60,8 @@ class ImageOptimization(L.LightningModule):
         self.objective = problem.objective
         self.image = nn.Parameter(torch.zeros(1, 3, 1, 1))  # of no meaning before the first step
         self.losses: dict[str, Tensor] = {}
-        self.settings: dict[str, str | int | float] = {}
-        self.evaluation: Evaluation | None = None
+        self.settings: dict[str, str | int | float] = {}  # for the pictures' metadata and TensorBoard
+        self.evaluation: Evaluation | None = None  # of the current batch and stage; None before the first step
         self.sizing = Sizing(problem)
         self._evaluations = Evaluations(problem, self.sizing)
 

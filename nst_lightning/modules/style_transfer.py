@@ -46,8 +46,7 @@ class StyleTransfer(ImageOptimization):
             where it was measured it takes half a minute and the steps are no faster.
 
     Raises:
-        InputError: If a name is unknown or a weight is negative or not finite.
-        WeightsError: If the backbone's weights cannot be had.
+        InputError: If a name is unknown or a weight out of range; as `WeightsError`, if the weights cannot be had.
     """
 
     def __init__(
