@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning import images
-from nst_lightning.backbones.network import IMAGENET
+from nst_lightning.backbones.specs import IMAGENET
 from nst_lightning.errors import InputError
 
 SPREAD = 90 / 255

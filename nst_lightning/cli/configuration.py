@@ -79,7 +79,6 @@ class Job:
     Attributes:
         module: What optimises.
         data: The pairs.
-        settings: The arguments of the trainer, as they were configured.
         run: Its folder.
         writer: What writes its pictures.
         trainer: The trainer, with all callbacks.
@@ -90,7 +89,7 @@ class Job:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self.module, self.data, self.settings = configuration.make()
+        self.module, self.data, settings = configuration.make()
         values = configuration.values
         resume, values.data.resume = values.data.resume, None  # what is saved is the configuration of the whole run
         self.resumed = resume is not None
@@ -104,9 +103,9 @@ class Job:
         self.writer = ImageWriter(file, values.save_every, values.overwrite or self.resumed)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
         self._checkpoint = values.ckpt_path
-        scores, every = configuration.scores(), self.settings["log_every_n_steps"]
+        scores, every = configuration.scores(), settings["log_every_n_steps"]
         callbacks = [
-            *(self.settings["callbacks"] or []),
+            *(settings["callbacks"] or []),
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self._films,
             *([] if scores is None else [scores]),
@@ -116,7 +115,7 @@ class Job:
             _SaveConfig(configuration.parser, values, save_to_log_dir=False),
         ]
         root = str(self.run.folder)
-        self.trainer = L.Trainer(**{**self.settings, "default_root_dir": root, "callbacks": callbacks})
+        self.trainer = L.Trainer(**{**settings, "default_root_dir": root, "callbacks": callbacks})
         check_trainer(self.trainer)
 
     def fit(self) -> ImageOptimization:

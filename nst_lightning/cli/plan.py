@@ -8,6 +8,7 @@ from nst_lightning import images, planning
 from nst_lightning.api import quiet
 from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import Parser
+from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
 
@@ -30,11 +31,15 @@ def main(arguments: Sequence[str]) -> None:
     within = None if given.within is None else planning.duration(given.within)
     job, found = estimate(rest)
     pictures = f"in {job.run.folder}" if job.writer.file is None else str(job.writer.file)
-    print(planning.text(found, job.trainer, pictures, within))
+    print(planning.text(found, Worker.of(job.trainer), job.trainer.world_size, pictures, within))
 
 
-def estimate(arguments: Sequence[str]) -> tuple[Job, planning.Estimate]:
+def estimate(arguments: Sequence[str], measured: planning.Measured | None = None) -> tuple[Job, planning.Estimate]:
     """Returns the run that `nst fit` would make of the same options, and what it would take.
+
+    Args:
+        arguments: The options, short names allowed.
+        measured: What was measured for other runs, see `planning.estimate`.
 
     Raises:
         InputError: If the run would refuse what it was given.
@@ -47,4 +52,4 @@ def estimate(arguments: Sequence[str]) -> tuple[Job, planning.Estimate]:
         job = Job(configuration)
         if job.writer.file is not None:
             images.format_of(job.writer.file)
-        return job, planning.measure(job.module, job.data, job.trainer, job.settings)
+        return job, planning.estimate(job.module, job.data, Worker.of(job.trainer), measured=measured)

@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nst_lightning import images, planning, runs
-from nst_lightning.api import quiet
-from nst_lightning.cli.plan import PlanCLI
+from nst_lightning.cli import plan
 from nst_lightning.errors import InputError
 from nst_lightning.study import experiment as experiments
 from nst_lightning.study import plots, results, runner, schema, tables
@@ -64,12 +63,13 @@ def describe(file: Path, folder: Path, overrides: Mapping[str, str]) -> None:
     """Prints the runs with their cells, and how long each is estimated to take; writes nothing that stays."""
     experiment = experiments.read(file, overrides)
     total = 0.0
+    measured: planning.Measured = {}  # by the jobs before
     with TemporaryDirectory() as elsewhere:
         pretended = runner.jobs(experiment, Path(elsewhere))
         for job, alike in zip(runner.jobs(experiment, folder), pretended, strict=True):
             share = len(job.missing) / len(job.cells)
             try:
-                seconds = 0.0 if share == 0 else share * _seconds(alike)
+                seconds = 0.0 if share == 0 else share * _seconds(alike, measured)
                 span = _span(seconds)
             except (InputError, ArgumentError) as error:
                 seconds, span = math.nan, f"cannot be run: {' '.join(str(error).split())}"
@@ -80,13 +80,12 @@ def describe(file: Path, folder: Path, overrides: Mapping[str, str]) -> None:
     print(f"together {_span(total)} on one process")
 
 
-def _seconds(job: Job) -> float:
+def _seconds(job: Job, measured: planning.Measured) -> float:
     """Estimates the optimisation of a job from a few steps; NaN for a reconstruction, which has no plan."""
     if job.list is None:
         return math.nan
     runner.prepare(job)
-    with quiet():
-        return PlanCLI(list(job.command[1:])).estimate.total
+    return plan.estimate(job.command[1:], measured)[1].total
 
 
 def _span(seconds: float) -> str:
