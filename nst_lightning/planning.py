@@ -157,7 +157,7 @@ def _measure(
 ) -> None:
     """Measures a small, the middle and the largest kind, as far as the time goes and the memory holds them."""
     side = max(_SMALL, module.backbone.min_side)
-    small = [Kind((*(min(each, side) for each in kind.size[:2]), 1), kind.tiles, 0) for kind in kinds[:1]]
+    small = [Kind((min(kind.size[0], side), min(kind.size[1], side), 1), kind.tiles, 0) for kind in kinds[:1]]
     fitting = [kind for kind in kinds if kind.memory <= worker.memory]
     for kind in [*small, *fitting[len(fitting) // 2 :][:1], *fitting[-1:]]:
         if known and time.monotonic() + _STEPS * completed([kind], known)[kind.size].step > deadline:

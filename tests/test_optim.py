@@ -16,6 +16,7 @@ from nst_lightning.backbones import Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
 from nst_lightning.optim import LBFGS, NAMED, Adam, carried_state
+from nst_lightning.tiling import Whole
 from tests.questions import NoQuestions
 
 Loss = Callable[[Tensor], Tensor]
@@ -41,25 +42,23 @@ def style_transfer(seeds: tuple[int, ...], style_weight: float, dtype: torch.dty
     backbone = Backbone("vgg16", ("relu1_1", "relu2_1")).to(dtype)
     goal = Objective(
         [
-            Term("content", "relu2_1", Content(), 1e5),
-            Term("style", "relu1_1", Gram(), style_weight / 2),
-            Term("style", "relu2_1", Gram(), style_weight / 2),
-            Term("tv", IMAGE, TotalVariation(), 1.0),
+            Term("content", ("relu2_1",), Content(), 1.0),
+            Term("style", ("relu1_1",), Gram(), 0.5),
+            Term("style", ("relu2_1",), Gram(), 0.5),
+            Term("tv", (IMAGE,), TotalVariation(), 1.0),
         ]
     )
+    evaluator = Whole(backbone, goal)
+    weights = {group: torch.tensor(weight) for group, weight in zip(goal.groups, (1e5, style_weight, 1.0), strict=True)}
 
     def noise(kind: int) -> Tensor:
         draws = [torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(7 * seed + kind)) for seed in seeds]
         return torch.stack(draws).to(dtype)
 
-    def features(image: Tensor) -> dict[str, Tensor]:
-        return {IMAGE: image, **backbone(image)}
-
-    with torch.no_grad():
-        targets = goal.targets("content", features(noise(1))) | goal.targets("style", features(noise(2)))
+    targets = evaluator.targets("content", [noise(1)], [1.0], 0) | evaluator.targets("style", [noise(2)], [1.0], 0)
 
     def loss(image: Tensor) -> Tensor:
-        return goal.total(goal.scores(goal.statistics(features(image), targets), targets))
+        return goal.total(evaluator.values(image, targets, 0), weights)
 
     return noise(0), loss
 

@@ -18,7 +18,7 @@ from nst_lightning.__main__ import main
 from nst_lightning.api import rebuilt
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Gram
+from nst_lightning.losses import Features, Gram
 from nst_lightning.modules import Reconstruction
 from nst_lightning.optim import Adam
 
@@ -49,10 +49,12 @@ def test_a_shallow_layer_gives_the_image_back_and_a_deeper_one_less(photo: Path)
 
 
 def gram_distance(picture: Image.Image, photo: Path, layer: str) -> float:
-    backbone = Backbone("vgg16", [layer])
+    backbone, loss = Backbone("vgg16", [layer]), Gram()
 
     def gram(source: images.Source) -> Tensor:
-        return Gram().target(backbone(images.read(source).rgb)[layer])
+        features = Features.whole(backbone(images.read(source).rgb)[layer])
+        (target,) = loss.target(loss.statistic([features], 0))
+        return target
 
     with torch.no_grad():
         target = gram(photo)
@@ -82,12 +84,13 @@ def test_from_the_style_each_picture_sees_the_layers_before_its_own() -> None:
 
 
 def test_has_one_loss_and_no_other_unless_asked_for() -> None:
-    assert [term.name for term in Reconstruction("relu1_1").objective.terms] == ["content/relu1_1"]
+    assert Reconstruction("relu1_1").sizing.objective.groups == ("content",)
     smooth = Reconstruction(["relu1_1", "relu1_2"], "style", tv_weight=2.0)
-    assert {term.name: term.weight for term in smooth.objective.terms} == {
+    assert smooth.sizing.objective.groups == ("style", "tv")
+    assert {term.name: term.share for term in smooth.objective.terms} == {
         "style/relu1_1": 0.5,
         "style/relu1_2": 0.5,
-        "tv/image": 2.0,
+        "tv/image": 1.0,
     }
 
 

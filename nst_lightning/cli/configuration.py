@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.cli import ActionConfigFile, LightningArgumentParser, SaveConfigCallback
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # without __all__
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from nst_lightning import pairs, runs
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter

@@ -38,7 +38,7 @@ def estimate(arguments: Sequence[str], measured: planning.Measured | None = None
     """Returns the run that `nst fit` would make of the same options, and what it would take.
 
     Args:
-        arguments: The options, short names allowed.
+        arguments: The options.
         measured: What was measured for other runs, see `planning.estimate`.
 
     Raises:

@@ -13,7 +13,6 @@ import pandas as pd
 
 from nst_lightning import images, pairs, runs
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.pairs import Pair
 from nst_lightning.study import results, schema, verdicts
 from nst_lightning.study.results import Result, Results
@@ -132,7 +131,7 @@ def _pairs(data: Mapping[str, Any], folder: Path) -> Sequence[Pair]:
     """Returns the pairs of a run; where their images are gone, those that pictures tell of, without images."""
     try:
         if data.get("pairs") is not None:
-            return pairs.read_pairs(data["pairs"], allowed_inits=INITIALIZERS)
+            return pairs.read_pairs(data["pairs"])
         contents = pairs.find("content", data.get("content"), pairs.CONTENT_FOLDER)
         styles = pairs.find("style", data.get("style"), pairs.STYLE_FOLDER)
         return pairs.pair_up(contents, styles, data.get("pairing", "zip"))

@@ -62,8 +62,7 @@ def folder_of(file: Path, output: str | Path | None) -> Path:
 def describe(file: Path, folder: Path, overrides: Mapping[str, str]) -> None:
     """Prints the runs with their cells, and how long each is estimated to take; writes nothing that stays."""
     experiment = experiments.read(file, overrides)
-    total = 0.0
-    measured: planning.Measured = {}  # by the jobs before
+    total, measured = 0.0, planning.Measured()
     with TemporaryDirectory() as elsewhere:
         pretended = runner.jobs(experiment, Path(elsewhere))
         for job, alike in zip(runner.jobs(experiment, folder), pretended, strict=True):

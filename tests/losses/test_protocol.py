@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -112,7 +113,7 @@ def sampled() -> Objective:
 
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
-    **{name: (lambda loss=loss: objective(loss)) for name, loss in STYLE_LOSSES.items()},
+    **{name: partial(objective, loss) for name, loss in STYLE_LOSSES.items()},
     "sampled": sampled,
 }
 WEIGHTS = (0.7, 0.3)
@@ -125,7 +126,7 @@ def evaluated(evaluator: Evaluator, count: int, dtype: torch.dtype) -> tuple[dic
     styles = [0.3 * images(count, 56, 90, 3).to(dtype), 0.2 * images(count, 75, 48, 4).to(dtype)]
     targets = evaluator.targets("content", [content], [1.0], 5) | evaluator.targets("style", styles, WEIGHTS, 5)
     values = evaluator.values(image, targets, 9)
-    (gradient,) = torch.autograd.grad(sum(value.double().log().sum() for value in values.values()), image)
+    (gradient,) = torch.autograd.grad(torch.stack([value.double().log() for value in values.values()]).sum(), image)
     return {name: value.detach() for name, value in values.items()}, gradient
 
 
