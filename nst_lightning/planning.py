@@ -7,9 +7,9 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 
@@ -36,11 +36,10 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Kind:
-    """Steps that cost the same: their size, the tiles, None for whole images, and the bytes that one of them takes."""
+    """Steps that cost the same: their size, and the tiles, None for whole images."""
 
     size: Size
     tiles: Plan | None
-    memory: int = field(compare=False)
 
     @property
     def work(self) -> float:
@@ -73,10 +72,18 @@ def completed(kinds: Iterable[Kind], measured: Mapping[Kind, float]) -> dict[Siz
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take: the batches of one process, the costs of their steps, and what several processes share."""
+    """What a run would take.
+
+    Attributes:
+        batches: The batches of one process.
+        costs: The costs of their steps, by size.
+        memory: Returns the bytes that a step of a size takes; measures at the first call.
+        deals_tiles: Whether several processes work on the tiles of one image.
+    """
 
     batches: tuple[Batch, ...]
     costs: Mapping[Size, Cost]
+    memory: Callable[[Size], int]
     deals_tiles: bool = False
 
     @cached_property
@@ -142,14 +149,24 @@ def estimate(
     worker = replace(worker, agree=lambda found: found)
     module.check(worker, data.pairs)
     batches = data.batches_alone(module, worker)
-    kinds = [_kind(module, worker, size) for size in {size for batch in batches for _, size, _ in _left(batch)}]
+    kinds = {_kind(module, worker, size) for batch in batches for _, size, _ in _left(batch)}
     losses = tuple((term.layers, type(term.loss)) for term in module.sizing.objective.terms)
     of_module = repr(module.backbone), losses, described(module.make_optimizer), module.hparams.get("compile")
     known = {} if measured is None else measured.setdefault((*of_module, worker.device, worker.precision), {})
     module.to(worker.device).on_fit_start()
     _measure(module, worker, sorted(kinds, key=lambda kind: kind.work), time.monotonic() + budget, known)
     module.on_fit_end()
-    return Estimate(batches, completed(kinds, known), worker.deals_tiles)
+    memory = partial(_bytes_of_step, module, worker)
+    return Estimate(batches, completed(kinds, known), memory, worker.deals_tiles)
+
+
+def _kind(module: ImageOptimization, worker: Worker, size: Size) -> Kind:
+    tile = module.sizing.tile_for(worker, size[0] * size[1], size[2])
+    return Kind(size, None if tile is None else module.sizing.tiled(tile).plan)
+
+
+def _bytes_of_step(module: ImageOptimization, worker: Worker, size: Size) -> int:
+    return module.sizing.bytes_of_step(worker, size[0] * size[1], size[2])
 
 
 def _measure(
@@ -157,20 +174,14 @@ def _measure(
 ) -> None:
     """Measures a small, the middle and the largest kind, as far as the time goes and the memory holds them."""
     side = max(_SMALL, module.backbone.min_side)
-    small = [Kind((min(kind.size[0], side), min(kind.size[1], side), 1), kind.tiles, 0) for kind in kinds[:1]]
-    fitting = [kind for kind in kinds if kind.memory <= worker.memory]
-    for kind in [*small, *fitting[len(fitting) // 2 :][:1], *fitting[-1:]]:
+    small = [Kind((min(kind.size[0], side), min(kind.size[1], side), 1), kind.tiles) for kind in kinds[:1]]
+    for kind in [*small, *kinds[len(kinds) // 2 :][:1], *kinds[-1:]]:
         if known and time.monotonic() + _STEPS * completed([kind], known)[kind.size].step > deadline:
+            break
+        if known and _bytes_of_step(module, worker, kind.size) > worker.memory:
             break
         if kind not in known:
             known[kind] = _seconds_a_step(module, worker, kind)
-
-
-def _kind(module: ImageOptimization, worker: Worker, size: Size) -> Kind:
-    sizing, pixels, count = module.sizing, size[0] * size[1], size[2]
-    tile = sizing.tile_for(worker, pixels, count)
-    tiles = None if tile is None else sizing.tiled(tile).plan
-    return Kind(size, tiles, sizing.bytes_of_step(worker, pixels, count))
 
 
 def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> float:
@@ -255,7 +266,7 @@ def _devices(estimate: Estimate, within: float) -> str:
 
 
 def _table(estimate: Estimate, free: int) -> Iterator[str]:
-    cells = [_HEADS, *(_cells(*row, number, estimate.costs[row[1]], free) for row, number in estimate.rows.items())]
+    cells = [_HEADS, *(_cells(estimate, *row, number, free) for row, number in estimate.rows.items())]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         yield "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
@@ -264,13 +275,14 @@ def _table(estimate: Estimate, free: int) -> Iterator[str]:
     if origins:
         sizes = ", ".join(f"{_many(count, 'image')} of {width}x{height} px" for height, width, count in origins)
         yield f"* not measured, but by the number of pixels from {sizes}"
-    if any(cost.kind.memory > free for cost in costs):
+    if any(estimate.memory(size) > free for size in estimate.costs):
         yield "! takes more memory than a process plans with: a smaller size, or --tile auto, would help"
 
 
-def _cells(stage: int, size: Size, steps: int, number: int, cost: Cost, free: int) -> tuple[str, ...]:
+def _cells(estimate: Estimate, stage: int, size: Size, steps: int, number: int, free: int) -> tuple[str, ...]:
     height, width, count = size
-    tiles, taken = cost.kind.tiles, cost.kind.memory
+    cost, taken = estimate.costs[size], estimate.memory(size)
+    tiles = cost.kind.tiles
     cut = "off", "-", "-"
     if tiles is not None:
         cut = f"{tiles.tile} px", f"{tiles.before}+{tiles.after} px", f"{tiles.overhead(height, width):.2f}"

@@ -47,14 +47,14 @@ def batch(*names: str, steps: int = 10, size: int = SIDE, saved: Saved | None = 
 
 
 def kind(side: int, count: int = 1, tiles: Plan | None = None) -> Kind:
-    return Kind((side, side, count), tiles, 10**6)
+    return Kind((side, side, count), tiles)
 
 
 def estimated(*batches: Batch, deals_tiles: bool = False) -> Estimate:
     """An estimate in which a step on one image of `SIDE` takes a second, and on others by the pixels."""
     kinds = [kind(stage.size, len(each.pairs)) for each in batches for stage in each.stages]
     costs = {each.size: Cost(each, each.work / SIDE**2, each.size) for each in kinds}
-    return Estimate(batches, costs, deals_tiles)
+    return Estimate(batches, costs, lambda size: 10**6, deals_tiles)
 
 
 def test_stages_that_are_alike_make_one_row() -> None:
@@ -317,10 +317,12 @@ def test_the_plan_of_a_broken_off_run_is_what_is_left_of_it() -> None:
 
 
 def test_what_the_run_would_refuse_is_refused() -> None:
+    weights = "content_weight,style_weight,tv_weight"
+    Path("pairs.csv").write_text(f"content,style,{weights}\nphoto.png,painting.png,0,0,0\n")
     with pytest.raises(InputError, match=r"tile_parallel deals out tiles: set model\.tile"):
         told(job(), 2, deals_tiles=True)
     with pytest.raises(InputError, match="pair photo_painting: nothing to optimise: every weight is 0"):
-        told(job(), content_weight=0.0, style_weight=0.0, tv_weight=0.0)
+        told(PairDataModule(pairs="pairs.csv", size=32, steps=4))
 
 
 def test_the_estimate_is_near_the_time_of_the_run() -> None:

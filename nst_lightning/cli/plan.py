@@ -34,12 +34,15 @@ def main(arguments: Sequence[str]) -> None:
     print(planning.text(found, Worker.of(job.trainer), job.trainer.world_size, pictures, within))
 
 
-def estimate(arguments: Sequence[str], measured: planning.Measured | None = None) -> tuple[Job, planning.Estimate]:
+def estimate(
+    arguments: Sequence[str], budget: float = planning.BUDGET, measured: planning.Measured | None = None
+) -> tuple[Job, planning.Estimate]:
     """Returns the run that `nst fit` would make of the same options, and what it would take.
 
     Args:
         arguments: The options.
-        measured: What was measured for other runs, see `planning.estimate`.
+        budget: Seconds that measuring may take, see `planning.estimate`.
+        measured: What was measured for other runs, likewise.
 
     Raises:
         InputError: If the run would refuse what it was given.
@@ -52,4 +55,4 @@ def estimate(arguments: Sequence[str], measured: planning.Measured | None = None
         job = Job(configuration)
         if job.writer.file is not None:
             images.format_of(job.writer.file)
-        return job, planning.estimate(job.module, job.data, Worker.of(job.trainer), measured=measured)
+        return job, planning.estimate(job.module, job.data, Worker.of(job.trainer), budget, measured)

@@ -79,12 +79,15 @@ def describe(file: Path, folder: Path, overrides: Mapping[str, str]) -> None:
     print(f"together {_span(total)} on one process")
 
 
+_BUDGET = 2.0  # s for measuring a job whose steps are like no earlier job's
+
+
 def _seconds(job: Job, measured: planning.Measured) -> float:
     """Estimates the optimisation of a job from a few steps; NaN for a reconstruction, which has no plan."""
     if job.list is None:
         return math.nan
     runner.prepare(job)
-    return plan.estimate(job.command[1:], measured)[1].total
+    return plan.estimate(job.command[1:], _BUDGET, measured)[1].total
 
 
 def _span(seconds: float) -> str:

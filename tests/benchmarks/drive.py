@@ -114,7 +114,7 @@ def _of_crowsonkb(**options: Any) -> ImageOptimization:
     first = backbone.network.get_submodule("features.0")
     assert isinstance(first, nn.Conv2d)
     first.padding_mode = "replicate"
-    return ImageOptimization(backbone, objective, **options)
+    return ImageOptimization(backbone, objective, wasserstein.WEIGHTS, **options)
 
 
 DRIVERS: Mapping[str, Any] = {"crowsonkb": crowsonkb, "ours": ours}

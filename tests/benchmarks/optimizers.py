@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning import images
-from nst_lightning.backbones import Backbone
-from nst_lightning.losses import IMAGE
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS, Adam
+from nst_lightning.tiling import Whole
+from tests.benchmarks.evaluation import WEIGHTS, loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.preconditioner import Smoothness
 
@@ -75,18 +75,10 @@ def problem(size: int, style_weight: float) -> tuple[Tensor, Loss]:
     content, style = (
         _sample(name, size) for name in ("content-images/temple.jpg", "style-images/church_at_auvers.jpg")
     )
-    module = StyleTransfer(style_weight=style_weight)
-    objective, backbone = module.objective, module.backbone
-    assert isinstance(backbone, Backbone)
-    with torch.no_grad():
-        targets = objective.targets("content", {IMAGE: content, **backbone(content)})
-        targets |= objective.targets("style", {IMAGE: style, **backbone(style)})
-
-    def loss(image: Tensor) -> Tensor:
-        features = {IMAGE: image, **backbone(image)}
-        return objective.total(objective.scores(objective.statistics(features, targets), targets))
-
-    return content, loss
+    module = StyleTransfer()
+    evaluator = Whole(module.backbone, module.objective)
+    targets = targets_of(evaluator, content, style)
+    return content, loss_of(module.objective, evaluator, targets, {**WEIGHTS, "style": style_weight})
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import coarse_to_fine
-from nst_lightning.tiling import Tiled
+from nst_lightning.tiling import Tiled, Whole
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.startup import first_step
 from tests.benchmarks.step import pictures
@@ -115,27 +116,27 @@ def of_tiles(size: int, tile: int, ranks: int) -> None:
     side = alone.plan.crop
     crop = torch.rand(1, 3, side, side, generator=generator)
     whole = Tiled(module.backbone, module.objective, side)
-    targets = {**whole.targets("content", crop), **whole.targets("style", crop)}
+    loss = loss_of(module.objective, whole, targets_of(whole, crop, crop))
     # A tile's seconds: its crop forward without a graph, then forward and backward, as in a step.
     trial = crop.clone().requires_grad_()
 
     def evaluation() -> None:
-        torch.autograd.backward(module.objective.total(whole.scores(trial, targets)).sum())
+        torch.autograd.backward(loss(trial).sum())
 
     evaluation()
     each = timed(evaluation)
     # What every process does on the whole image: the step of the optimiser and the losses on pixels.
     parameter = nn.Parameter(image)
     optimizer = LBFGS([parameter])
-    variation = [term for term in module.objective.terms if term.layer == "image"]
+    variation = module.objective.only(["tv"])
+    loss_of_pixels = loss_of(variation, Whole(module.backbone, variation), {})
 
     def alike() -> torch.Tensor:
         optimizer.zero_grad()
-        losses = [term.loss.score(term.loss.statistic(parameter, zero), zero) for term in variation]
-        torch.autograd.backward(sum(losses[1:], losses[0]).sum())
-        return losses[0].detach()
+        found = loss_of_pixels(parameter)
+        torch.autograd.backward(found.sum())
+        return found.detach()
 
-    zero = torch.zeros(1)
     for _ in range(12):  # until the history is full
         optimizer.step(alike)
     same = timed(lambda: optimizer.step(alike))

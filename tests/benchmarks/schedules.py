@@ -1,4 +1,4 @@
-"""Objective against seconds for coarse-to-fine schedules, lengths of L-BFGS's memory, and stopping early.
+"""Objective against seconds for coarse-to-fine schedules and lengths of L-BFGS's memory.
 
     python -m tests.benchmarks.schedules [--size 256] [--steps 300] [--style-weight 100] [--init content]
 
@@ -40,8 +40,6 @@ def variants(size: int, steps: int) -> dict[str, dict[str, Any]]:
         "2 stages, 2/3 of the steps coarse": {"stages": [[size // 2, 2 * third], [size, third]]},
         "2 stages, 1/3 of the steps coarse": {"stages": [[size // 2, third], [size, 2 * third]]},
         "3 stages": {"stages": [[size // 4, third], [size // 2, third], [size, third]]},
-        "tolerance 0.01": {"stages": half, "tolerance": 0.01},
-        "tolerance 0.03": {"stages": half, "tolerance": 0.03},
     }
 
 

@@ -36,6 +36,7 @@ from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.tiling import Whole
 from tests.benchmarks.contenders import bundled
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trainer import fit
 
@@ -229,18 +230,16 @@ def main() -> None:
     content, style, start = (image.to(device) for image in pictures(options.size))
     module = StyleTransfer().to(device)
     objective, backbone = module.objective, module.backbone
-    assert isinstance(backbone, Backbone)
     image = nn.Parameter(start)
     optimizer = LBFGS([image])
     evaluator = Whole(backbone, objective, options.compile)
     with precision:
-        targets = {**evaluator.targets("content", content), **evaluator.targets("style", style)}
+        loss_at = loss_of(objective, evaluator, targets_of(evaluator, content, style))
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         with precision:
-            scores = evaluator.scores(image, targets)
-        loss = objective.total(scores)
+            loss = loss_at(image)
         torch.autograd.backward(loss.sum())
         return loss.detach()
 

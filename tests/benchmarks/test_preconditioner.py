@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from nst_lightning import images
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.tiling import Whole
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.preconditioner import Smoothness
 from tests.conftest import SAMPLES
 from tests.test_optim import minimise
@@ -45,11 +46,7 @@ def test_a_photograph_is_painted_in_fewer_steps_than_without() -> None:
     )
     module = StyleTransfer()
     evaluator = Whole(module.backbone, module.objective)
-    targets = evaluator.targets("content", content) | evaluator.targets("style", style)
-
-    def loss(image: Tensor) -> Tensor:
-        return module.objective.total(evaluator.scores(image, targets))
-
+    loss = loss_of(module.objective, evaluator, targets_of(evaluator, content, style))
     ends = []
     for precondition in (None, Smoothness(1.0)):
         image = nn.Parameter(content.clone())

@@ -18,11 +18,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from nst_lightning.backbones import SPECS, Backbone
-from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
+from nst_lightning.modules import StyleTransfer
 from nst_lightning.tiling import Tiled, Whole
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trimming import peak_kib
 
@@ -30,43 +29,28 @@ SMALL, LARGE = (768, 1024), (3072, 4096)
 MIB = 2**20
 
 
-def objective() -> Objective:
-    spec = SPECS["vgg16"]
-    return Objective(
-        [
-            *(Term("content", layer, Content(), 1e5) for layer in spec.content_layers),
-            *(Term("style", layer, Gram(), 1e2 / len(spec.style_layers)) for layer in spec.style_layers),
-            Term("tv", IMAGE, TotalVariation(), 1.0),
-        ]
-    )
-
-
-def targets(tiled: Tiled, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-    return tiled.targets("content", content) | tiled.targets("style", style)
-
-
 def measure(height: int, width: int, tile: int, whole: bool, map_dtype: str | None) -> None:
     """Prints what one evaluation raises the peak by, the bytes of what grows with the image, and seconds."""
-    goal = objective()
-    backbone = Backbone("vgg16", goal.layers)
+    module = StyleTransfer()
+    goal, backbone = module.objective, module.backbone
     tiled = Tiled(backbone, goal, tile, map_dtype=None if map_dtype is None else getattr(torch, map_dtype))
     evaluator = Whole(backbone, goal) if whole else tiled
     generator = torch.Generator().manual_seed(0)
     patch = torch.rand(1, 3, 64, 64, generator=generator)
     # What the first use of a library loads stays for good, and is not the evaluation's.
-    torch.autograd.backward(goal.total(evaluator.scores(patch.requires_grad_(), targets(tiled, patch, patch))).sum())
+    torch.autograd.backward(loss_of(goal, evaluator, targets_of(tiled, patch, patch))(patch.requires_grad_()).sum())
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_kib()
     image = torch.rand(1, 3, height, width, generator=generator, requires_grad=True)
     # By tiles in either case: it is the evaluation whose peak is looked for.
-    found = targets(tiled, image.detach().flip(3), patch)
+    targets = targets_of(tiled, image.detach().flip(3), patch)
     began = time.perf_counter()
-    torch.autograd.backward(goal.total(evaluator.scores(image, found)).sum())
+    torch.autograd.backward(loss_of(goal, evaluator, targets)(image).sum())
     measured = {
         "seconds": time.perf_counter() - began,
         "peak": (peak_kib() - before) / 1024,
         "image": image.nbytes / MIB,
-        "content target": sum(each.nbytes for name, each in found.items() if name.startswith("content/")) / MIB,
+        "content target": sum(maps.nbytes for maps in targets["content/relu4_2"]) / MIB,
         "gradient of the terms on layers": image.nbytes / MIB,
         "gradient of the total variation": image.nbytes / MIB,
         "overhead": tiled.plan.overhead(height, width),

@@ -16,6 +16,7 @@ import torch
 
 from nst_lightning.backbones import Backbone
 from nst_lightning.losses import Content, Objective, Term
+from nst_lightning.tiling import Whole
 from tests.benchmarks.machine import machine
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -30,14 +31,14 @@ def peak_kib() -> int:
 def measure(layer: str, size: int) -> None:
     """Prints by how many KiB building the network, the target and one evaluation raise the peak."""
     image = torch.rand(1, 3, size, size, requires_grad=True)
-    objective = Objective([Term("content", layer, Content(), 1.0)])
+    objective = Objective([Term("content", (layer,), Content(), 1.0)])
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_kib()
     backbone = Backbone("vgg16", [layer])
-    with torch.no_grad():
-        targets = objective.targets("content", backbone(image.flip(2)))
-    scores = objective.scores(objective.statistics(backbone(image), targets), targets)
-    torch.autograd.backward(objective.total(scores).sum())
+    evaluator = Whole(backbone, objective)
+    targets = evaluator.targets("content", [image.flip(2)], [1.0], 0)
+    (value,) = evaluator.values(image, targets, 0).values()
+    torch.autograd.backward(value.sum())
     print(peak_kib() - before)
 
 

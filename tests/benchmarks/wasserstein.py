@@ -1,21 +1,35 @@
-"""The objective of crowsonkb/style-transfer-pytorch in this project's protocol, to race it on its own ground.
+"""The objective of crowsonkb/style-transfer-pytorch as its code has it, to race it on its own ground.
 
-Its style loss is the squared Wasserstein-2 distance between Gaussians of the features' means and covariances (Olkin and
-Pukelsheim, 1982), divided by the channels. Means and second moments are sums over pixels, so it is a statistic and a
-score as any other loss here.
+Its style loss is this package's `Wasserstein` but for the roots of matrices, which an iteration leaves unfinished where
+covariances are close to singular. A root taken exactly would be another objective.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nst_lightning.losses import IMAGE, Content, Gram, Objective, Source, Statistic, Term
+from nst_lightning.losses import (
+    IMAGE,
+    Content,
+    Features,
+    Global,
+    Objective,
+    Source,
+    Statistic,
+    Target,
+    Term,
+    Wasserstein,
+    full_precision,
+)
+from nst_lightning.losses.wasserstein import EPSILON
 
-_EPSILON = 1e-4  # added to the covariances
+WEIGHTS: Mapping[str, float] = {"content": 0.015, "style": 1.0, "tv": 2.0}
+"""The package's weights, by group."""
 _ITERATIONS = 12
 _SHARES = {"relu1_1": 256, "relu2_1": 64, "relu3_1": 16, "relu4_1": 4, "relu5_1": 1}
 
@@ -25,62 +39,47 @@ def objective() -> Objective:
     total = sum(_SHARES.values())
     return Objective(
         [
-            Term("content", "relu4_2", Content(), 0.015),
-            *(Term("style", layer, Wasserstein(), share / total) for layer, share in _SHARES.items()),
-            Term("tv", IMAGE, SmoothVariation(), 2.0),
+            Term("content", ("relu4_2",), Content(), 1.0),
+            *(Term("style", (layer,), UnfinishedWasserstein(), share / total) for layer, share in _SHARES.items()),
+            Term("tv", (IMAGE,), SmoothVariation(), 1.0),
         ]
     )
 
 
-class Wasserstein:
-    """Squared Wasserstein-2 distance of Gaussian feature distributions, a channel."""
+class UnfinishedWasserstein(Wasserstein):
+    """The distance with moments and roots in float32, the roots after twelve iterations."""
 
-    source: Source = "style"
-    spatial: bool = False
-
-    def target(self, feature: Tensor) -> Tensor:
-        """Returns mean, covariance and its square root side by side, (N, C, 2C + 1)."""
-        mean, covariance = _moments(self._sum(feature.detach()))
-        with _in_float32(feature):
-            root, _ = square_roots(covariance)
-        return torch.cat([mean[..., None], covariance, root], dim=2)
-
-    def statistic(self, feature: Tensor, target: Tensor) -> Statistic:
-        """Returns the outer products and the features summed over pixels, (N, C, C + 1)."""
-        return self._sum(feature)
-
-    def score(self, statistic: Statistic, target: Tensor) -> Tensor:
-        """Returns the distance, (N,)."""
-        channels = target.shape[1]
-        of_mean, of_covariance, root = target[..., 0], target[..., 1 : channels + 1], target[..., channels + 1 :]
+    def target(self, statistic: Statistic) -> Target:
+        """Returns mean (N, C), covariance and its root, (N, C, C) each."""
         mean, covariance = _moments(statistic)
-        with _in_float32(target):
+        with _without_autocast(covariance):
+            root, _ = square_roots(covariance)
+        return mean, covariance, root
+
+    def compare(self, statistic: Statistic, target: Target) -> Tensor:
+        """Returns the distance, (N,)."""
+        of_mean, of_covariance, root = target
+        mean, covariance = _moments(statistic)
+        with _without_autocast(root):
             of_root: Tensor = _TraceOfRoot.apply(root @ covariance @ root)
         traces = _trace(of_covariance) + _trace(covariance) - 2 * of_root
-        return (mean - of_mean).square().mean(dim=1) + traces / channels
-
-    @staticmethod
-    def _sum(feature: Tensor) -> Statistic:
-        products = Gram().statistic(feature, feature)
-        return Statistic(
-            torch.cat([products.total, feature.float().sum(dim=(2, 3))[..., None]], dim=2), products.pixels
-        )
-
-
-def _in_float32(tensor: Tensor) -> torch.autocast:
-    """Autocast would make products in bfloat16 of the iteration, which then gives other roots."""
-    return torch.autocast(tensor.device.type, enabled=False)
+        return (mean - of_mean).square().mean(dim=1) + traces / mean.shape[1]
 
 
 def _moments(statistic: Statistic) -> tuple[Tensor, Tensor]:
     """Returns mean (N, C) and covariance (N, C, C)."""
-    second, mean = statistic.total[..., :-1] / statistic.pixels, statistic.total[..., -1] / statistic.pixels
-    eye = torch.eye(mean.shape[1], device=mean.device)
-    return mean, second - mean[:, :, None] * mean[:, None, :] + _EPSILON * eye
+    mean = statistic.mean("features")
+    identity = torch.eye(mean.shape[1], device=mean.device)
+    return mean, statistic.mean("products") - mean[:, :, None] * mean[:, None, :] + EPSILON * identity
 
 
 def _trace(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2).sum(dim=1)
+
+
+def _without_autocast(tensor: Tensor) -> torch.autocast:
+    """Products in bfloat16 would make other roots of the iteration."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def square_roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,27 +113,25 @@ class _TraceOfRoot(torch.autograd.Function):
         return gradient[:, None, None] * inverse / 2
 
 
-class SmoothVariation:
-    """Squared differences to all eight neighbours, for whole images only."""
+class SmoothVariation(Global):
+    """Mean squared difference to all eight neighbours."""
 
-    source: Source = "content"
-    spatial: bool = False
+    source: ClassVar[Source | None] = None
 
-    def target(self, feature: Tensor) -> Tensor:
-        """Returns zeros, (N,)."""
-        return feature.new_zeros(len(feature), dtype=torch.float32)
+    def target(self, features: Sequence[Features]) -> Target:
+        """Returns nothing."""
+        return ()
 
-    def statistic(self, feature: Tensor, target: Tensor) -> Statistic:
-        """Returns the weighted squares, summed, (N,)."""
-        height, width = feature.shape[-2:]
-        straight = feature.diff(dim=2).square().sum(dim=(1, 2, 3)) + feature.diff(dim=3).square().sum(dim=(1, 2, 3))
+    def compare(self, features: Sequence[Features], target: Target) -> Tensor:
+        """Returns the variation of images (N, 3, H, W), (N,)."""
+        image = full_precision(features[0].values)
+        height, width = image.shape[-2:]
         # The package repeats the border once on every side, so that there is a diagonal more than pixels each way.
-        wide = torch.nn.functional.pad(feature, (1, 1, 1, 1), "replicate")
-        falling, rising = wide[..., 1:, 1:] - wide[..., :-1, :-1], wide[..., 1:, :-1] - wide[..., :-1, 1:]
-        diagonal = falling.square().sum(dim=(1, 2, 3)) + rising.square().sum(dim=(1, 2, 3))
-        pixels = height * width
-        return Statistic(straight / 3 + diagonal / 12 * (pixels / ((height + 1) * (width + 1))), pixels)
+        wide = nn.functional.pad(image, (1, 1, 1, 1), "replicate")
+        straight = _squares(image.diff(dim=2)) + _squares(image.diff(dim=3))
+        diagonal = _squares(wide[..., 1:, 1:] - wide[..., :-1, :-1]) + _squares(wide[..., 1:, :-1] - wide[..., :-1, 1:])
+        return 2 / 3 * (straight / 3 / (height * width) + diagonal / 12 / ((height + 1) * (width + 1)))
 
-    def score(self, statistic: Statistic, target: Tensor) -> Tensor:
-        """Returns the variation, (N,)."""
-        return 2 * statistic.total / (3 * statistic.pixels) - target
+
+def _squares(images: Tensor) -> Tensor:
+    return images.square().sum(dim=(1, 2, 3))
