@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import sys
-from argparse import ArgumentError, ArgumentParser, HelpFormatter, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from nst_lightning import runs
-from nst_lightning.errors import InputError, refused
+from nst_lightning.cli.registry import Parser
+from nst_lightning.errors import InputError
 
 # What needs torch is imported where it is used: the help is to answer at once.
 if TYPE_CHECKING:
@@ -24,13 +25,9 @@ if TYPE_CHECKING:
 _ASPECT_TOLERANCE = 0.02
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs `nst score` with its options; returns the exit code: 0, or 2 after one line on what cannot be used."""
-    try:
-        _run(_parser().parse_args(list(arguments)))
-    except (InputError, ArgumentError) as error:
-        return refused(error)
-    return 0
+def main(arguments: Sequence[str]) -> None:
+    """Scores pictures, prints the table and writes it."""
+    _run(_parser().parse_args(arguments))
 
 
 def names() -> list[str]:
@@ -131,19 +128,14 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
     return found[0]
 
 
-def _parser() -> ArgumentParser:
-    import jsonargparse
-
-    parser: ArgumentParser = jsonargparse.ArgumentParser(
-        prog="nst score",
+def _parser() -> Parser:
+    parser = Parser(
+        "score",
         usage="nst score --content FILES --style FILES --output FILES [options]\n"
         "       nst score --pairs CSV --output FOLDER [options]",
         description="Scores pictures, of this program or another: what they keep of the content and take of the style. "
         "Prints a table and writes it as CSV and JSON. FILES are files, folders or patterns: as many of each as there "
         "are outputs, or one content or style image for all.",
-        formatter_class=HelpFormatter,  # jsonargparse's own shows Python types
-        exit_on_error=False,
-        allow_abbrev=False,
     )
     results = str(runs.FOLDER / "scores")
     add = parser.add_argument

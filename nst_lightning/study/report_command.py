@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from nst_lightning.errors import InputError, refused
+from nst_lightning.cli.registry import Parser
+from nst_lightning.errors import InputError
 
 HELP = """usage: nst report FOLDER [options]
 
@@ -25,23 +25,10 @@ needs no network and no other file.
 SUFFIXES = (".html", ".htm")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs `nst report`: writes the page and prints its path; returns 2 after one line on what cannot be used."""
-    if {"-h", "--help"} & set(arguments):
-        print(HELP, end="")
-        return 0
-    try:
-        _run(arguments)
-    except (InputError, ArgumentError) as error:
-        return refused(error)
-    return 0
-
-
-def _run(arguments: Sequence[str]) -> None:
-    parser = ArgumentParser(prog="nst report", add_help=False, exit_on_error=False, allow_abbrev=False)
+def main(arguments: Sequence[str]) -> None:
+    """Writes the page and prints its path."""
+    parser = Parser("report", "--predictions", "--output")
     parser.add_argument("folder", nargs="?")
-    parser.add_argument("--predictions")
-    parser.add_argument("--output")
     parser.add_argument("--width", type=int)
     parser.add_argument("--overwrite", choices=["true", "false"], default="false")
     given, rest = parser.parse_known_args(arguments)

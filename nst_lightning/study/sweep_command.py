@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from nst_lightning.errors import InputError, refused
+from nst_lightning.cli.registry import Parser
+from nst_lightning.errors import InputError
 
 HELP = """usage: nst sweep FILE [--output FOLDER] [--dry-run] [options of nst fit]
 
@@ -27,23 +27,17 @@ nst report reads, and runs/ with an ordinary run folder each (TensorBoard: --log
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs `nst sweep`; returns 1 where runs failed, each with a line, and 2 after one line on what cannot be used."""
-    if {"-h", "--help"} & set(arguments):
-        print(HELP, end="")
-        return 0
+    """Runs the sweep and returns 0, or 1 where runs failed, each with a line, or it was interrupted."""
     try:
         return _run(arguments)
-    except (InputError, ArgumentError) as error:
-        return refused(error)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on", file=sys.stderr)
         return 1
 
 
 def _run(arguments: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="nst sweep", add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser = Parser("sweep", "--output")
     parser.add_argument("file", nargs="?")
-    parser.add_argument("--output")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--overwrite", choices=["true", "false"], default="false")
     given, rest = parser.parse_known_args(arguments)

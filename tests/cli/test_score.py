@@ -266,7 +266,7 @@ BAD: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "infinite style scale": (
         list,
         [*GIVEN, "--style_scale", "inf"],
-        r"--style_scale: Expected a float\. Got value: inf",
+        r"style_scale must be a finite number above 0, got inf",
     ),
     "style scale not a number": (list, [*GIVEN, "--style_scale", "big"], r"--style_scale: .*big"),
     "unknown option": (list, [*GIVEN, "--sise", "3"], r"[Uu]nrecognized arguments: --sise 3"),
@@ -310,9 +310,7 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(case: str, capfd: pytest.Cap
 
 
 def test_the_help_lists_the_options(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["score", "--help"])
-    assert ended.value.code == 0
+    assert main(["score", "--help"]) == 0
     told = capfd.readouterr().out
     assert told.startswith("usage: nst score ")
     for name in ("content", "style", "output", "pairs", "style_scale", "scores", "results"):
