@@ -28,10 +28,8 @@ RECONSTRUCTION = {
 
 _OWN_WORKINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the frozen backbone
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
-    r"Be aware that when using `ckpt_path`, callbacks",  # to validate
-    # What Lightning 2.6 itself calls of jsonargparse is to go in jsonargparse 5, which this package does not admit.
-    r"\s*(By default only one Jsonarg|``instantiate_classes``)",
+    r"Be aware that when using `ckpt_path`, callbacks",  # resumed with other callbacks
+    r"\s*(By default only one Jsonarg|``instantiate_classes``)",  # what Lightning 2.6 calls and jsonargparse 5 drops
     r"Total length of .* across ranks is zero",  # nothing left for a rank
     r".*LeafSpec",  # Lightning 2.6, torch 2.14
     r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile looks at everything that a tensor has
@@ -41,26 +39,19 @@ _OWN_WORKINGS = (
 def stylize(
     content: images.Source, style: images.Source, *, progress: bool = True, accelerator: str = "auto", **options: Any
 ) -> PIL.Image.Image:
-    """Paints a content image in the manner of a style image.
-
-    The result is, to the pixel, that of `nst fit` with the same options.
+    """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
 
     Args:
         content: The photograph: a file, a PIL image or a tensor (3, H, W) in [0, 1].
         style: The painting, likewise.
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators: `auto`, `cpu`, `gpu`, ...
-        options: Those of `data.PairDataModule` (`size`, `steps`, `stages`, ...) and `modules.StyleTransfer`
-            (`content_weight`, `style_weight`, `init`, `optimizer`, `seed`, ...).
-
-    Returns:
-        The painted photograph, with its transparency if it had any.
+        options: Those of `data.PairDataModule` (`size`, ...) and `modules.StyleTransfer` (`style_weight`, ...).
 
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
     """
-    module, data = _made(StyleTransfer, {"content": content, "style": style, **options})
-    _fit(module, data, progress, accelerator)
+    module, data = _fitted(StyleTransfer, {"content": content, "style": style, **options}, progress, accelerator)
     (batch,) = data.batches
     (alpha,) = batch.alphas(data.stages[-1])
     return images.to_pil(module.result.cpu(), alpha)
@@ -75,7 +66,7 @@ def reconstruct(
     accelerator: str = "auto",
     **options: Any,
 ) -> dict[str, PIL.Image.Image]:
-    """Rebuilds an image from noise, once for each layer, out of what the layer holds of it.
+    """Returns an image rebuilt from noise out of what layers hold of it, by the layer's name.
 
     Args:
         image: A file, a PIL image or a tensor (3, H, W) in [0, 1].
@@ -83,11 +74,7 @@ def reconstruct(
         source: The representation, see `rebuilt`: `content` or `style`.
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators.
-        options: Those of `data.PairDataModule` (`size`, 256 by default, `steps`, 200 for each picture, ...) and
-            `modules.Reconstruction` (`backbone`, `weights`, `tv_weight`, `init`, `seed`, ...).
-
-    Returns:
-        The pictures by the layer's name, in the order of the layers.
+        options: Those of `data.PairDataModule` and `modules.Reconstruction`; some defaults are `RECONSTRUCTION`'s.
 
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
@@ -97,7 +84,7 @@ def reconstruct(
     common = {"content": image, "style": image, "source": source, **RECONSTRUCTION[source], **options}
 
     def run(layer: str, seen: list[str]) -> ImageOptimization:
-        return _fit(*_made(Reconstruction, {**common, "layers": seen}), progress, accelerator)
+        return _fitted(Reconstruction, {**common, "layers": seen}, progress, accelerator)[0]
 
     return dict(rebuilt(layers, source, run))
 
@@ -108,63 +95,48 @@ def rebuilt(
     """Yields each layer's name and the picture that a run makes for it.
 
     From the content a picture sees one layer; from the style a layer and all before it, as in Gatys et al. (2016),
-    figure 1.
-
-    Args:
-        layers: The layers, shallowest first.
-        source: The representation: `content` or `style`.
-        run: Called with a layer's name and the layers that its picture sees; returns what optimised the picture.
+    figure 1. The run is called with a layer's name and the layers that its picture sees.
     """
-    for place, layer in enumerate(layers):
-        seen = [*layers[: place + 1]] if source == "style" else [layer]
+    for place, layer in enumerate(layers, start=1):
+        seen = [*layers[:place]] if source == "style" else [layer]
         yield layer, images.to_pil(run(layer, seen).result.cpu())
 
 
-def _made(kind: type[ImageOptimization], options: dict[str, Any]) -> tuple[ImageOptimization, PairDataModule]:
-    """Returns module and data, each made of those of the options that it takes; an optimiser may be named."""
-    of_data, of_model = (inspect.signature(each).parameters for each in (PairDataModule, kind))
-    unknown = sorted(options.keys() - of_data.keys() - of_model.keys())
+def _fitted(
+    kind: type[ImageOptimization], options: dict[str, Any], progress: bool, accelerator: str
+) -> tuple[ImageOptimization, PairDataModule]:
+    """Returns module and data after a run, each made of those of the options that it takes."""
+    of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
+    unknown = sorted(options.keys() - of_model.keys() - of_data.keys())
     if unknown:
-        msg = f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_data, *of_model}))}"
-        raise InputError(msg)
+        raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")
     name = options.get("optimizer")
     if isinstance(name, str):
         if name not in optim.NAMED:
-            msg = f"unknown optimizer {name!r}; known are {', '.join(optim.NAMED)}, or a function that makes one"
-            raise InputError(msg)
+            names = ", ".join(optim.NAMED)
+            raise InputError(f"unknown optimizer {name!r}; known are {names}, or a function that makes one")
         options = {**options, "optimizer": optim.NAMED[name]}
     module = kind(**{name: options[name] for name in of_model if name in options})
-    return module, PairDataModule(**{name: options[name] for name in of_data if name in options})
-
-
-def _fit(module: ImageOptimization, data: PairDataModule, progress: bool, accelerator: str) -> ImageOptimization:
+    data = PairDataModule(**{name: options[name] for name in of_data if name in options})
+    of_trainer: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "max_epochs": 1, "logger": False}
+    of_trainer |= {"enable_progress_bar": progress, "callbacks": [ProgressBar()] if progress else []}
     with quiet():
-        trainer = L.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-            callbacks=[ProgressBar()] if progress else [],
-        )
+        trainer = L.Trainer(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
         trainer.fit(module, datamodule=data)
-    return module
+    return module, data
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps back what Lightning says of its own workings; warnings of ours and errors go through."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric"))}
     with warnings.catch_warnings():
         for message in _OWN_WORKINGS:
             warnings.filterwarnings("ignore", message)
         try:
+            for logger in levels:
+                logger.setLevel(logging.WARNING)
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
+            for logger, level in levels.items():
                 logger.setLevel(level)

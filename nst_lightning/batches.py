@@ -8,94 +8,61 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import accumulate
 
 from torch import Tensor, cat
 
 from nst_lightning import images
 from nst_lightning.pairs import Pair
-from nst_lightning.progress import Saved, stage_of
-from nst_lightning.schedule import Stage
+from nst_lightning.progress import Saved
+from nst_lightning.schedule import Stage, stage_of
 
 
 class Gallery:
-    """Decoded images, the most recent kept, and the next ones decoded ahead in a thread.
-
-    Args:
-        room: Bytes of decoded images to keep, >= 0.
-    """
+    """Decoded images, the most recent kept in so many bytes, and the next ones decoded ahead in a thread."""
 
     def __init__(self, room: int = 2**29) -> None:
-        self.room = room
-        self._kept: OrderedDict[Hashable, images.Picture] = OrderedDict()
-        self._coming: dict[Hashable, Future[images.Picture]] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self._room = room
+        self._kept: OrderedDict[str, images.Picture] = OrderedDict()
+        self._coming: dict[str, Future[images.Picture]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def read(self, source: images.Source) -> images.Picture:
-        """Returns an image.
-
-        Raises:
-            ImageError: If it cannot be read.
-        """
+        """Returns an image, or raises an ImageError."""
         if not isinstance(source, (str, os.PathLike)):
             return images.read(source)
         key = os.fspath(source)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        coming = self._coming.pop(key, None)
-        image = images.read(source) if coming is None else coming.result()
-        self._kept[key] = image
-        held = sum(_bytes(each) for each in self._kept.values())
-        while held > self.room and len(self._kept) > 1:
-            held -= _bytes(self._kept.popitem(last=False)[1])
-        return image
+        if key not in self._kept:
+            coming = self._coming.pop(key, None)
+            self._kept[key] = images.read(source) if coming is None else coming.result()
+        self._kept.move_to_end(key)
+        while sum(_bytes(each) for each in self._kept.values()) > self._room and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return self._kept[key]
 
     def prefetch(self, sources: Sequence[images.Source]) -> None:
         """Begins to decode files that will be asked for."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        for source in sources:
-            if isinstance(source, (str, os.PathLike)):
-                key = os.fspath(source)
-                if key not in self._kept and key not in self._coming:
-                    self._coming[key] = self._thread.submit(images.read, source)
+        for key in (os.fspath(source) for source in sources if isinstance(source, (str, os.PathLike))):
+            if key not in self._kept and key not in self._coming:
+                self._coming[key] = self._thread.submit(images.read, key)
 
 
 def _bytes(image: images.Picture) -> int:
     return image.rgb.nbytes + (0 if image.alpha is None else image.alpha.nbytes)
 
 
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Pairs whose outputs are of one size at every stage; optimised together.
+    """Pairs whose outputs are of one size at every stage; optimised together, from the beginning or a checkpoint."""
 
-    Args:
-        pairs: The pairs.
-        source_size: Height and width in pixels of one of their content images, which give the same output sizes.
-        stages: The stages that they go through.
-        style_scale: The style's long side as a multiple of the output's.
-        upscale: Whether images may be made larger than their files.
-        gallery: Where images are read.
-        saved: Where to go on from, None to begin.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        source_size: tuple[int, int],
-        stages: Sequence[Stage],
-        style_scale: float,
-        upscale: bool,
-        gallery: Gallery,
-        saved: Saved | None = None,
-    ) -> None:
-        self.pairs = tuple(pairs)
-        self.source_size = source_size
-        self.stages = tuple(stages)
-        self.style_scale = style_scale
-        self.upscale = upscale
-        self.gallery = gallery
-        self.saved = saved
+    pairs: Sequence[Pair]
+    source_size: tuple[int, int]  # height and width in pixels of one of their content images
+    stages: tuple[Stage, ...]
+    style_scale: float  # the style's long side as a multiple of the output's
+    upscale: bool  # whether images may be made larger than their files
+    gallery: Gallery  # where images are read
+    saved: Saved | None = None  # where to go on from
 
     def continues(self, saved: Saved) -> bool:
         """Whether the batch can go on from a checkpoint: its pairs and the stages so far are the same."""
@@ -107,10 +74,6 @@ class Batch:
             and stage_of(self.stages, saved.taken - 1) == begun
             and saved.stages[begun].size == self.stages[begun].size
         )
-
-    def like(self, pairs: Sequence[Pair], stages: Sequence[Stage]) -> Batch:
-        """Returns a batch of pairs whose outputs have the sizes of this one's, to begin anew."""
-        return Batch(pairs, self.source_size, stages, self.style_scale, self.upscale, self.gallery)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,27 +134,20 @@ class Batch:
         return [None if alpha is None else images.resize(alpha, size).clamp(0, 1) for alpha in alphas]
 
 
+@dataclass(frozen=True, eq=False)
 class Style:
-    """A style image at the size of a stage.
+    """A style image at the size of a stage."""
 
-    Args:
-        source: The image.
-        side: Its long side in pixels, or less where the file is smaller and must not be made larger.
-        upscale: Whether it may be made larger than its file.
-        gallery: Where it is read.
-    """
-
-    def __init__(self, source: images.Source, side: int, upscale: bool, gallery: Gallery) -> None:
-        self.source = source
-        self.side = side
-        self.upscale = upscale
-        self.gallery = gallery
+    source: images.Source
+    side: int  # the long one in pixels; less where the file is smaller and must not be made larger
+    upscale: bool
+    gallery: Gallery
 
     @property
     def key(self) -> Hashable:
         """What is equal for equal images, so that targets need not be computed twice."""
-        is_file = isinstance(self.source, (str, os.PathLike))
-        return os.fspath(self.source) if is_file else id(self.source), self.side, self.upscale  # type: ignore[arg-type]
+        name = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else id(self.source)
+        return name, self.side, self.upscale
 
     def image(self) -> Tensor:
         """Returns the image, (1, 3, h, w) in [0, 1]."""
@@ -204,17 +160,12 @@ class Step:
     """One optimiser step, and so where a run is: what the train loader yields.
 
     Not a dataclass: Lightning would take it apart in search of tensors.
-
-    Args:
-        batch: The pairs being optimised.
-        batch_index: Its place in the run, from 0.
-        index: The number of steps that this batch has taken before, over all its stages.
     """
 
     def __init__(self, batch: Batch, batch_index: int, index: int) -> None:
         self.batch = batch
-        self.batch_index = batch_index
-        self.index = index
+        self.batch_index = batch_index  # in the run, from 0
+        self.index = index  # the steps that this batch has taken before, over all its stages
         self.stage_index = stage_of(batch.stages, index)
 
     @property
@@ -233,14 +184,9 @@ class Step:
         return self.batch_index, self.stage_index
 
     @property
-    def before(self) -> Step | None:
-        """The step that left the image that this one begins with; None where the batch begins."""
-        return None if self.index == 0 else Step(self.batch, self.batch_index, self.index - 1)
-
-    @property
     def starts_stage(self) -> bool:
         """Whether it is the first step of its stage."""
-        return self.before is None or self.before.stage_index != self.stage_index
+        return self.index == 0 or stage_of(self.batch.stages, self.index - 1) != self.stage_index
 
     @property
     def is_first(self) -> bool:
@@ -254,20 +200,16 @@ class Step:
 
 
 class Steps:
-    """Some steps, to be looked at and not taken. Not a list: Lightning would take each of its items for a loader.
-
-    Args:
-        steps: The steps.
-    """
+    """Some steps, to be looked at and not taken. Not a list: Lightning would take each of its items for a loader."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = tuple(steps)
+        self._steps = tuple(steps)
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self._steps)
 
     def __iter__(self) -> Iterator[Step]:
-        return iter(self.steps)
+        return iter(self._steps)
 
 
 class Timeline:
@@ -275,10 +217,6 @@ class Timeline:
 
     Iteration begins at `start`, which is the number of steps that were completed before a resume; the length
     stays that of the whole run, as Lightning's counters ask for. As a batch begins, the images of the next are decoded.
-
-    Args:
-        batches: The batches.
-        start: The number of steps to skip, >= 0.
     """
 
     def __init__(self, batches: Sequence[Batch], start: int = 0) -> None:
@@ -301,20 +239,17 @@ class Timeline:
         """Returns the step of a number in the run, from 0."""
         batch_index = bisect_right(self._ends, number)
         batch = self.batches[batch_index]
-        index = number - self._ends[batch_index] + batch.steps
-        return Step(batch, batch_index, index)
+        return Step(batch, batch_index, number - self._ends[batch_index] + batch.steps)
 
     def cost(self, first: int, last: int) -> int:
         """Returns the output pixels of the steps from number `first` up to and without `last`."""
-        return sum(max(0, min(end, last) - max(begin, first)) * cost for begin, end, cost in self._stretches())
-
-    def _stretches(self) -> Iterator[tuple[int, int, int]]:
-        """Yields for every batch and stage its first step, the one after its last, and the cost of each."""
-        number = 0
+        cost = begin = 0
         for batch in self.batches:
-            for stage, first, last in batch.stretches():
-                yield number, number + last - first, batch.pixels(stage)
-                number += last - first
+            for stage, index, following in batch.stretches():
+                end = begin + following - index
+                cost += max(0, min(end, last) - max(begin, first)) * batch.pixels(stage)
+                begin = end
+        return cost
 
     def state_dict(self) -> dict[str, int]:
         """Returns nothing: the position is the trainer's `global_step`."""
@@ -325,14 +260,10 @@ class Timeline:
 
 
 def deal(batches: Sequence[Batch], ranks: int) -> tuple[tuple[Batch, ...], ...]:
-    """Returns the batches that each process takes, so that they end as nearly together as may be.
+    """Returns the batches that each of some processes takes, so that they end as nearly together as may be.
 
     The longest go first, each to the process that has least to do: Graham (1969), *Bounds on Multiprocessing Timing
     Anomalies*, whose bound is 4/3 of the best. Every process keeps its batches in the order given.
-
-    Args:
-        batches: The batches.
-        ranks: The number of processes, >= 1.
     """
     loads = [(0, rank) for rank in range(ranks)]
     owner = {}

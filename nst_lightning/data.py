@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -22,7 +22,7 @@ from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run, replacing
-from nst_lightning.schedule import Stage, coarse_to_fine, described
+from nst_lightning.schedule import Stage, coarse_to_fine, described, scaled
 from nst_lightning.tiling import ALONE, Share
 
 _SHARE = 0.8
@@ -31,25 +31,15 @@ _SHARE = 0.8
 
 @dataclass(frozen=True)
 class Worker:
-    """What one process of a run computes on.
-
-    Attributes:
-        device: The device.
-        precision: The trainer's, e.g. `bf16-mixed`.
-        context: Enters the precision that features are computed in.
-        share: The process's part of an image's tiles.
-        deals_tiles: Whether all processes work on the tiles of one image.
-        sharing: How many processes share the device's memory.
-        agree: Returns what the first process was given, in every process.
-    """
+    """What one process of a run computes on."""
 
     device: torch.device
-    precision: str
-    context: Callable[[], AbstractContextManager[object]]
-    share: Share
-    deals_tiles: bool
-    sharing: int
-    agree: Callable[[Any], Any]
+    precision: str  # the trainer's, e.g. bf16-mixed
+    context: Callable[[], AbstractContextManager[object]]  # enters the precision that features are computed in
+    share: Share  # of an image's tiles
+    deals_tiles: bool  # whether all processes work on the tiles of one image
+    sharing: int  # how many processes share the device's memory
+    agree: Callable[[Any], Any]  # returns what the first process was given, in every process
 
     @classmethod
     def of(cls, trainer: L.Trainer) -> Worker:
@@ -72,12 +62,8 @@ class Worker:
         return int(memory.available(self.device) * _SHARE / self.sharing)
 
 
-class Measured(Protocol):
-    """A module that can say how much memory a step takes."""
-
-    def bytes_of_step(self, worker: Worker, pixels: int) -> int:
-        """Returns the bytes that a step on one image of so many pixels takes."""
-        ...
+Measure = Callable[[Worker, int], int]
+"""Returns the bytes that a step on one image of so many pixels takes."""
 
 
 class PairDataModule(L.LightningDataModule):
@@ -104,7 +90,6 @@ class PairDataModule(L.LightningDataModule):
         resume: The folder of a run, or one of its checkpoints, to go on from.
 
     Attributes:
-        pairs: The pairs, in the order given.
         progress: What was done before.
         dealt: The names of the pairs that are not finished, by the rank that takes them, once `setup` has run.
         batches: The batches of this process; likewise.
@@ -130,15 +115,12 @@ class PairDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if not (style_scale > 0 and math.isfinite(style_scale)):
-            msg = f"style_scale must be a finite number above 0, got {style_scale}"
-            raise InputError(msg)
+            raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
         if batch_size != "auto" and batch_size < 1:
-            msg = f"batch_size must be at least 1, or auto, got {batch_size}"
-            raise InputError(msg)
+            raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         self.stages = tuple(stages) if isinstance(stages, list) else coarse_to_fine(size, steps, stages)
         if not self.stages:
-            msg = "stages is an empty list: there is nothing to do"
-            raise InputError(msg)
+            raise InputError("stages is an empty list: there is nothing to do")
         self.pairs = chosen(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale
@@ -163,9 +145,9 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
 
-    def batches_alone(self, module: Measured, worker: Worker) -> tuple[Batch, ...]:
+    def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
-        return tuple(self._batches(list(self._units()), lambda single: self._fitting(single, module, worker)))
+        return tuple(self._batches(list(self._units()), lambda single: _fitting(single, measure, worker)))
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Leaves the step where it is: it holds no tensors."""
@@ -193,27 +175,11 @@ class PairDataModule(L.LightningDataModule):
         return None if step is None or step.is_last else step
 
     def stages_of(self, pair: Pair) -> tuple[Stage, ...]:
-        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps.
-
-        Raises:
-            InputError: If a pair has fewer steps than there are stages.
-        """
-        if pair.size is None and pair.steps is None:
-            return self.stages
-        size, steps = self.stages[-1].size, sum(stage.steps for stage in self.stages)
-        by_size = 1.0 if pair.size is None else pair.size / size
-        wanted = steps if pair.steps is None else pair.steps
-        if wanted < len(self.stages):
-            msg = f"pair {pair.name}: steps must be at least the number of stages ({len(self.stages)}), got {wanted}"
-            raise InputError(msg)
-        # Cumulative, so that the steps add up to those asked for; each stage keeps at least one.
-        ends = [round(wanted * end / steps) for end in accumulate(stage.steps for stage in self.stages)]
-        scaled: list[Stage] = []
-        for place, stage in enumerate(self.stages):
-            begin = sum(each.steps for each in scaled)
-            latest = wanted - (len(self.stages) - 1 - place)
-            scaled.append(Stage(max(1, round(stage.size * by_size)), min(max(ends[place], begin + 1), latest) - begin))
-        return tuple(scaled)
+        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps."""
+        try:
+            return scaled(self.stages, pair.size, pair.steps)
+        except InputError as error:
+            raise InputError(f"pair {pair.name}: {error}") from None
 
     def _units(self) -> Iterator[Batch]:
         """Yields what is dealt out: batches that go on from a checkpoint, and single pairs."""
@@ -239,11 +205,9 @@ class PairDataModule(L.LightningDataModule):
         return Batch(members, (height, width), stages, self.style_scale, self.upscale, self.gallery, saved)
 
     def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
-        """Joins single pairs that are alike at every stage; keeps their order where none are joined.
+        """Joins single pairs that are alike at every stage, of an `auto` batch as many as `most` says for the first.
 
-        Args:
-            units: Single pairs, and batches that go on from a checkpoint.
-            most: Returns how many that are like a single pair fit the memory, for a `batch_size` of `auto`.
+        Batches that go on from a checkpoint stay as they are, and where none are joined, the order.
         """
 
         def shape(batch: Batch) -> list[tuple[int, ...]]:
@@ -258,17 +222,18 @@ class PairDataModule(L.LightningDataModule):
             together = most(alike[0]) if self.batch_size == "auto" else self.batch_size
             for first in range(0, len(alike), together):
                 members = [pair for batch in alike[first : first + together] for pair in batch.pairs]
-                yield alike[first].like(members, alike[first].stages)
+                yield replace(alike[first], pairs=members)
 
     def _together(self, single: Batch) -> int:
         assert self.trainer is not None
-        module: Measured = self.trainer.lightning_module  # type: ignore[assignment]
-        return self._fitting(single, module, Worker.of(self.trainer))
+        measure: Measure = self.trainer.lightning_module.bytes_of_step  # type: ignore[assignment]
+        return _fitting(single, measure, Worker.of(self.trainer))
 
-    @staticmethod
-    def _fitting(single: Batch, module: Measured, worker: Worker) -> int:
-        each = max(module.bytes_of_step(worker, single.pixels(stage)) for stage in single.stages)
-        return max(1, worker.memory // each)
+
+def _fitting(single: Batch, measure: Measure, worker: Worker) -> int:
+    """Returns how many pairs like a single one fit the memory together."""
+    each = max(measure(worker, single.pixels(stage)) for stage in single.stages)
+    return max(1, worker.memory // each)
 
 
 def _agreed_progress(resume: Path) -> Progress:

@@ -18,10 +18,7 @@ _WORDS = (
 
 
 class InputError(ValueError):
-    """Something a user gave cannot be used; the text is one line that says what came and what is allowed.
-
-    The command line prints the text and ends with exit code 2.
-    """
+    """Something a user gave cannot be used; the text is one line that says what came and what is allowed."""
 
 
 def say(line: str) -> None:
@@ -32,8 +29,7 @@ def say(line: str) -> None:
 def refused(error: BaseException) -> int:
     """Says on stderr in one line why a command ended, and returns its exit code: 2, or 130 after Ctrl-C.
 
-    Raises:
-        BaseException: The error itself, where neither what was given nor the machine explains it.
+    An error that neither what was given nor the machine explains is raised again.
     """
     text = _explained(error)
     if text is None:

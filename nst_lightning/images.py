@@ -5,17 +5,18 @@ import io
 import json
 import os
 import struct
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,8 +35,6 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_deflate"},
 }
-_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
-_IMAGE_DESCRIPTION = 0x010E  # the EXIF tag that every format but PNG keeps its metadata in
 _IN_MEMORY = "image"
 _PILLOW_SETTINGS = threading.Lock()
 
@@ -62,29 +61,15 @@ class Picture:
 def read(source: Source) -> Picture:
     """Reads the (first) image of a source, upright, in sRGB and composited over white.
 
-    Takes every mode of Pillow and applies EXIF orientation and ICC profile. 16-bit greyscale keeps its depth,
-    unless a profile is applied, which takes 8 bits; 16-bit colour comes from Pillow at 8 bits. A Pillow image
-    takes the same route as a file. A tensor is copied: (3, H, W) or (1, 3, H, W), 4 channels for RGBA, float
-    in [0, 1] or uint8.
+    EXIF orientation and ICC profile are applied. 16-bit greyscale keeps its depth, unless a profile is applied, which
+    takes 8 bits; 16-bit colour comes from Pillow at 8 bits. A tensor is copied: (3, H, W) or (1, 3, H, W), 4 channels
+    for RGBA, float in [0, 1] or uint8. A profile or an orientation that is broken is ignored with a warning.
 
     Raises:
         ImageError: If the source cannot be read, or a side is below `MIN_SIDE` or above `MAX_SIDE` pixels.
-
-    Warns:
-        UserWarning: If an ICC profile or the EXIF orientation is broken, and therefore ignored.
     """
-    if isinstance(source, Tensor):
-        rgb, alpha = _from_tensor(source)
-    elif isinstance(source, (str, os.PathLike, Image.Image)):
-        label = _IN_MEMORY if isinstance(source, Image.Image) else str(Path(source))
-        with _opened(source) as image:
-            _check_size(image.height, image.width, label)
-            image.load()
-        rgb, alpha = _from_pil(image, label)
-    else:
-        got = type(source).__name__
-        raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else _IN_MEMORY
+    rgb, alpha = _from_tensor(source) if isinstance(source, Tensor) else _from_pil(*_decoded(source))
     if alpha is None or bool((alpha == 1).all()):
         return Picture(rgb, None, name)
     return Picture(rgb * alpha + (1 - alpha), alpha, name)
@@ -102,10 +87,9 @@ def fit(height: int, width: int, long_side: int, upscale: bool = False) -> tuple
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes (N, C, H, W) float to exactly `size` = (H, W) pixels: bicubic, antialiased, as Pillow does it.
+    """Resizes (N, C, H, W) float to `size` = (H, W) pixels: bicubic, antialiased, as Pillow does it, but not clamped.
 
-    Bicubic overshoots at edges and nothing is clamped here: the result can leave the range of the input. A
-    tensor that has the size already is returned as it is.
+    A tensor that has the size already is returned as it is.
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
@@ -115,8 +99,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 def to_pil(rgb: Tensor, alpha: Tensor | None = None, label: str = _IN_MEMORY) -> Image.Image:
     """Converts (1, 3, H, W) or (3, H, W) float to an 8-bit RGB image: clamped to [0, 1], rounded to nearest.
 
-    With `alpha`, (1, 1, H, W) or (1, H, W), it is RGBA, and `rgb` is taken as `read` gives it, composited over
-    white: over white the picture looks as given. Where it is wholly transparent the colour is white.
+    With `alpha`, (1, 1, H, W) or (1, H, W), it is RGBA, whose colours give `rgb` when they are composited over white.
 
     Raises:
         ImageError: If a value is not finite; begins with the label.
@@ -124,8 +107,9 @@ def to_pil(rgb: Tensor, alpha: Tensor | None = None, label: str = _IN_MEMORY) ->
     planes = _to_bytes(rgb, label)
     if alpha is not None:
         opacity = _to_bytes(alpha, label)
-        straight = _without_white(rgb.detach().to("cpu", torch.float32), opacity / 255)
-        planes = torch.cat([_to_bytes(straight, label), opacity])
+        share = opacity / 255
+        straight = (rgb.detach().to("cpu", torch.float32) - (1 - share)) / share.clamp(min=1 / 255)
+        planes = torch.cat([_to_bytes(torch.where(share > 0, straight, 1.0), label), opacity])
     return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -138,13 +122,12 @@ def write(
 ) -> Path:
     """Writes a tensor as an 8-bit sRGB file that appears complete or not at all, and returns its path.
 
-    The suffix decides: .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, without alpha) and .webp lossy at
-    quality 95. Missing folders are created. Equal content gives identical bytes.
+    Missing folders are created. Equal content gives identical bytes.
 
     Args:
-        path: The file to write.
+        path: The file. .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, no alpha) and .webp lossy at quality 95.
         rgb: (1, 3, H, W) or (3, H, W), float; clamped to [0, 1].
-        alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; JPEG drops it, as `rgb` is composited already.
+        alpha: (1, 1, H, W) or (1, H, W) in [0, 1], or None; `rgb` is composited over white already, see `to_pil`.
         metadata: Texts for `read_metadata` to return, under ASCII names.
         overwrite: Whether a file that exists already may be replaced.
 
@@ -157,8 +140,6 @@ def write(
     options = _ENCODERS[form] | _metadata_options(form, {} if metadata is None else metadata)
     check_writable(target.parent)
     try:
-        if target.exists() and not overwrite:
-            raise FileExistsError
         with runs.replacing(target, overwrite) as temporary, temporary.open("wb") as stream:
             image.save(stream, format=form, icc_profile=_srgb_profile(), **options)
     except FileExistsError as err:
@@ -174,15 +155,15 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         ImageError: If the file is not an image, or damaged.
     """
-    with _opened(path) as image:
+    with _opened(path, str(Path(path))) as image:
         if isinstance(image, PngImageFile):
             return {str(key): str(text) for key, text in image.text.items()}
-        description = image.getexif().get(_IMAGE_DESCRIPTION)
+        description = image.getexif().get(ExifTags.Base.ImageDescription)
     try:
         found = json.loads(str(description))
-    except ValueError:  # none, or one that a camera or another program wrote
-        found = None
-    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+        return {name: text for name, text in found.items() if isinstance(text, str)}
+    except (ValueError, AttributeError):  # none, or one that a camera or another program wrote
+        return {}
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -191,10 +172,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
     Raises:
         ImageError: If pictures are not written in that format.
     """
-    target = Path(path)
-    if target.suffix.lower() not in _FORMATS:
-        raise ImageError(f"{target}: has suffix {target.suffix!r}; allowed are {', '.join(_FORMATS)}")
-    return _FORMATS[target.suffix.lower()]
+    suffix = Path(path).suffix
+    if suffix.lower() not in _FORMATS:
+        raise ImageError(f"{Path(path)}: has suffix {suffix!r}; allowed are {', '.join(_FORMATS)}")
+    return _FORMATS[suffix.lower()]
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
@@ -203,58 +184,44 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     Raises:
         ImageError: If a file cannot be created there.
     """
-    folder, probe = Path(folder), Path(folder) / ".nst-probe.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(b"\0")  # an empty file would still fit on a disk that is full
-        finally:
-            probe.unlink(missing_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(b"\0")  # an empty file would still fit on a disk that is full
     except (OSError, ValueError) as err:
-        blocked = isinstance(err, (FileExistsError, NotADirectoryError))
-        reason = "a file is in the way" if blocked else _reason(err)
-        raise ImageError(f"{folder}: cannot create files there ({reason}); choose a writable folder") from err
+        raise ImageError(f"{folder}: cannot create files there ({_reason(err)}); choose a writable folder") from err
 
 
-# ---- reading ----
+def _decoded(source: object) -> tuple[Image.Image, str]:
+    """The pixels of a file or of an image in memory, and what an error calls it."""
+    if not isinstance(source, (str, os.PathLike, Image.Image)):
+        got = type(source).__name__
+        raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
+    label = _IN_MEMORY if isinstance(source, Image.Image) else str(Path(source))
+    with _opened(source, label) as image:
+        _check_size(image.height, image.width, label)
+        image.load()
+    return image, label
 
 
 @contextmanager
-def _opened(source: str | os.PathLike[str] | Image.Image) -> Iterator[Image.Image]:
-    """An image or that in a file, its pixels not decoded yet."""
-    if isinstance(source, Image.Image):
-        with _decoding(_IN_MEMORY):
-            yield source
-        return
-    path = Path(source)
+def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterator[Image.Image]:
+    """An image or that in a file, its pixels not decoded yet; whatever Pillow raises over it is an `ImageError`."""
     try:
-        stream = path.open("rb")
+        stream = nullcontext(source) if isinstance(source, Image.Image) else Path(source).open("rb")
     except (OSError, ValueError) as err:  # ValueError: a null character in the path
-        raise ImageError(f"{path}: cannot be opened ({_reason(err)}); expected an image file") from err
-    with stream, _decoding(str(path)):
-        if stream.peek(1) == b"":
-            raise ImageError(f"{path}: is empty (0 bytes); expected an image file")
-        yield Image.open(stream)
-
-
-@contextmanager
-def _decoding(label: str) -> Iterator[None]:
-    """Pillow with our own limits, and everything it raises as an `ImageError`."""
-    # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here;
-    # its leniency, which other libraries switch on, pads a truncated file with grey.
-    with _PILLOW_SETTINGS, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        raise ImageError(f"{label}: cannot be opened ({_reason(err)}); expected an image file") from err
+    # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here, and
+    # sizes are checked before decoding; its leniency, which other libraries switch on, pads a file with grey.
+    with stream as opened, _PILLOW_SETTINGS:
         before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_SIDE**2, False
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
         try:
-            yield
+            yield opened if isinstance(opened, Image.Image) else Image.open(opened)
         except ImageError:
             raise
         except UnidentifiedImageError as err:
             raise ImageError(f"{label}: is not an image in a format that Pillow reads") from err
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as err:
-            allowed = f"at most {MAX_SIDE} px a side are allowed"
-            raise ImageError(f"{label}: has more than {MAX_SIDE} x {MAX_SIDE} px; {allowed}") from err
         except Exception as err:  # the decoders raise nearly anything over a damaged file
             raise ImageError(f"{label}: cannot be decoded, damaged or truncated ({_reason(err)})") from err
         finally:
@@ -293,41 +260,35 @@ def _from_pil(image: Image.Image, label: str) -> tuple[Tensor, Tensor | None]:
         image = image.copy()  # what follows may change it, and it may be the caller's
     profile = image.info.get("icc_profile")
     if image.mode == "F" or image.mode.startswith("I"):
-        grey, alpha = _split_deep_grey(image, label)
+        grey = _deep_grey(image, label)
         if profile in (None, b"", _srgb_profile()):
-            return _to_tensor(grey).expand(1, 3, -1, -1).clone(), alpha
-        colour = Image.fromarray((grey * 255).round().astype(np.uint8))
+            return _to_tensor(grey).expand(1, 3, -1, -1).clone(), None
+        colour, alpha = Image.fromarray((grey * 255).round().astype(np.uint8)), None
     else:
         colour, alpha = _split_alpha(image)
     return _to_tensor(np.array(_to_srgb(colour, profile, label))) / 255, alpha
 
 
-def _split_deep_grey(image: Image.Image, label: str) -> tuple[np.ndarray[Any, Any], Tensor | None]:
-    """Luminance (H, W) in [0, 1] and opacity of the modes with more than 8 bits, which Pillow would clip."""
+def _deep_grey(image: Image.Image, label: str) -> np.ndarray[Any, Any]:
+    """Luminance (H, W) in [0, 1] of the modes with more than 8 bits, which Pillow would clip."""
     values = np.array(image)
     limit = 1 if image.mode == "F" else 65_535
     low, high = values.min(), values.max()
     if not (0 <= low and high <= limit):
         raise ImageError(f"{label}: has values in [{low}, {high}]; mode {image.mode} must be in [0, {limit}]")
-    key = image.info.get("transparency")
-    alpha = _to_tensor(values != key) if isinstance(key, int) else None
-    return (values / np.float64(limit)).astype(np.float32), alpha
+    grey: np.ndarray[Any, Any] = (values / np.float64(limit)).astype(np.float32)
+    return grey
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Tensor | None]:
     """Colour, in a mode that an ICC profile can describe, and opacity."""
     if image.mode in ("CMYK", "LAB"):
         return image, None
-    if image.mode == "La":  # Pillow has no direct way from here to the others
-        image = image.convert("LA")
-    grey = image.mode in ("1", "L", "LA")
+    colour = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if not image.has_transparency_data:
-        return image.convert("L" if grey else "RGB"), None
-    key = image.info.get("transparency")
-    if isinstance(key, tuple) and max(key) > 255:  # 16 bits: Pillow has halved the pixels', not the key's
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    full = image.convert("LA" if grey else "RGBA")
-    return full.convert("L" if grey else "RGB"), _to_tensor(np.array(full.getchannel("A"))) / 255
+        return image.convert(colour), None
+    full = image.convert("LA" if colour == "L" else "RGBA")
+    return full.convert(colour), _to_tensor(np.array(full.getchannel("A"))) / 255
 
 
 def _to_srgb(colour: Image.Image, profile: bytes | None, label: str) -> Image.Image:
@@ -338,14 +299,11 @@ def _to_srgb(colour: Image.Image, profile: bytes | None, label: str) -> Image.Im
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = embedded.profile.xcolor_space.strip()
         described = colour.convert("RGB") if (space, colour.mode) == ("RGB", "L") else colour
-        if _PROFILE_MODES.get(space) != described.mode:
-            raise ValueError(f"it describes {space}, the image is {colour.mode}")
         srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_profile()))
         # By default littlecms tabulates a grey curve at 33 points, which is off by 10/255 in the shadows.
         flags = ImageCms.Flags.GRIDPOINTS(255) if described.mode == "L" else ImageCms.Flags.HIGHRESPRECALC
-        converted = ImageCms.profileToProfile(described, embedded, srgb, outputMode="RGB", flags=flags)
-        assert converted is not None  # None is for inPlace only
-        return converted
+        transform = ImageCms.buildTransform(embedded, srgb, described.mode, "RGB", flags=flags)
+        return transform.apply(described)
     except (ImageCms.PyCMSError, OSError, ValueError) as err:
         message = f"{label}: its ICC profile cannot be used ({_reason(err)}); the colours are taken as sRGB"
         warnings.warn(message, stacklevel=4)
@@ -359,9 +317,6 @@ def _to_tensor(pixels: np.ndarray[Any, Any]) -> Tensor:
     return image[None].contiguous().to(torch.float32)
 
 
-# ---- writing ----
-
-
 @functools.cache
 def _srgb_profile() -> bytes:
     """The sRGB profile, the same bytes every time."""
@@ -369,11 +324,6 @@ def _srgb_profile() -> bytes:
     # Bytes 24 to 35 of an ICC header are the time of creation: two writes of one image would differ.
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
     return bytes(profile)
-
-
-def _without_white(rgb: Tensor, opacity: Tensor) -> Tensor:
-    """Returns the colours that give `rgb` when they are composited over white."""
-    return torch.where(opacity > 0, (rgb - (1 - opacity)) / opacity.clamp(min=1 / 255), 1.0)
 
 
 def _to_bytes(image: Tensor, label: str) -> Tensor:
@@ -389,12 +339,12 @@ def _metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of Pillow's `save` that store the texts."""
     if form == "PNG":
         chunks = PngInfo()
-        for key in sorted(metadata):
-            chunks.add_text(key, metadata[key])  # as iTXt where tEXt, which is Latin-1, cannot hold it
+        for name in sorted(metadata):
+            chunks.add_text(name, metadata[name])  # as iTXt where tEXt, which is Latin-1, cannot hold it
         return {"pnginfo": chunks}
     exif = Image.Exif()
     if len(metadata) > 0:
-        exif[_IMAGE_DESCRIPTION] = json.dumps(dict(metadata), sort_keys=True)
+        exif[ExifTags.Base.ImageDescription] = json.dumps(dict(metadata), sort_keys=True)
     return {"exif": exif}
 
 

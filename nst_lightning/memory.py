@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,21 +20,12 @@ from torch.utils._pytree import tree_leaves
 
 from nst_lightning.errors import InputError
 
-# ---- what there is ----
-
 
 def available(device: torch.device, root: Path = Path("/")) -> int:
     """Returns how many bytes this process may still allocate on a device.
 
-    On a CPU, what was freed but kept, see `reuse_freed`, is given back to the system first.
-
-    Args:
-        device: Of type `cpu`, `cuda` or `mps`.
-        root: The folder in which `proc` and `sys/fs/cgroup` lie. Where there is no `proc`, as on macOS, all of
-            the machine's memory counts as free.
-
-    Raises:
-        InputError: If there is no way to ask.
+    On a CPU, what was freed but kept (see `reuse_freed`) is given back to the system first; without a `proc` in the
+    root, as on macOS, all of the machine's memory counts as free. Where there is no way to ask, that is an InputError.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -47,19 +38,13 @@ def available(device: torch.device, root: Path = Path("/")) -> int:
         return max(0, min([free, *_left_in_groups(root)]))
     if device.type == "cpu" and hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    msg = f"how much memory is free on {device} cannot be told here"
-    raise InputError(msg)
+    raise InputError(f"how much memory is free on {device} cannot be told here")
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Returns how many cores this process may keep busy, at least 1: its affinity within its container's quota.
-
-    Args:
-        root: As for `available`.
-    """
+    """Returns how many cores this process may keep busy, at least 1: its affinity within its container's quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for version, group in _groups("cpu", root) for quota in _quota(version, group)]
-    return max(1, min([bound, *(math.ceil(quota) for quota in quotas)]))
+    return max(1, min([bound, *(math.ceil(quota) for quota in _quotas(root))]))
 
 
 def _groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
@@ -70,8 +55,7 @@ def _groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
         _, controllers, name = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
-        path = PurePosixPath(name.lstrip("/"))
+        mount, path = root / "sys/fs/cgroup" / (controller if controllers else ""), PurePosixPath(name.lstrip("/"))
         # A container may see its own group as the mount itself, under a name that is the host's.
         for group in dict.fromkeys([path, *path.parents]):
             yield 1 if controllers else 2, mount / group
@@ -87,26 +71,20 @@ def _left_in_groups(root: Path) -> Iterator[int]:
     """Yields the bytes left below each limit of the process's control group and of those around it."""
     for version, group in _groups("memory", root):
         limit_file, usage_file, reclaimable = _MEMORY_FILES[version]
-        try:
-            limit, usage = (group / limit_file).read_text().strip(), int((group / usage_file).read_text())
-        except FileNotFoundError:
-            continue
-        if limit != "max":
+        if (group / limit_file).exists() and (limit := (group / limit_file).read_text().strip()) != "max":
+            used = int((group / usage_file).read_text())
             # The page cache counts as used, but its cold part gives way.
-            yield int(limit) - usage + _numbers(group / "memory.stat").get(reclaimable, 0)
+            yield int(limit) - used + _numbers(group / "memory.stat").get(reclaimable, 0)
 
 
-def _quota(version: int, group: Path) -> Iterator[float]:
-    """Yields the cores that a group may use on average, nothing where it has no limit."""
-    try:
-        if version == 2:
-            quota, period = (group / "cpu.max").read_text().split()
-        else:
-            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-    except FileNotFoundError:
-        return
-    if quota not in {"max", "-1"}:
-        yield int(quota) / int(period)
+def _quotas(root: Path) -> Iterator[float]:
+    """Yields the cores that the process's control group and those around it may use on average, where limited."""
+    for version, group in _groups("cpu", root):
+        names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        if all((group / name).exists() for name in names):
+            quota, period = (word for name in names for word in (group / name).read_text().split())
+            if quota not in {"max", "-1"}:
+                yield int(quota) / int(period)
 
 
 def _numbers(file: Path) -> dict[str, int]:
@@ -115,17 +93,15 @@ def _numbers(file: Path) -> dict[str, int]:
     return {words[0]: int(words[1]) for words in lines}
 
 
-# ---- what glibc keeps ----
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536  # mallopt(3)
 
 
 def reuse_freed() -> None:
-    """Has the C library keep what tensors free for the next ones, where it is glibc; does nothing elsewhere.
+    """Has glibc keep what tensors free for the next ones, until `give_back`; does nothing elsewhere.
 
-    By default glibc maps every large tensor anew and the system has to clear its pages: two fifths of a step's time at
-    1024 px on a CPU (`tests/benchmarks`), for a tenth more memory. It holds for the whole process until `give_back`.
+    By default it maps every large tensor anew and the system has to clear its pages: two fifths of a step's time at
+    1024 px on a CPU (`tests/benchmarks`), for a tenth more memory.
     """
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_MMAP_MAX, 0)
@@ -149,15 +125,11 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
-# ---- what a step takes ----
-
-
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's is not annotated
     """Counts the bytes of the tensors that live at once, of those made inside it, on every device.
 
-    A storage counts once, however many tensors view it, from its making to its last owner's end. Not seen are
-    what a kernel allocates and frees on its own, what `torch.tensor` copies from Python, and what other threads
-    do: the backward of CUDA tensors, see `peak_bytes`.
+    A storage counts once, whatever views it, until its last owner's end. Not seen are what a kernel allocates on its
+    own, what `torch.tensor` copies from Python, and other threads: the backward of CUDA tensors, see `peak_bytes`.
 
     Attributes:
         peak: The largest sum so far, in bytes.
@@ -168,13 +140,8 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
         self.peak = 0
         self._made: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Calls an operator and counts what it made."""
         result = func(*args, **(kwargs or {}))
         given = set(_storages((args, kwargs)))
         # What an operator was given and gives back, as a view or in place, it has not made.
@@ -190,8 +157,7 @@ def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
     """Returns how many bytes calling a function adds at most to what is allocated on a device.
 
-    On CUDA the caching allocator counts, kernels' workspaces included. Elsewhere `PeakMemory` does, for tensors
-    of every device, and backward runs in this thread.
+    On CUDA the caching allocator counts, workspaces too. Elsewhere `PeakMemory` does; backward runs in this thread.
     """
     if device.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call] # before it, there are no statistics to reset
@@ -207,38 +173,21 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Line:
-    """Bytes as a straight line over pixels.
+    """Bytes as a straight line over pixels, of which more must not take fewer bytes: else an InputError."""
 
-    Attributes:
-        constant: Bytes whatever the size; rounding of small measurements can take it below 0.
-        per_pixel: Bytes a pixel, >= 0.
-
-    Raises:
-        InputError: If more pixels take fewer bytes.
-    """
-
-    constant: float
+    constant: float  # rounding of small measurements can take it below 0
     per_pixel: float
 
     def __post_init__(self) -> None:
         if not self.per_pixel >= 0:
-            msg = f"bytes per pixel must be 0 or above, got {self.per_pixel}"
-            raise InputError(msg)
+            raise InputError(f"bytes per pixel must be 0 or above, got {self.per_pixel}")
 
     @classmethod
     def through(cls, measure: Callable[[int], int], small: int, large: int) -> Line:
-        """Returns the line through two measurements.
+        """Returns the line through two measurements, at `small` pixels and at `large` ones, more than those.
 
         A peak is the highest of several moments, each a line of its own, so it bends upwards: measured on images so
         small that what does not grow with them is at its peak, the line is too low for large ones.
-
-        Args:
-            measure: Returns the bytes that so many pixels take.
-            small: Where to measure first, in pixels.
-            large: Where to measure then, in pixels, > small.
-
-        Raises:
-            InputError: If the larger size takes less than the smaller.
         """
         first, second = measure(small), measure(large)
         per_pixel = (second - first) / (large - small)
@@ -257,17 +206,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a step on one image, as lines over pixels.
+    """Bytes of a step on one image, as lines over pixels."""
 
-    Attributes:
-        evaluation: Of the targets, the features, and the gradient of what is evaluated at once.
-        state: Of the image, its gradient and its optimiser's memory.
-        maps: Of the targets that grow with the image.
-    """
-
-    evaluation: Line
-    state: Line
-    maps: Line
+    evaluation: Line  # of the targets, the features and the gradient of what is evaluated at once
+    state: Line  # of the image, its gradient and its optimiser's memory
+    maps: Line  # of the targets that grow with the image
 
     def of_step(self, pixels: int, tile_pixels: int | None = None) -> int:
         """Returns the bytes of a step on an image of so many pixels, evaluated at once or in tiles of so many."""
@@ -276,16 +219,10 @@ class Footprint:
         return self.evaluation.at(tile_pixels) + self.maps.at(pixels) + self.state.at(pixels)
 
 
-# ---- whether it ran out ----
-
 _SAYS_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",  # Windows
-    "MPS backend out of memory",
-    "Invalid buffer size",  # MPS, one tensor above what Metal takes
-    "CUDA error: out of memory",  # past the caching allocator
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "std::bad_alloc",
+    *("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter on Windows
+    *("MPS backend out of memory", "Invalid buffer size"),  # the latter of one tensor above what Metal takes
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc"),  # past the caching allocator
 )
 
 

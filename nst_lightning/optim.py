@@ -13,13 +13,7 @@ from nst_lightning.errors import InputError
 
 
 class Adam(torch.optim.Adam):
-    """`torch.optim.Adam`, element by element, with a learning rate made for pixels.
-
-    Args:
-        params: The images.
-        lr: Learning rate in units of [0, 1] a step; the default is the predecessor's 10 of 255.
-        options: Further ones of `torch.optim.Adam`.
-    """
+    """`torch.optim.Adam` with a learning rate made for pixels in [0, 1], by default the predecessor's 10 of 255."""
 
     def __init__(self, params: Iterable[Any], lr: float = 10 / 255, **options: Any) -> None:
         super().__init__(params, lr=lr, **options)
@@ -27,25 +21,23 @@ class Adam(torch.optim.Adam):
 
 Precondition = Callable[[Tensor], Tensor]
 """A linear, symmetric and positive definite map of tensors shaped like the parameter, each image by itself."""
+State = dict[str, Any]
 
 
 class LBFGS(torch.optim.Optimizer):
     """One independent L-BFGS for each image of a batch, one evaluation of the closure a step.
 
-    Dimension 0 of the only parameter counts the images. Each has its own history, curvature and step length, so
-    its result does not depend on its companions. The recursion is Nocedal and Wright, *Numerical Optimization*
-    (2006), algorithm 7.4, started and scaled like `torch.optim.LBFGS` without line search.
+    Dimension 0 of the only parameter counts the images, each with its own history, curvature and step length. The
+    recursion is Nocedal and Wright, *Numerical Optimization* (2006), algorithm 7.4, started and scaled like
+    `torch.optim.LBFGS` without line search. A step moves to the trial point of the step before and evaluates there; the
+    first one only evaluates: the parameter always stands at a point whose loss is known.
 
-    A step moves to the trial point of the step before and evaluates there; the first one only evaluates. So the
-    parameter always stands at a point whose loss is known. With the safeguard, an image whose loss rose or is
-    not finite goes back, and its next trial is shorter: the minimum of the parabola through both losses and the
-    slope, between a tenth and a half of the step (equation 3.58). Where that does not help, the image forgets its
-    history and goes down its gradient. Where the losses differ by less than a thousandth, which may be rounding, as
-    late in a run of bfloat16, the slopes at both ends of the step decide, as in the approximate Wolfe conditions of
-    Hager and Zhang (2005), *A New Conjugate Gradient Method with Guaranteed Descent and an Efficient Line Search*.
-
-    Where the loss is concave along an accepted step, no curvature says how far to go on: the next step is four times
-    as long, or with a history the scale of the inverse Hessian four times as large.
+    With the safeguard, an image whose loss rose or is not finite goes back, and its next trial is shorter: the minimum
+    of the parabola through both losses and the slope, between a tenth and a half of the step (equation 3.58). Where
+    that does not help, the image forgets its history. Where the losses differ by less than a thousandth, which may be
+    rounding, the slopes at both ends decide, as in the approximate Wolfe conditions of Hager and Zhang (2005), *A New
+    Conjugate Gradient Method with Guaranteed Descent and an Efficient Line Search*. Where the loss is concave along an
+    accepted step, the next one is four times as long, or with a history the inverse Hessian's scale as many times.
 
     Args:
         params: One parameter (N, ...), floating point.
@@ -82,17 +74,11 @@ class LBFGS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor | float] | None = None) -> Tensor:  # type: ignore[override]
-        """Takes one step with one evaluation.
+        """Takes one step with one evaluation, and returns the losses at the trial point, (N,).
 
         Args:
-            closure: Computes the losses (N,), calls backward on their sum and returns them. A number or scalar will
-                do for a single image.
-
-        Returns:
-            The losses at the trial point, (N,).
-
-        Raises:
-            InputError: If there is no closure, or it does not return one loss an image.
+            closure: Computes the losses (N,), or a number for a single image, calls backward on their sum and returns
+                them. An `InputError` if there is none, or it does not return one loss an image.
         """
         if closure is None:
             raise InputError("LBFGS needs a closure: it evaluates the loss itself")
@@ -102,16 +88,16 @@ class LBFGS(torch.optim.Optimizer):
         if not state:
             state.update(_first_state(parameter, group["history_size"]))
         start = parameter.detach().clone()
-        parameter.add_((_column(state["length"]) * state["direction"]).view_as(parameter))
+        parameter.add_((state["length"][:, None] * state["direction"]).view_as(parameter))
         loss, gradient = _evaluate(closure, parameter, start)
         accepted = _decreased(state, loss, gradient) if group["safeguard"] else torch.ones_like(loss, dtype=torch.bool)
         without_history = accepted & ~_has_history(state)
         precondition = partial(_preconditioned, self.defaults["precondition"], parameter.shape)
         _store_pair(state, gradient, accepted, precondition)
         _shorten(state, loss, ~accepted)
-        parameter.copy_(torch.where(_column(accepted), parameter.flatten(1), start.flatten(1)).view_as(parameter))
+        parameter.copy_(torch.where(accepted[:, None], parameter.flatten(1), start.flatten(1)).view_as(parameter))
         state["loss"] = torch.where(accepted, loss, state["loss"])
-        state["gradient"] = torch.where(_column(accepted), gradient, state["gradient"])
+        state["gradient"] = torch.where(accepted[:, None], gradient, state["gradient"])
         _choose_trial(state, accepted, without_history, group["lr"], precondition)
         self.accepted = accepted
         return loss
@@ -124,20 +110,15 @@ _ROUNDING = 1e-3  # of a loss: a smaller difference of two may be rounding, in b
 _GROWTH = 4.0  # by what a step is longer than the accepted one before it, along which the loss was concave
 
 
-def _column(values: Tensor) -> Tensor:
-    return values[:, None]
-
-
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=1)
 
 
 def _preconditioned(precondition: Precondition | None, shape: torch.Size, values: Tensor) -> Tensor:
-    """Returns images (N, D) after a map of images of a shape."""
     return values if precondition is None else precondition(values.view(shape)).flatten(1)
 
 
-def _first_state(parameter: Tensor, history_size: int) -> dict[str, Any]:
+def _first_state(parameter: Tensor, history_size: int) -> State:
     """Returns a state whose trial point is where the images are, and from which any finite loss is a decrease."""
     values = parameter.detach().flatten(1)
     images, size = values.shape
@@ -171,7 +152,7 @@ def _evaluate(closure: Callable[[], Tensor | float], parameter: Tensor, start: T
     return loss.clone(), gradient.detach().flatten(1).clone()
 
 
-def _decreased(state: dict[str, Any], loss: Tensor, gradient: Tensor) -> Tensor:
+def _decreased(state: State, loss: Tensor, gradient: Tensor) -> Tensor:
     """Returns which images' losses fell along the last step, (N,), by their slopes where rounding decides."""
     finite = loss.isfinite() & gradient.isfinite().all(dim=1)
     rise = loss - state["loss"]
@@ -180,17 +161,17 @@ def _decreased(state: dict[str, Any], loss: Tensor, gradient: Tensor) -> Tensor:
     return fell
 
 
-def _store_pair(state: dict[str, Any], gradient: Tensor, accepted: Tensor, precondition: Precondition) -> None:
+def _store_pair(state: State, gradient: Tensor, accepted: Tensor, precondition: Precondition) -> None:
     """Writes the pair (step, change of gradient) into the history of the images with positive curvature."""
-    step = _column(state["length"]) * state["direction"]
+    step = state["length"][:, None] * state["direction"]
     change = gradient - state["gradient"]
     curvature = _dot(change, step)
     # Departs from torch.optim.LBFGS, whose bound is 1e-10 whatever the loss is measured in: small losses stall.
     bound = torch.finfo(gradient.dtype).eps * step.norm(dim=1) * change.norm(dim=1)
     convex = accepted & (curvature > bound)
     slot = state["taken"] % len(state["steps"])
-    state["steps"][slot] = torch.where(_column(convex), step, 0)
-    state["changes"][slot] = torch.where(_column(convex), change, 0)
+    state["steps"][slot] = torch.where(convex[:, None], step, 0)
+    state["changes"][slot] = torch.where(convex[:, None], change, 0)
     state["curvature"][slot] = torch.where(convex, curvature, 0)
     # Where the loss is concave along a step that helped, the scale of an earlier one holds the next steps back.
     guess = torch.where(accepted, _GROWTH * state["scale"], state["scale"])
@@ -198,43 +179,39 @@ def _store_pair(state: dict[str, Any], gradient: Tensor, accepted: Tensor, preco
     state["taken"] += 1
 
 
-def _shorten(state: dict[str, Any], loss: Tensor, rejected: Tensor) -> None:
+def _shorten(state: State, loss: Tensor, rejected: Tensor) -> None:
     slope = _dot(state["gradient"], state["direction"]) * state["length"]
     factor = (-slope / (2 * (loss - state["loss"] - slope))).nan_to_num(0.1).clamp(0.1, 0.5)
     state["length"] = torch.where(rejected, factor * state["length"], state["length"])
 
 
 def _choose_trial(
-    state: dict[str, Any], accepted: Tensor, without_history: Tensor, lr: float, precondition: Precondition
+    state: State, accepted: Tensor, without_history: Tensor, lr: float, precondition: Precondition
 ) -> None:
     """Gives the images that moved, some `without_history`, or whose history is of no use, their next trial."""
     gradient = state["gradient"]
     history_useless = ~accepted & (state["length"] < _SHORTEST * lr) & _has_history(state)
-    _clear_history(state, history_useless)
+    state["curvature"] = torch.where(history_useless, 0, state["curvature"])
     state["scale"] = torch.where(_has_history(state), state["scale"], 1)
     direction = _two_loops(state, gradient, precondition)
     descends = _dot(gradient, direction) < 0  # rounding can turn it upwards; so can a gradient of 0
-    _clear_history(state, accepted & ~descends)
-    direction = torch.where(_column(descends), direction, -gradient)
+    state["curvature"] = torch.where(accepted & ~descends, 0, state["curvature"])
+    direction = torch.where(descends[:, None], direction, -gradient)
     first = (1 / direction.abs().sum(dim=1)).clamp(max=1.0) * lr
     longer = torch.where(without_history, _GROWTH * state["length"], 0)
     length = torch.where(_has_history(state), lr, torch.maximum(first, longer))
     renewed = accepted | history_useless
-    state["direction"] = torch.where(_column(renewed), direction, state["direction"])
+    state["direction"] = torch.where(renewed[:, None], direction, state["direction"])
     state["length"] = torch.where(renewed, length, state["length"])
 
 
-def _has_history(state: dict[str, Any]) -> Tensor:
+def _has_history(state: State) -> Tensor:
     """Returns which images have a curvature pair, (N,)."""
     curvature: Tensor = state["curvature"]
     return (curvature > 0).any(dim=0)
 
 
-def _clear_history(state: dict[str, Any], which: Tensor) -> None:
-    state["curvature"] = torch.where(which, 0, state["curvature"])
-
-
-def _two_loops(state: dict[str, Any], gradient: Tensor, precondition: Precondition) -> Tensor:
+def _two_loops(state: State, gradient: Tensor, precondition: Precondition) -> Tensor:
     """Returns -H g for each image, (N, D): Nocedal and Wright (2006), algorithm 7.4."""
     size = len(state["steps"])
     direction = -gradient
@@ -245,26 +222,19 @@ def _two_loops(state: dict[str, Any], gradient: Tensor, precondition: Preconditi
         inverse = torch.where(curvature > 0, 1 / curvature, 0)
         step, change = state["steps"][slot], state["changes"][slot]
         alpha = _dot(step, direction) * inverse
-        direction.addcmul_(_column(alpha), change, value=-1)
+        direction.addcmul_(alpha[:, None], change, value=-1)
         newest_first.append((step, change, inverse, alpha))
-    direction = precondition(direction) * _column(state["scale"])
+    direction = precondition(direction).mul(state["scale"][:, None])
     for step, change, inverse, alpha in reversed(newest_first):
-        direction.addcmul_(_column(alpha - _dot(change, direction) * inverse), step)
+        direction.addcmul_((alpha - _dot(change, direction) * inverse)[:, None], step)
     return direction
 
 
-def carried_state(
-    state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]
-) -> dict[str, Any] | None:
+def carried_state(state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]) -> State | None:
     """Returns an optimiser's state of a parameter for the same image at another size, None where it begins anew.
 
-    Averages of gradients, as Adam's, are images themselves and are resized like one; the curvature pairs of a
-    quasi-Newton method belong to one size and are forgotten.
-
-    Args:
-        state: The optimiser's state of the parameter.
-        shape: The parameter's old shape.
-        resize: Resizes a tensor of that shape to the new one without leaving the range of its values.
+    Averages of gradients, as Adam's, have the parameter's old `shape` and are resized like an image; the curvature
+    pairs of a quasi-Newton method belong to one size and are forgotten.
     """
     carried: dict[str, Any] = {}
     for key, value in state.items():

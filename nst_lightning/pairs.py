@@ -11,12 +11,12 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import count, product
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
@@ -38,7 +38,9 @@ MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suff
 _UNREADABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})  # Pillow knows these by their first bytes only
 _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
 _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
-_T = TypeVar("_T")
+_WHOLE = (int, lambda value: value >= 1, "a whole number of at least 1")
+_SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
+_WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
@@ -106,9 +108,6 @@ def chosen(
     return read_pairs(csv)
 
 
-# ---- looking up names ----
-
-
 def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
     """Returns the images that were named, files with their path.
 
@@ -139,17 +138,21 @@ def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) 
     if not isinstance(source, (str, os.PathLike)):
         return [source]
     path = Path(source)
-    # Not Path.is_file, which raises on a name that is too long. An empty name would be the folder that we are in:
-    # reading it says what is wrong.
+    # Not Path.is_file, which raises on a name that is too long. Reading an empty name says what is wrong.
     if os.path.isfile(path) or os.fspath(source) == "":
         return [path]
     sample = _sample(path, *folders)
     if sample is not None:
         return [sample]
     if os.path.isdir(path):
-        return _in_folder(argument, path)
+        if found := _in_folder(path):
+            return sorted(found, key=_natural)
+        allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
+        raise InputError(f"{argument} folder {path} has no image in it; {allowed}")
     if not set("*?[").isdisjoint(str(path)):
-        return _matches(argument, path)
+        if found := _matches(path):
+            return sorted(found, key=_natural)
+        raise InputError(f"{argument} pattern {str(path)!r} matches no file; name a file, a folder or another pattern")
     if path.parent != Path():
         return [path]  # reading it says what is wrong
     raise InputError(f"{noun} {source} is neither here nor in {' or '.join(map(str, folders))}{_known(*folders)}")
@@ -157,12 +160,10 @@ def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) 
 
 def _sample(path: Path, *folders: Path) -> Path | None:
     """The file of this name in a folder of samples, its suffix given or not; None for a path with a folder."""
-    for folder in folders if path.parent == Path() else ():
-        candidates = [folder / path, *sorted(entry for entry in folder.glob("*.*") if entry.stem == path.name)]
-        # A folder of that name, a run's say, is no image.
-        if files := [candidate for candidate in candidates if os.path.isfile(candidate)]:
-            return files[0]
-    return None
+    if path.parent != Path():
+        return None
+    there = (entry for folder in folders for entry in (folder / path, *sorted(folder.glob("*.*"))))
+    return next((entry for entry in there if path.name in (entry.name, entry.stem) and os.path.isfile(entry)), None)
 
 
 def _known(*folders: Path) -> str:
@@ -170,31 +171,18 @@ def _known(*folders: Path) -> str:
     return f"; there are {', '.join(known)}" if known else ""
 
 
-def _in_folder(argument: str, folder: Path) -> list[Path]:
-    try:
-        names = os.listdir(folder)
-    except OSError as err:
-        raise InputError(f"{argument} folder {folder} cannot be read ({err.strerror}); name one that can be") from err
-    shown = (folder / name for name in names if not name.startswith("."))
-    found = [path for path in shown if path.suffix.lower() in _suffixes() and os.path.isfile(path)]
-    if not found:
-        allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
-        raise InputError(f"{argument} folder {folder} has no image in it; {allowed}")
-    return sorted(found, key=_natural)
+def _in_folder(folder: Path) -> list[Path]:
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in shown if path.suffix.lower() in _suffixes() and path.is_file()]
 
 
-def _matches(argument: str, pattern: Path) -> list[Path]:
+def _matches(pattern: Path) -> list[Path]:
     # The part that is there is taken as it is: a folder's name may have brackets too.
     root = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path(pattern.anchor))
-    try:
+    with contextlib.suppress(ValueError):  # a null character
         names = glob.glob(str(pattern.relative_to(root)), root_dir=root, recursive=True)
-    except (ValueError, re.error):  # a null character; a range that runs backwards, in Python below 3.10.6
-        names = []
-    found = {root / name for name in names if os.path.isfile(root / name)}
-    if not found:
-        msg = f"{argument} pattern {str(pattern)!r} matches no file; name a file, a folder or another pattern"
-        raise InputError(msg)
-    return sorted(found, key=_natural)
+        return list({root / name for name in names if os.path.isfile(root / name)})
+    return []
 
 
 @cache
@@ -208,9 +196,6 @@ def _natural(path: Path) -> tuple[list[list[str | int]], str]:
     """A sort key by which 2 comes before 10."""
     parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
     return [[int(part) if i % 2 == 1 else part for i, part in enumerate(split)] for split in parts], str(path)
-
-
-# ---- pairing and naming ----
 
 
 def pair_up(
@@ -245,11 +230,10 @@ def _draft(*sources: images.Source) -> str:
 def _unique(names: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
     """Shortens what is too long and numbers what occurs more than once, without taking the name of another."""
     names = [_shortened(name) for name in names]
-    keys = [_key(name) for name in names]
-    counts = Counter([*keys, *map(_key, reserved)])
-    taken, numbers = set(counts), {key: count(1) for key in counts}
-    unique = []
-    for name, key in zip(names, keys, strict=True):
+    counts = Counter(map(_key, [*names, *reserved]))
+    taken, numbers, unique = set(counts), {key: count(1) for key in counts}, []
+    for name in names:
+        key = _key(name)
         if counts[key] > 1:
             name = next(free for n in numbers[key] if _key(free := _shortened(name, f"_{n}")) not in taken)
             taken.add(_key(name))
@@ -263,56 +247,12 @@ def _key(name: str) -> str:
 
 
 def _shortened(name: str, ending: str = "") -> str:
-    name = name[:MAX_NAME]
-    while _bytes(name + ending) > MAX_NAME:
-        name = name[:-1]
-    return name + ending
+    room = MAX_NAME - len(ending)
+    return (name if _bytes(name) <= room else name.encode(errors="ignore")[:room].decode(errors="ignore")) + ending
 
 
 def _bytes(name: str) -> int:
     return len(name.encode("utf-8", "surrogatepass"))  # Python's stand-in for what is not UTF-8 in a file's name
-
-
-# ---- lists of pairs ----
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One line of a list: its cells by column, without the empty ones."""
-
-    path: Path
-    line: int
-    cells: Mapping[str, str]
-
-    def error(self, text: str) -> InputError:
-        return InputError(f"{self.path} line {self.line}: {text}")
-
-    def number(self, column: str, convert: Callable[[str], _T], fits: Callable[[_T], bool], allowed: str) -> _T | None:
-        """Returns the number or numbers in a cell, None where it is empty."""
-        if column not in self.cells:
-            return None
-        with contextlib.suppress(ValueError):
-            value = convert(self.cells[column])
-            if fits(value):
-                return value
-        raise self.error(f"{column} must be {allowed}, got {self.cells[column]!r}")
-
-    def positive(self, column: str) -> int | None:
-        return self.number(column, int, lambda value: value >= 1, "a whole number of at least 1")
-
-    def weight(self, column: str) -> float | None:
-        return self.number(column, float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
-
-    def file(self, column: str, name: str, folder: Path) -> Path:
-        base = self.path.parent
-        if name == "":
-            raise self.error(f"{column} must name an image, got {self.cells.get(column, '')!r}")
-        sample = base / name if os.path.isfile(base / name) else _sample(Path(name), folder)
-        if sample is not None:
-            return sample
-        if Path(name).parent != Path():
-            raise self.error(f"{column} must name an image, got {name!r}; there is no file {str(base / name)!r}")
-        raise self.error(f"{column} image {name!r} is neither in {base} nor in {folder}{_known(folder)}")
 
 
 def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
@@ -327,106 +267,131 @@ def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
     """
     path = Path(path)
-    named: dict[str, _Row] = {}
-    listed: list[tuple[Pair, bool]] = []
-    for row in _rows(path):
-        has_name = "name" in row.cells
-        if has_name:
-            _check_name(row, named.setdefault(_key(row.cells["name"]), row))
-        listed.append((_pair(row), has_name))
-    if not listed:
-        raise InputError(f"{path}: has no pairs; expected a line for each below that of the columns")
-    drafts = [pair.name for pair, has_name in listed if not has_name]
-    made_up = iter(_unique(drafts, [row.cells["name"] for row in named.values()]))
-    return tuple(pair if has_name else replace(pair, name=next(made_up)) for pair, has_name in listed)
-
-
-def _pair(row: _Row) -> Pair:
-    """The pair of a line; where it has no name, the draft of one."""
-    content = row.file("content", row.cells.get("content", ""), CONTENT_FOLDER)
-    names = row.cells.get("style", "").split("|")
-    styles = tuple(row.file("style", name.strip(), STYLE_FOLDER) for name in names)
-    init = row.cells.get("init")
-    if init is not None and init not in INITIALIZERS:
-        raise row.error(f"unknown init {init!r}; known are {', '.join(INITIALIZERS)}")
-    weights = {group: row.weight(f"{group}_weight") for group in GROUPS}
-    return Pair(
-        content,
-        styles,
-        row.cells.get("name", _draft(content, *styles)),
-        {group: weight for group, weight in weights.items() if weight is not None},
-        row.positive("size"),
-        row.positive("steps"),
-        init,
-        row.number("seed", int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1"),
-        row.number("style_weights", _floats, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS) or (),
-    )
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split("|"))
-
-
-def _check_name(row: _Row, first: _Row) -> None:
-    """Refuses a name that cannot be a file's on every file system, or that `first` has already."""
-    name = row.cells["name"]
-    plain = _RESERVED.isdisjoint(name) and all(unicodedata.category(character) != "Cc" for character in name)
-    if not plain or name.startswith(".") or name.endswith(".") or _bytes(name) > MAX_NAME:
-        allowed = f"at most {MAX_NAME} bytes without control characters and {' '.join(sorted(_RESERVED))}"
-        raise row.error(f"name must be {allowed}, and neither begin nor end with a dot, got {name!r}")
-    if first is not row:
-        got = f"{name!r} after {first.cells['name']!r} on line {first.line}"
-        raise row.error(f"name must differ from every other by more than case, got {got}")
-
-
-def _rows(path: Path) -> Iterator[_Row]:
-    """Yields the lines of a list below its header."""
-    numbered = enumerate(io.StringIO(_text(path), newline=None), start=1)
-    # Not csv's own way over lines: a quote in a comment would swallow what follows.
-    lines = [(n, line) for n, line in numbered if line.strip() != "" and not line.lstrip().startswith("#")]
+    lines = _lines(path)
     if not lines:
         raise InputError(f"{path}: is empty; expected a line with the columns, e.g. {','.join(COLUMNS[:3])}")
-    delimiter = max(",;\t", key=lines[0][1].count)
-    header, *rows = [(row := _Row(path, number, {}), _split(row, line, delimiter)) for number, line in lines]
-    columns = _columns(*header)
-    for row, cells in rows:
-        if all(cell == "" for cell in cells):  # how a spreadsheet stores an empty row
-            continue
-        if len(cells) != len(columns):
-            expected = f"expected {len(columns)} cells separated by {delimiter!r}, as in the header"
-            raise row.error(f"{expected}, got {len(cells)}")
-        yield replace(row, cells={name: cell for name, cell in zip(columns, cells, strict=True) if cell != ""})
+    delimiter = max(",;\t", key=next(iter(lines.values())).count)
+    columns: list[str] | None = None
+    pairs: list[Pair] = []
+    lines_of: dict[str, tuple[int, str]] = {}
+    for number, line in lines.items():
+        try:
+            cells = _split(line, delimiter)
+            if columns is None:
+                columns = _checked_columns(cells)
+            elif any(cells):  # else it is how a spreadsheet stores an empty row
+                pairs.append(_pair(_by_column(columns, cells, delimiter), path.parent))
+                _check_name(pairs[-1].name, number, lines_of)
+        except InputError as err:
+            raise InputError(f"{path} line {number}: {err}") from err
+    if not pairs:
+        raise InputError(f"{path}: has no pairs; expected a line for each below that of the columns")
+    drafts = [_draft(pair.content, *pair.styles) for pair in pairs if pair.name == ""]
+    made_up = iter(_unique(drafts, [pair.name for pair in pairs]))
+    return tuple(replace(pair, name=pair.name or next(made_up)) for pair in pairs)
 
 
-def _columns(header: _Row, columns: Sequence[str]) -> Sequence[str]:
-    """Returns the columns where they are known, each once and the required ones among them."""
-    for column in columns:
-        if column not in COLUMNS:
-            raise header.error(f"unknown column {column!r}; known are {', '.join(COLUMNS)}")
-        if columns.count(column) > 1:
-            raise header.error(f"column {column!r} occurs {columns.count(column)} times; expected it once")
-    for required in COLUMNS[:2]:
-        if required not in columns:
-            raise header.error(f"column {required!r} is missing; content and style are required")
-    return columns
+def _lines(path: Path) -> dict[int, str]:
+    """The lines of a list by their numbers, without those that are empty or a comment."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = err.object[: err.start].count(b"\n") + 1
+        byte = f"byte 0x{err.object[err.start]:02x}"
+        raise InputError(f"{path} line {line}: {byte} is not UTF-8; save the file as UTF-8") from err
+    except (OSError, ValueError) as err:  # ValueError: a null character in the path
+        reason = err.strerror if isinstance(err, OSError) else err
+        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err
+    # Not csv's own way over lines: a quote in a comment would swallow what follows.
+    numbered = enumerate(io.StringIO(text, newline=None), start=1)
+    return {number: line for number, line in numbered if line.strip() != "" and not line.lstrip().startswith("#")}
 
 
-def _split(row: _Row, line: str, delimiter: str) -> list[str]:
+def _split(line: str, delimiter: str) -> list[str]:
     """The cells of a line, stripped."""
     try:
         (cells,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
     except csv.Error as err:
-        raise row.error(f"cannot be split into cells ({err}); is a double quote left open?") from err
+        raise InputError(f"cannot be split into cells ({err}); is a double quote left open?") from err
     return [cell.strip() for cell in cells]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        line = err.object[: err.start].count(b"\n") + 1
-        text = f"byte 0x{err.object[err.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise InputError(f"{path} line {line}: {text}") from err
-    except (OSError, ValueError) as err:  # ValueError: a null character in the path
-        reason = err.strerror if isinstance(err, OSError) else err
-        raise InputError(f"{path}: cannot be opened ({reason}); expected a CSV file of pairs") from err
+def _checked_columns(columns: list[str]) -> list[str]:
+    for column in columns:
+        if column not in COLUMNS:
+            raise InputError(f"unknown column {column!r}; known are {', '.join(COLUMNS)}")
+        if columns.count(column) > 1:
+            raise InputError(f"column {column!r} occurs {columns.count(column)} times; expected it once")
+    for required in COLUMNS[:2]:
+        if required not in columns:
+            raise InputError(f"column {required!r} is missing; content and style are required")
+    return columns
+
+
+def _by_column(columns: Sequence[str], cells: Sequence[str], delimiter: str) -> dict[str, str]:
+    """The cells of a line that are not empty."""
+    if len(cells) != len(columns):
+        expected = f"expected {len(columns)} cells separated by {delimiter!r}, as in the header"
+        raise InputError(f"{expected}, got {len(cells)}")
+    return {column: cell for column, cell in zip(columns, cells, strict=True) if cell != ""}
+
+
+def _pair(cells: Mapping[str, str], base: Path) -> Pair:
+    """The pair of a line; its name is empty where the line has none."""
+    named = cells.get("style", "")
+    styles = tuple(_file("style", name.strip(), named, base, STYLE_FOLDER) for name in named.split("|"))
+    if cells.get("init", "content") not in INITIALIZERS:
+        raise InputError(f"unknown init {cells['init']!r}; known are {', '.join(INITIALIZERS)}")
+    weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
+    return Pair(
+        _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
+        styles,
+        cells.get("name", ""),
+        {group: weight for group, weight in weights.items() if weight is not None},
+        _value(cells, "size", *_WHOLE),
+        _value(cells, "steps", *_WHOLE),
+        cells.get("init"),
+        _value(cells, "seed", *_SEED),
+        _value(cells, "style_weights", _floats, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS) or (),
+    )
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split("|")))
+
+
+def _value(
+    cells: Mapping[str, str], column: str, convert: Callable[[str], Any], fits: Callable[[Any], bool], allowed: str
+) -> Any:  # noqa: ANN401
+    """The number or numbers in a cell, None where it is empty."""
+    if column not in cells:
+        return None
+    with contextlib.suppress(ValueError):
+        value = convert(cells[column])
+        if fits(value):
+            return value
+    raise InputError(f"{column} must be {allowed}, got {cells[column]!r}")
+
+
+def _file(column: str, name: str, cell: str, base: Path, folder: Path) -> Path:
+    """The image of this name, one of those in a cell."""
+    if name == "":
+        raise InputError(f"{column} must name an image, got {cell!r}")
+    sample = base / name if os.path.isfile(base / name) else _sample(Path(name), folder)
+    if sample is not None:
+        return sample
+    if Path(name).parent != Path():
+        raise InputError(f"{column} must name an image, got {name!r}; there is no file {str(base / name)!r}")
+    raise InputError(f"{column} image {name!r} is neither in {base} nor in {folder}{_known(folder)}")
+
+
+def _check_name(name: str, number: int, lines: dict[str, tuple[int, str]]) -> None:
+    """Refuses a name that cannot be a file's on every file system, or that an earlier line has."""
+    plain = _RESERVED.isdisjoint(name) and all(unicodedata.category(character) != "Cc" for character in name)
+    if not plain or name.startswith(".") or name.endswith(".") or _bytes(name) > MAX_NAME:
+        allowed = f"at most {MAX_NAME} bytes without control characters and {' '.join(sorted(_RESERVED))}"
+        raise InputError(f"name must be {allowed}, and neither begin nor end with a dot, got {name!r}")
+    first, same = lines.setdefault(_key(name), (number, name))
+    if name != "" and first != number:
+        got = f"{name!r} after {same!r} on line {first}"
+        raise InputError(f"name must differ from every other by more than case, got {got}")

@@ -45,27 +45,19 @@ class RankError(RuntimeError):
 
     def __init__(self, codes: Mapping[int, int]) -> None:
         self.codes = dict(codes)
-        super().__init__(", ".join(f"rank {rank} {_ended(code)}" for rank, code in codes.items()))
-
-
-def _ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        ended = (
+            f"was killed by {signal.Signals(-c).name}" if c < 0 else f"ended with exit code {c}" for c in codes.values()
+        )
+        super().__init__(", ".join(f"rank {rank} {end}" for rank, end in zip(codes, ended, strict=True)))
 
 
 class _Launcher(_SubprocessScriptLauncher):
-    """Starts the other processes of this machine, and waits for them.
-
-    Lightning's own kills all of them when one fails. Here each works for itself, so the others finish first.
-    """
+    """Starts the other processes of this machine; where one fails, the others finish, unlike with Lightning's own."""
 
     def launch(
         self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any
     ) -> object:
-        """Runs a function here and the whole program in the other processes.
-
-        Raises:
-            RankError: If one of them failed.
-        """
+        """Runs a function here and the whole program in the other processes; a `RankError` if one of them failed."""
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if self.num_processes > 1:
             self._start()
@@ -73,10 +65,9 @@ class _Launcher(_SubprocessScriptLauncher):
             torch.set_num_threads(max(1, min(torch.get_num_threads(), cores()) // self.num_processes))
         try:
             result: object = function(*args, **kwargs)
-        except KeyboardInterrupt:
-            self._interrupt()
-            raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self._interrupt()
             self._wait()
             raise
         if failed := self._wait():
@@ -103,11 +94,10 @@ class _Launcher(_SubprocessScriptLauncher):
 
     def _interrupt(self) -> None:
         """Lets the processes save what they have: a terminal's Ctrl-C has reached them, a signal by hand has not."""
-        for signum in (None, signal.SIGINT, signal.SIGKILL):
+        for signum in (0, signal.SIGINT, signal.SIGKILL):  # 0 is none
             running = [process for process in self.procs if process.poll() is None]
-            if signum is not None:
-                for process in running:
-                    process.send_signal(signum)
+            for process in running:
+                process.send_signal(signum)
             deadline = time.monotonic() + _GRACE
             for process in running:
                 with suppress(subprocess.TimeoutExpired):
@@ -115,10 +105,10 @@ class _Launcher(_SubprocessScriptLauncher):
 
 
 class PairParallel(DDPStrategy):
-    """Every process optimises pairs of its own, see `data.deal`; they exchange nothing.
+    """Every process optimises pairs of its own, see `batches.deal`, and writes their checkpoints.
 
-    There is no process group and no DDP wrapper, which would average the gradients of unlike images. Every process
-    writes checkpoints, under other names. One that fails fails the run, as a `RankError`, after the others' end.
+    There is no process group and no DDP wrapper, which would average the gradients of unlike images. A process that
+    fails fails the run, as a `RankError`, after the others' end.
     """
 
     def _configure_launcher(self) -> None:
@@ -143,13 +133,10 @@ class PairParallel(DDPStrategy):
 
 
 class TileParallel(DDPStrategy):
-    """All processes optimise the same image, each computing some of its tiles, see `tiling.Tiled`.
-
-    Sums go over the default process group (gloo on CPUs, NCCL on GPUs); every process then takes the same step.
-    """
+    """All processes optimise the same image, each computing some of its tiles, see `tiling.Tiled`."""
 
     def configure_ddp(self) -> None:
-        """Leaves the module unwrapped: the sums are those of `tiling`."""
+        """Leaves the module unwrapped."""
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
@@ -169,20 +156,15 @@ def check_world(trainer: L.Trainer) -> None:
     """
     launched, world, nodes = _launched_world(), trainer.world_size, trainer.num_nodes
     if world > 1 and not isinstance(trainer.strategy, (PairParallel, TileParallel)):
-        kind = type(trainer.strategy).__name__
-        raise InputError(
-            f"trainer.strategy must be pair_parallel or tile_parallel for {world} processes, got {kind}, "
-            "which would average the gradients of unlike images"
-        )
+        got = f"got {type(trainer.strategy).__name__}, which would average the gradients of unlike images"
+        raise InputError(f"trainer.strategy must be pair_parallel or tile_parallel for {world} processes, {got}")
     if nodes > 1 and launched == 1:
-        raise InputError(
-            f"trainer.num_nodes is {nodes}: on several machines, start the processes with torchrun or SLURM"
-        )
+        how = "on several machines, start the processes with torchrun or SLURM"
+        raise InputError(f"trainer.num_nodes is {nodes}: {how}")
     if launched not in (1, world):
-        raise InputError(
-            f"{launched} processes were launched but trainer.devices x trainer.num_nodes is {world}: each would do "
-            "all of the work; set trainer.devices, trainer.num_nodes and trainer.strategy pair_parallel"
-        )
+        known = f"{launched} processes were launched but trainer.devices x trainer.num_nodes is {world}"
+        to_set = "set trainer.devices, trainer.num_nodes and trainer.strategy pair_parallel"
+        raise InputError(f"{known}: each would do all of the work; {to_set}")
 
 
 def _launched_world() -> int:
@@ -195,9 +177,7 @@ def _launched_world() -> int:
 def agreed(what: str, choose: Callable[[], str]) -> str:
     """Returns what the first process chooses, in every process of a launch.
 
-    Args:
-        what: A name for it; every process asks for the same names in the same order.
-        choose: Makes the choice, called in the first process only.
+    Every process asks for the same names in the same order.
 
     Raises:
         InputError: If the first process cannot be reached within five minutes.

@@ -18,9 +18,9 @@ from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.errors import InputError
 from nst_lightning.memory import available
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.modules.choices import described
 from nst_lightning.modules.evaluation import tensor_core_products
-from nst_lightning.tiling import Plan, Whole
+from nst_lightning.modules.problem import described
+from nst_lightning.tiling import Plan
 
 BUDGET = 45.0
 """Seconds that measuring may take; what would go beyond is not measured."""
@@ -96,7 +96,7 @@ class Estimate:
         """The seconds of what is dealt out to processes: single pairs, and batches that go on from a checkpoint."""
         units = {}
         for batch in self.batches:
-            alone = [batch.like([pair], batch.stages) for pair in batch.pairs] if batch.saved is None else [batch]
+            alone = [replace(batch, pairs=[pair]) for pair in batch.pairs] if batch.saved is None else [batch]
             seconds = sum(steps * self.costs[size].step for _, size, steps in _left(batch))
             units.update(dict.fromkeys(alone, seconds / len(alone)))
         return units
@@ -134,24 +134,21 @@ def estimate(
     budget: float = BUDGET,
     measured: Measured | None = None,
 ) -> Estimate:
-    """Estimates a run from a few steps on random images; writes nothing, and leaves the data as they are.
+    """Estimates a fit from a few steps on random images; writes nothing, and leaves the data as they are.
 
     Args:
         module: What would be fitted.
         data: What it would be fitted on.
         worker: What a process of the run would compute on; the other processes need not be there.
-        budget: Seconds that measuring may take, >= 0; one small image is measured in any case.
+        budget: Seconds that measuring may take; one small image is measured in any case.
         measured: What was measured for other runs, which is not measured again; what is measured is added.
-
-    Raises:
-        InputError: If the run would refuse what it was given.
     """
     worker = replace(worker, agree=lambda found: found)
-    module.check(worker, data.pairs)
-    batches = data.batches_alone(module, worker)
+    module.problem.check(worker, data.pairs)
+    batches = data.batches_alone(module.bytes_of_step, worker)
     kinds = {_kind(module, worker, size) for batch in batches for _, size, _ in _left(batch)}
-    losses = tuple((term.layers, type(term.loss)) for term in module.sizing.objective.terms)
-    of_module = repr(module.backbone), losses, described(module.make_optimizer), module.hparams.get("compile")
+    losses = tuple((term.layers, type(term.loss)) for term in module.problem.weighed.terms)
+    of_module = repr(module.backbone), losses, described(module.problem.make_optimizer), module.problem.compile
     known = {} if measured is None else measured.setdefault((*of_module, worker.device, worker.precision), {})
     module.to(worker.device).on_fit_start()
     _measure(module, worker, sorted(kinds, key=lambda kind: kind.work), time.monotonic() + budget, known)
@@ -188,8 +185,8 @@ def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> fl
     sizing, ends = module.sizing, []
     height, width, count = kind.size
     image = torch.rand(count, 3, height, width, device=worker.device)
-    whole = Whole(module.backbone, sizing.objective, bool(module.hparams.get("compile")))
-    evaluate = sizing.trial(worker, whole if kind.tiles is None else sizing.tiled(kind.tiles.tile), image)
+    evaluator = sizing.whole(module.problem.compile) if kind.tiles is None else sizing.tiled(kind.tiles.tile)
+    evaluate = sizing.trial(worker, evaluator, image)
     with tensor_core_products(worker.device, worker.precision):
         steps = sizing.optimised(torch.rand_like(image), evaluate)
         for _ in range(_STEPS):
@@ -200,20 +197,12 @@ def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> fl
     return (ends[-1] - ends[0]) / (_STEPS - 1)
 
 
-# ---- in words ----
-
-
 def duration(text: str) -> float:
-    """Returns the seconds in a text such as `90`, `90s`, `30m`, `1h` or `1h30m`.
-
-    Raises:
-        InputError: If it is no such text, or nothing at all.
-    """
+    """Returns the seconds in a text such as `90`, `90s`, `30m`, `1h` or `1h30m`; refuses others, and none at all."""
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.replace(" ", ""))
     hours, minutes, seconds = (0, 0, 0) if found is None else (int(part or 0) for part in found.groups())
     if not (total := 3600 * hours + 60 * minutes + seconds):
-        msg = f"within must be a time above 0, as 90s, 30m or 1h30m, got {text!r}"
-        raise InputError(msg)
+        raise InputError(f"within must be a time above 0, as 90s, 30m or 1h30m, got {text!r}")
     return float(total)
 
 
@@ -293,7 +282,7 @@ def _cells(estimate: Estimate, stage: int, size: Size, steps: int, number: int, 
 
 
 def _many(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _bytes(number: int) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import accumulate
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 
 from nst_lightning.errors import InputError
 from nst_lightning.runs import Run
-from nst_lightning.schedule import Stage
+from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
 """The number of what a checkpoint notes; those of another cannot be gone on from."""
@@ -24,19 +22,12 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint of a batch that was not finished.
-
-    Attributes:
-        path: The file.
-        names: The names of the batch's pairs.
-        stages: The stages that it was to go through.
-        taken: The number of steps taken, over all stages, >= 1.
-    """
+    """A checkpoint of a batch that was not finished."""
 
     path: Path
-    names: tuple[str, ...]
-    stages: tuple[Stage, ...]
-    taken: int
+    names: tuple[str, ...]  # of the batch's pairs
+    stages: tuple[Stage, ...]  # that it was to go through
+    taken: int  # steps, over all stages, >= 1
 
     @property
     def stage_index(self) -> int:
@@ -56,59 +47,36 @@ def note_of(names: Sequence[str], stages: Sequence[Stage], taken: int) -> dict[s
     return {"format": FORMAT, "names": list(names), "stages": sizes, "taken": taken}
 
 
-def stage_of(stages: Sequence[Stage], index: int) -> int:
-    """Returns the place of the stage that a step belongs to, both counted from 0."""
-    return bisect_right(list(accumulate(stage.steps for stage in stages)), index)
-
-
 @dataclass(frozen=True)
 class Progress:
-    """What an earlier run has done.
+    """What an earlier run has done."""
 
-    Attributes:
-        finished: The names of the pairs that are finished.
-        saved: The checkpoints of unfinished batches, the newest first.
-    """
-
-    finished: frozenset[str] = frozenset()
-    saved: tuple[Saved, ...] = ()
+    finished: frozenset[str] = frozenset()  # the names of the pairs
+    saved: tuple[Saved, ...] = ()  # of unfinished batches, the newest first
 
     @classmethod
     def of(cls, path: Path) -> Progress:
-        """Returns what a run's folder, or a single checkpoint, holds.
-
-        Raises:
-            InputError: If there is neither.
-        """
+        """Returns what a run's folder, or a single checkpoint, holds; raises an InputError where there is neither."""
         if path.is_file():
             return cls(frozenset(), _read([path]))
         run = Run(path)
         if not run.config.is_file():
-            msg = f"{path}: is not the folder of a run, for it has no config.yaml"
-            raise InputError(msg)
+            raise InputError(f"{path}: is not the folder of a run, for it has no config.yaml")
         newest = sorted(run.checkpoints.glob("*.ckpt"), key=lambda file: -file.stat().st_mtime_ns)
         return cls(run.finished(), _read(newest))
 
     def as_json(self) -> str:
         """Returns all of it as text, for the other processes of a run."""
-        return json.dumps(
-            {"finished": sorted(self.finished), "saved": [asdict(each) for each in self.saved]}, default=str
-        )
+        saved = {str(each.path): note_of(each.names, each.stages, each.taken) for each in self.saved}
+        return json.dumps({"finished": sorted(self.finished), "saved": saved})
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
         """Returns what `as_json` wrote."""
         found = json.loads(text)
-        saved = [
-            Saved(
-                Path(each["path"]),
-                tuple(each["names"]),
-                tuple(Stage(**stage) for stage in each["stages"]),
-                each["taken"],
-            )
-            for each in found["saved"]
-        ]
-        return cls(frozenset(found["finished"]), tuple(saved))
+        return cls(
+            frozenset(found["finished"]), tuple(Saved.of(Path(path), note) for path, note in found["saved"].items())
+        )
 
 
 def _read(files: Sequence[Path]) -> tuple[Saved, ...]:

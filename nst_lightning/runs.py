@@ -87,16 +87,16 @@ def claim(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Ru
         names: What the run makes, at least one.
         overwrite: Whether what is there may be replaced.
     """
-    if output is None:
-        wished = FOLDER / (names[0] if len(names) == 1 else f"{names[0]}_and_{len(names) - 1}_more")
-    else:
-        wished = Path(output).with_suffix("")
-    for number in itertools.count(1):
-        folder = wished if number == 1 else wished.with_name(f"{wished.name}-{number}")
+    several = "" if len(names) == 1 else f"_and_{len(names) - 1}_more"
+    wished = FOLDER / f"{names[0]}{several}" if output is None else Path(output).with_suffix("")
+
+    def is_taken(folder: Path) -> bool:
         file = file_beside(folder, output)
-        if overwrite or not (_holds_files(folder) or (file is not None and file.exists())):
-            return Run(folder), file
-    raise AssertionError  # count() does not end
+        holds_files = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+        return holds_files or (file is not None and file.exists())
+
+    folder = next(each for each in _numbered(wished) if overwrite or not is_taken(each))
+    return Run(folder), file_beside(folder, output)
 
 
 def file_beside(folder: Path, output: str | None) -> Path | None:
@@ -107,8 +107,9 @@ def file_beside(folder: Path, output: str | None) -> Path | None:
 
 def free(path: Path, suffixes: Sequence[str]) -> Path:
     """Returns a path without suffix, numbered so that with none of the suffixes there is a file."""
-    numbered = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
-    return next(each for each in numbered if not any(each.with_name(each.name + end).exists() for end in suffixes))
+    return next(
+        each for each in _numbered(path) if not any(each.with_name(each.name + end).exists() for end in suffixes)
+    )
 
 
 @contextmanager
@@ -127,24 +128,17 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
     temporary = path.absolute().with_name(f".nst-{zlib.crc32(os.fsencode(path.name)):08x}.tmp")
     try:
         yield temporary
-        if overwrite:
+        if not overwrite:
+            path.open("xb").close()  # settles a race; not every file system has hard links, which would do, too
+        try:
             os.replace(temporary, path)
-        else:
-            _move(temporary, path)
+        except BaseException:
+            if not overwrite:
+                path.unlink()
+            raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _move(temporary: Path, path: Path) -> None:
-    # os.replace overwrites, and not every file system has hard links: making the file exclusively is what settles a
-    # race with another writer.
-    path.open("xb").close()
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        path.unlink()
-        raise
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+def _numbered(path: Path) -> Iterator[Path]:
+    return (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from nst_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One size of a coarse-to-fine schedule.
+    """One size of a coarse-to-fine schedule; an InputError where either number is below 1."""
 
-    Attributes:
-        size: The output's long side in pixels, >= 1.
-        steps: The number of optimiser steps at that size, >= 1.
-
-    Raises:
-        InputError: If either is below 1.
-    """
-
-    size: int
-    steps: int
+    size: int  # the output's long side in pixels
+    steps: int  # of the optimiser at that size
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("steps", self.steps)):
@@ -32,24 +26,40 @@ class Stage:
 def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
     """Returns stages whose size doubles, with the steps dealt out evenly, as in Gatys et al. (2017), section 6.
 
-    The last stages take what does not divide.
-
-    Args:
-        size: The long side of the last stage in pixels, >= 1.
-        steps: The number of steps of all stages together, >= `stages`.
-        stages: The number of stages, >= 1; 1 optimises at the full size only.
-
-    Raises:
-        InputError: If an argument is out of range.
+    The last stages take what does not divide; no argument may be below 1, nor the steps fewer than the stages.
     """
     for name, value in (("size", size), ("stages", stages)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if steps < stages:
-        raise InputError(f"steps must be at least the number of stages ({stages}), got {steps}")
+    _check_steps(steps, stages)
     sizes = [max(1, round(size / 2**halvings)) for halvings in reversed(range(stages))]
     each, rest = divmod(steps, stages)
     return tuple(Stage(side, each + (index >= stages - rest)) for index, side in enumerate(sizes))
+
+
+def scaled(stages: Sequence[Stage], size: int | None, steps: int | None) -> tuple[Stage, ...]:
+    """Returns stages scaled to another size of the last, or number of steps of all; each has to keep at least one."""
+    ends = list(accumulate(stage.steps for stage in stages))
+    by_size = 1.0 if size is None else size / stages[-1].size
+    wanted = ends[-1] if steps is None else steps
+    _check_steps(wanted, len(stages))
+    found, begin = [], 0
+    for left, stage, end in zip(reversed(range(len(stages))), stages, ends, strict=True):
+        # Cumulative, so that the steps add up to those asked for.
+        until = min(max(round(wanted * end / ends[-1]), begin + 1), wanted - left)
+        found.append(Stage(max(1, round(stage.size * by_size)), until - begin))
+        begin = until
+    return tuple(found)
+
+
+def _check_steps(steps: int, stages: int) -> None:
+    if steps < stages:
+        raise InputError(f"steps must be at least the number of stages ({stages}), got {steps}")
+
+
+def stage_of(stages: Sequence[Stage], index: int) -> int:
+    """Returns the place of the stage that a step belongs to, both counted from 0."""
+    return bisect_right(list(accumulate(stage.steps for stage in stages)), index)
 
 
 def described(stages: Sequence[Stage]) -> str:

@@ -31,7 +31,7 @@ def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> Tensor:
 def batch_of(
     *contents: images.Source,
     styles: tuple[images.Source, ...] = (noise(80, 64),),
-    stages: Sequence[Stage] = STAGES,
+    stages: tuple[Stage, ...] = STAGES,
     style_scale: float = 1.0,
     upscale: bool = False,
 ) -> Batch:
@@ -41,7 +41,7 @@ def batch_of(
 
 
 def named(
-    *names: str, size: tuple[int, int] = (64, 96), stages: Sequence[Stage] = STAGES, saved: Saved | None = None
+    *names: str, size: tuple[int, int] = (64, 96), stages: tuple[Stage, ...] = STAGES, saved: Saved | None = None
 ) -> Batch:
     """A batch whose images are never read."""
     return Batch([Pair("c", ("s",), name) for name in names], size, stages, 1.0, False, Gallery(), saved)

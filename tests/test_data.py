@@ -102,7 +102,7 @@ def test_stages_come_from_size_and_steps_or_are_given() -> None:
     assert given(stages=1).stages == (Stage(64, 7),)
     listed = given(stages=list(STAGES))
     assert listed.stages == STAGES
-    assert listed.settings == {"stages": "32 px x 2, 64 px x 1, 96 px x 3", "style_scale": 1.0}
+    assert listed.settings == {"stages": "32 px x 2, 64 px x 1, 96 px x 3", "style_scale": 1.0, "upscale": False}
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,12 @@ def test_auto_takes_as_many_as_the_memory_holds(
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda device: free)
     data = module_of([noise(32, 32) for _ in range(6)], noise(32, 32), batch_size="auto", size=32, steps=2)
-    module = SimpleNamespace(bytes_of_step=lambda pixels: 100 * pixels)
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    attach(data, lightning_module=module, strategy=strategy, num_devices=1)
+    module = SimpleNamespace(bytes_of_step=lambda worker, pixels: 100 * pixels)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), broadcast=None)
+    plugin = SimpleNamespace(forward_context=None)
+    attach(
+        data, lightning_module=module, strategy=strategy, num_devices=1, precision="32-true", precision_plugin=plugin
+    )
     data.setup("fit")
     assert [len(batch.pairs) for batch in data.batches] == together
 

@@ -17,10 +17,10 @@ PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("figures", "runs", "schedule"),
+    ("figures", "runs", "schedule", "memory"),
     ("images",),
-    ("memory", "optim", "backbones"),
-    ("losses", "initializers", "metrics", "parallel"),
+    ("optim", "parallel", "backbones"),
+    ("losses", "initializers", "metrics"),
     ("pairs",),
     ("progress",),
     ("batches", "tiling", "inspection"),

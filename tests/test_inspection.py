@@ -1,4 +1,4 @@
-"""The pictures against NumPy, Pillow and the published colours."""
+"""What the figures show against NumPy and the published colours."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFont
-from scipy.interpolate import CubicSpline
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from nst_lightning import images
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import MAX_PICTURE, feature_tiles, gram_heat_map, inspect, viridis
+from nst_lightning.inspection import feature_tiles, gram_figure, gram_heat_map, inspect, tiles_figure, viridis
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -48,19 +48,10 @@ VIRIDIS = {
 }
 
 
-def colours(values: Array) -> Array:
-    """Viridis by a spline through the published entries, which is within a tenth of a level: (..., 3)."""
-    entries = np.array(list(VIRIDIS)) / 255
-    spline: Array = CubicSpline(entries, list(VIRIDIS.values()))(values)
-    return spline
-
-
-def enlarged(values: Array, factor: int) -> Array:
-    return values.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def grey(values: Array) -> Array:
-    return np.repeat(values[..., None], 3, axis=-1)
+def shown(image: AxesImage) -> Array:
+    """The cells of an image as the share of its colour map, in [0, 1]."""
+    cells: Array = np.ma.getdata(image.norm(np.asarray(image.get_array())))
+    return cells
 
 
 def own_range(values: Array) -> Array:
@@ -69,29 +60,17 @@ def own_range(values: Array) -> Array:
     return unit
 
 
-def text(line: str) -> Array:
-    """A line as Pillow's own font draws it, without white around it."""
-    canvas = Image.new("RGB", (800, 40), "white")
-    ImageDraw.Draw(canvas).text((10, 10), line, "black", ImageFont.load_default(size=12))
-    ink = Image.eval(canvas, lambda byte: 255 - byte).getbbox()
-    letters: Array = np.asarray(canvas.crop(ink)) / 255
-    return letters
+def tiles(figure: Figure) -> list[tuple[str, AxesImage]]:
+    """The tiles in reading order, each under the text that stands on it."""
+    (axes,) = figure.axes
+    labels = {text.get_position(): text.get_text() for text in axes.texts}
+    ordered = sorted(axes.images, key=lambda image: (image.get_extent()[3], image.get_extent()[0]))
+    return [(labels[image.get_extent()[0], image.get_extent()[3]], image) for image in ordered]
 
 
-def places(picture: Tensor, patch: Array, tolerance: float = 1.0) -> list[tuple[int, int]]:
-    """The (row, column) at which a picture shows a patch (h, w, 3), to `tolerance` of 255 levels."""
-    whole = picture[0].permute(1, 2, 0).numpy()
-    height, width = patch.shape[:2]
-    limit = (tolerance + 0.5) / 255  # half a level for the rounding to bytes
-    rows, columns = np.indices((whole.shape[0] - height + 1, whole.shape[1] - width + 1)).reshape(2, -1)
-    for row, column in np.random.default_rng(0).integers(0, (height, width), (200, 2)):
-        fits = np.abs(whole[rows + row, columns + column] - patch[row, column]).max(axis=-1) <= limit
-        rows, columns = rows[fits], columns[fits]
-    return [
-        (row, column)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-        if np.abs(whole[row : row + height, column : column + width] - patch).max() <= limit
-    ]
+def texts(figure: Figure) -> list[str]:
+    """The lines of the heading."""
+    return [line for text in figure.texts for line in text.get_text().splitlines()]
 
 
 def maps(*offsets: float, side: int = 8) -> Tensor:
@@ -106,67 +85,52 @@ def test_viridis_is_the_published_one() -> None:
     assert viridis(torch.tensor([[-1.0, 2.0]])).shape == (3, 1, 2)
 
 
-def test_tiles_show_the_most_active_maps_first_each_on_its_own_range() -> None:
+@pytest.mark.parametrize("most", [4, None])
+def test_tiles_show_the_most_active_maps_first_or_all_in_their_order(most: int | None) -> None:
     feature = maps(3, -9, 5, 0, 7, 4)
-    picture = feature_tiles(feature, most=4)
-    found = []
-    for channel in (4, 2, 5, 0):  # 2 columns of about 1024 / 2 px: 64 px a pixel
-        tile = grey(enlarged(own_range(feature[0, channel].numpy()), 64))
-        (place,) = places(picture, tile)
-        found.append(place)
-    (first, right, below, last) = found
-    assert first[0] == right[0] < below[0] == last[0]
-    assert first[1] == below[1] < right[1] == last[1]
-    assert right[1] - first[1] == 512 + 2  # a thin gap
-    for channel in (1, 3):
-        assert places(picture, grey(enlarged(own_range(feature[0, channel].numpy()), 64))) == []
+    found = tiles(tiles_figure(feature, most, "relu7_7"))
+    assert [label for label, _ in found] == [str(channel) for channel in ((4, 2, 5, 0) if most == 4 else range(6))]
+    for label, image in found:
+        assert image.get_cmap().name == "gray"
+        assert np.abs(shown(image) - own_range(feature[0, int(label)].numpy())).max() < 1e-6
 
 
-def test_all_tiles_stand_in_the_order_of_their_channels_below_their_numbers() -> None:
-    feature = maps(*range(5, 0, -1))[:, [3, 0, 4, 1, 2]]
-    picture = feature_tiles(feature, most=None, title="relu7_7")
-    factor = 1024 // 3 // 8  # 5 maps: 3 columns, 2 rows
-    tiles = [places(picture, grey(enlarged(own_range(values.numpy()), factor))) for values in feature[0]]
-    assert [len(found) for found in tiles] == [1] * 5
-    assert tiles == sorted(tiles), "not in reading order"
-    for channel, ((row, column),) in enumerate(tiles):
-        strip = picture[:, :, row - 16 : row, column : column + 20]
-        assert len(places(strip, text(str(channel)))) == 1
-    assert len(places(picture, text("relu7_7: all 5 channels, in their order"))) == 1
-
-
-@pytest.mark.parametrize("most", [3, 8])
-def test_the_heading_says_what_is_shown(most: int) -> None:
-    shown = "the 3 most active of 5 channels" if most == 3 else "all 5 channels"
-    picture = feature_tiles(maps(1, 2, 3, 4, 5), most)
-    assert len(places(picture, text(f"features: {shown}, highest mean first"))) == 1
-
-
-def test_a_constant_map_is_black() -> None:
-    picture = feature_tiles(torch.full((1, 1, 4, 4), 7.0))
-    assert len(places(picture, np.zeros((1024, 1024, 3)))) == 1
+def test_tiles_keep_their_shape_and_do_not_overlap() -> None:
+    figure = tiles_figure(torch.rand(1, 5, 8, 12), None, "relu7_7")
+    extents = np.array([image.get_extent() for _, image in tiles(figure)])  # left, right, bottom, top
+    assert np.allclose(extents[:, 1] - extents[:, 0], 12)
+    assert np.allclose(extents[:, 2] - extents[:, 3], 8)
+    assert (extents[[1, 2, 4], 0] > extents[[0, 1, 3], 1]).all(), "three columns"
+    assert (extents[3:, 3] > extents[:2, 2]).all()
+    window = figure.axes[0].get_window_extent()
+    pixel = window.width / figure.axes[0].get_xlim()[1]
+    assert window.height / figure.axes[0].get_ylim()[0] == pytest.approx(pixel)
 
 
 @pytest.mark.parametrize(
-    ("channels", "side", "tile"),
-    [(1, 5, 1020), (16, 64, 256), (512, 2, 64), (512, 30, 60), (2048, 3, 24), (64, 400, 233)],
+    ("most", "words"),
+    [
+        (3, "the 3 most active of 5 channels, highest mean first"),
+        (8, "all 5 channels, highest mean first"),
+        (None, "all 5 channels, in their order"),
+    ],
 )
-def test_tiles_are_enlarged_as_far_as_the_picture_has_room(channels: int, side: int, tile: int) -> None:
-    picture = feature_tiles(torch.zeros(1, channels, side, side), most=None)
-    assert max(picture.shape[-2:]) <= MAX_PICTURE
-    row = max("".join("01"[black] for black in line) for line in (picture[0].amax(dim=0) == 0).int().tolist())
-    assert len(max(row.split("0"))) == tile
+def test_the_heading_says_what_is_shown(most: int | None, words: str) -> None:
+    figure = tiles_figure(maps(1, 2, 3, 4, 5), most, "relu7_7")
+    assert texts(figure) == [f"relu7_7: {words}", "each from its own minimum (black) to its maximum (white)"]
 
 
-def test_maps_without_room_are_scaled_down_as_pillow_does_it() -> None:
-    generator = torch.Generator().manual_seed(0)
-    feature = torch.rand(1, 30, 40, 10, generator=generator).repeat_interleave(10, 2).repeat_interleave(60, 3)
-    picture = feature_tiles(feature, most=30)  # 6 columns, 5 rows of 400 x 600 px
-    assert max(picture.shape[-2:]) <= MAX_PICTURE
-    values = own_range(feature[0, int(feature.mean(dim=(2, 3)).argmax())].numpy())
-    width = (MAX_PICTURE - 2) // 6 - 2
-    small = Image.fromarray(values).resize((width, int(400 * width / 600)), Image.Resampling.BICUBIC)
-    assert len(places(picture, grey(np.asarray(small).clip(0, 1)), tolerance=2)) == 1
+def test_a_constant_map_is_black() -> None:
+    ((_, image),) = tiles(tiles_figure(torch.full((1, 1, 4, 4), 7.0), 1, "relu7_7"))
+    assert not shown(image).any()
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 5, 5), (3, 9, 40), (2, 40, 9), (200, 30, 30)])
+def test_a_picture_has_room_for_its_tiles_and_a_limit(channels: int, height: int, width: int) -> None:
+    picture = feature_tiles(torch.rand(1, channels, height, width), None)
+    assert 500 <= max(picture.shape[-2:]) <= 2048
+    assert picture.dtype == torch.float32
+    assert (picture.min().item(), picture.max().item()) == (0, 1)
 
 
 def gram_of(feature: Tensor) -> Array:
@@ -175,60 +139,47 @@ def gram_of(feature: Tensor) -> Array:
     return gram
 
 
-def spread(orders: float, channels: int = 4, signed: bool = False) -> Tensor:
-    """Features whose Gram matrix spans many orders of magnitude."""
+def signed(channels: int) -> Tensor:
+    """Features whose Gram matrix has entries of both signs."""
     noise = torch.rand(1, channels, 6, 7, generator=torch.Generator().manual_seed(0)) + 0.1
-    if signed:
-        noise[:, ::2] *= -1
-    return noise * torch.logspace(0, -orders, channels).view(1, -1, 1, 1)
+    noise[:, ::2] *= -1
+    return noise
 
 
-@pytest.mark.parametrize(
-    ("feature", "power", "scale"),
-    [
-        (spread(0), 1, "linear"),
-        (spread(0, signed=True), 1, "linear"),
-        (spread(1.2), 0.5, "square-root"),
-        (spread(1.2, signed=True), 0.5, "signed square-root"),
-        (spread(3), 0.25, "fourth-root"),
-    ],
-)
-def test_heat_map_and_colour_bar_show_the_gram_matrix(feature: Tensor, power: float, scale: str) -> None:
+@pytest.mark.parametrize("feature", [signed(4), signed(4).abs()])
+def test_heat_map_and_colour_bar_show_the_gram_matrix(feature: Tensor) -> None:
     gram = gram_of(feature)
-    picture = gram_heat_map(feature, "relu7_7")
-    rooted = np.sign(gram) * np.abs(gram) ** power
-    ((top, left),) = places(picture, enlarged(colours(own_range(rooted)), 128))
-    for level, value in ((top, gram.max()), (top + 511, gram.min())):
-        ((row, column),) = places(picture, text(f"{value:.4g}"))
-        assert abs(row + 4 - level) <= 2, "the number stands beside its end of the bar"
-        assert column > left + 512
-    bar = enlarged(colours(np.linspace(1, 0, 512))[:, None], 1).repeat(20, axis=1)
-    ((bar_top, bar_left),) = places(picture, bar)
-    assert bar_top == top
-    assert bar_left > left + 512
-    ends = (picture[0, :, [top, top + 511], bar_left] * 255).round().int()
-    assert ends.T.tolist() == [[253, 231, 37], [68, 1, 84]]
-    middle = (rooted.max() + rooted.min()) / 2
-    assert len(places(picture, text(f"{np.sign(middle) * abs(middle) ** (1 / power):.4g}"))) == 1
-    assert len(places(picture, text("relu7_7: Gram matrix F F^T / (C H W)"))) == 1
-    assert len(places(picture, text(f"rows and columns: channels; colour: {scale} scale"))) == 1
-    assert len(places(picture, text("activation^2"))) == 1
+    figure = gram_figure(feature, "relu7_7")
+    axes, bar = figure.axes
+    (image,) = axes.images
+    assert image.get_cmap().name == "viridis"
+    assert np.allclose(np.asarray(image.get_array()), gram, rtol=1e-5)
+    roots = np.sign(gram) * np.sqrt(np.abs(gram))
+    assert np.allclose(shown(image), own_range(roots), atol=1e-5)
+    ends = np.linspace(roots.min(), roots.max(), 5)
+    figure.draw_without_rendering()
+    ticks = [tick.get_text() for tick in bar.get_yticklabels()]
+    assert [float(tick) for tick in ticks] == pytest.approx(ends * np.abs(ends), rel=1e-3)
+    assert bar.get_ylabel() == "activation^2"
+    assert axes.get_title().splitlines() == [
+        "relu7_7: Gram matrix F F^T / (C H W)",
+        "rows and columns: channels; colour: signed root scale",
+    ]
 
 
-@pytest.mark.parametrize(("channels", "every", "words"), [(256, 1, ""), (300, 2, "second"), (2048, 8, "8th")])
-def test_of_many_channels_some_are_shown(channels: int, every: int, words: str) -> None:
-    feature = spread(0, channels)
-    gram = gram_of(feature)[::every, ::every]
-    picture = gram_heat_map(feature)
-    assert len(places(picture, enlarged(colours(own_range(gram)), 512 // len(gram)))) == 1
-    subset = f", every {words} of {channels} channels" if every > 1 else ""
-    assert len(places(picture, text(f"features: Gram matrix F F^T / (C H W){subset}"))) == 1
-    assert len(places(picture, text(str((len(gram) - 1) * every)))) == 2
+def test_a_matrix_of_more_channels_than_the_picture_has_pixels_is_shown_whole() -> None:
+    feature = signed(1000)
+    (image,) = gram_figure(feature, "relu7_7").axes[0].images
+    assert np.allclose(np.asarray(image.get_array()), gram_of(feature), rtol=1e-4, atol=1e-8)
+    assert tuple(image.get_extent()) == (-0.5, 999.5, 999.5, -0.5), "the axes count channels"
+    assert max(gram_heat_map(feature).shape) == 700
 
 
 def test_a_layer_that_is_silent_has_a_picture_too() -> None:
-    picture = gram_heat_map(torch.zeros(1, 3, 4, 4))
-    assert len(places(picture, np.broadcast_to(VIRIDIS[0], (510, 510, 3)))) == 1
+    figure = gram_figure(torch.zeros(1, 3, 4, 4), "relu7_7")
+    figure.draw_without_rendering()
+    assert {tick.get_text() for tick in figure.axes[1].get_yticklabels()} == {"0"}
+    assert gram_heat_map(torch.zeros(1, 3, 4, 4)).shape[:2] == (1, 3)
 
 
 def test_half_precision_features_that_are_part_of_a_graph_will_do() -> None:

@@ -29,7 +29,7 @@ from nst_lightning.images import resize
 from nst_lightning.losses import Source, Target
 from nst_lightning.modules import ImageOptimization, StyleTransfer, optimization
 from nst_lightning.modules.evaluation import tensor_core_products
-from nst_lightning.modules.sizing import Tile
+from nst_lightning.modules.problem import Tile
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Targets, Whole

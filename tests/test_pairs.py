@@ -138,17 +138,6 @@ def test_a_folder_without_images_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_folder_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> list[str]:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "listdir", refuse)
-    message = r"^content folder samples cannot be read \(Permission denied\); name one that can be$"
-    with pytest.raises(InputError, match=message):
-        find("content", "samples", SAMPLES)
-
-
-@pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [

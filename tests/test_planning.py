@@ -43,7 +43,7 @@ SIDE = 64
 
 def batch(*names: str, steps: int = 10, size: int = SIDE, saved: Saved | None = None) -> Batch:
     pairs = [Pair(f"{name}.png", ("style.png",), name) for name in names]
-    return Batch(pairs, (1000, 1000), [Stage(size, steps)], 1.0, False, Gallery(), saved)
+    return Batch(pairs, (1000, 1000), (Stage(size, steps),), 1.0, False, Gallery(), saved)
 
 
 def kind(side: int, count: int = 1, tiles: Plan | None = None) -> Kind:
@@ -214,11 +214,11 @@ def test_tells_what_a_run_would_take_and_writes_nothing(workplace: Path) -> None
 def test_leaves_a_module_and_data_that_are_in_use_as_they_were() -> None:
     module, data = StyleTransfer(**SMALL), job()
     data.setup("fit")
-    batches, image, tile = data.batches, module.image, module.sizing.tile
+    batches, image, tile = data.batches, module.image, module.problem.tile
     planning.estimate(module, data, worker())
     assert data.batches is batches
     assert module.image is image
-    assert module.sizing.tile == tile
+    assert module.problem.tile == tile
     assert module.evaluation is None
 
 

@@ -128,7 +128,7 @@ def test_the_command_writes_a_picture_a_layer_and_a_labelled_strip(
             expected = [decibel(picture, photo)] if source == "content" else []
         assert [float(ratio) for ratio in ratios] == pytest.approx(expected, abs=0.01)
     with Image.open(folder / "strip.png") as strip:
-        assert strip.width == 3 * 48 + 2 * 4
+        assert strip.width == 150 + 3 * (48 + 4)
     before = (folder / "strip.png").read_bytes()
     assert run(photo, "--from", source, "--seed", "3") == 0
     assert (folder / "strip.png").read_bytes() == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from nst_lightning.backbones.specs import SPECS, Spec, spec_of
 from nst_lightning.errors import InputError
 
+_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _WINDOWED_FUNCTIONS = (F.max_pool2d, F.avg_pool2d)
 _POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)
 _POINTWISE_FUNCTIONS = (F.relu, torch.relu, operator.add, operator.iadd, torch.add)
@@ -24,7 +24,7 @@ _LARGE = 1024  # px; a multiple of every stride
 
 @dataclass(frozen=True)
 class View:
-    """What the positions of a feature map see along one axis: position i the pixels from i * stride + first.
+    """What the positions of a feature map see along one axis.
 
     Attributes:
         stride: The distance of two positions on the image in pixels.
@@ -74,9 +74,6 @@ def layers_of(backbone: str) -> tuple[Layer, ...]:
 
     Receptive fields, along the path that sees most, follow equation 2 of Araujo, Norris and Sim (2019), *Computing
     Receptive Fields of Convolutional Neural Networks*.
-
-    Raises:
-        InputError: If there is no backbone of that name.
     """
     spec = spec_of(backbone)
     with torch.device("meta"):
@@ -91,52 +88,41 @@ def layers_of(backbone: str) -> tuple[Layer, ...]:
 
 
 def views(network: fx.GraphModule) -> dict[str, tuple[View, View]]:
-    """Returns what every output of a traced network sees along rows and columns, by its name.
-
-    Where paths meet, the output sees all that any of them does.
+    """Returns what every output of a traced network sees along rows and columns, where paths meet by all of them.
 
     Raises:
         InputError: If the network has an operation that is not known to see a window of its input only.
     """
+    *nodes, output = network.graph.nodes
     seen: dict[fx.Node, tuple[View, View]] = {}
-    outputs: dict[str, fx.Node] = {}
-    for node in network.graph.nodes:
-        if node.op == "output":
-            (outputs,) = node.args
-        elif node.op == "placeholder":
+    for node in nodes:
+        if node.op == "placeholder":
             seen[node] = (View(), View())
         else:
             before = [seen[source] for source in node.all_input_nodes]
             rows, columns = (reduce(operator.or_, axis) for axis in zip(*before, strict=True))
             of_rows, of_columns = zip(*_window(network, node), strict=True)
             seen[node] = (rows.through(*of_rows), columns.through(*of_columns))
-    return {name: seen[node] for name, node in outputs.items()}
+    return {name: seen[node] for name, node in output.args[0].items()}
 
 
-def _window(network: fx.GraphModule, node: fx.Node) -> tuple[tuple[int, int], ...]:
+def _window(network: fx.GraphModule, node: fx.Node) -> list[tuple[int, int]]:
     """Returns kernel size, step, padding and dilation of a node, of rows and columns each."""
     module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return _sizes(vars(module))
-    if node.target in _WINDOWED_FUNCTIONS:
-        return _sizes(_arguments(node, "input", "kernel_size", "stride", "padding", "dilation"))
-    joins_channels = node.target is torch.cat and _arguments(node, "tensors", "dim").get("dim") == 1
-    if isinstance(module, _POINTWISE) or node.target in _POINTWISE_FUNCTIONS or joins_channels:
-        return (1, 1), (1, 1), (0, 0), (1, 1)
-    kind = node.target if module is None else type(module).__name__
-    allowed = "convolutions, poolings of a fixed window, ReLU, batch normalisation, sums and joins of channels"
-    msg = f"{node.name} ({kind}) may see more than a window of its input; allowed before a layer are {allowed}"
-    raise InputError(msg)
-
-
-def _arguments(node: fx.Node, *names: str) -> dict[str, Any]:
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
-def _sizes(given: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    joins_channels = node.target is torch.cat and 1 in (*node.args[1:], node.kwargs.get("dim"))
+    given: dict[str, Any] = {"kernel_size": 1}
+    if isinstance(module, _WINDOWED):
+        given = vars(module)
+    elif node.target in _WINDOWED_FUNCTIONS:
+        given = {**dict(zip(("input", "kernel_size", "stride", "padding"), node.args, strict=False)), **node.kwargs}
+    elif not (isinstance(module, _POINTWISE) or node.target in _POINTWISE_FUNCTIONS or joins_channels):
+        kind = node.target if module is None else type(module).__name__
+        allowed = "convolutions, poolings of a fixed window, ReLU, batch normalisation, sums and joins of channels"
+        msg = f"{node.name} ({kind}) may see more than a window of its input; allowed before a layer are {allowed}"
+        raise InputError(msg)
     kernel = given["kernel_size"]
     sizes = (kernel, given.get("stride") or kernel, given.get("padding", 0), given.get("dilation", 1))
-    return tuple((int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (size, size) for size in sizes)
+    return [(int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (size, size) for size in sizes]
 
 
 def table() -> str:
@@ -146,14 +132,10 @@ def table() -> str:
 
 def _described(name: str, spec: Spec) -> str:
     origins = [f"{origin} (bundled)" for origin in spec.origins if origin != "torchvision"]
-    lines = [
-        f"{name}: weights {', '.join([*origins, 'torchvision (download)'])}",
-        f"  {'layer':<16}{'channels':>9}{'stride':>8}{'field':>7}  place and default use",
-    ]
+    rows: list[tuple[str | int, ...]] = [("layer", "channels", "stride", "field", "place and default use")]
     for layer in layers_of(name):
-        place = str(spec.ordinals.index(layer.name)) if layer.name in spec.ordinals else ""
+        place = spec.ordinals.index(layer.name) if layer.name in spec.ordinals else ""
         uses = {"content": spec.content_layers, "style": spec.style_layers}
-        used = " ".join(use for use, layers in uses.items() if layer.name in layers)
-        row = f"  {layer.name:<16}{layer.channels:>9}{layer.stride:>8}{layer.receptive_field:>7}  {place} {used}"
-        lines.append(row.rstrip())
-    return "\n".join(lines)
+        rows.append((*layer, " ".join([str(place), *(use for use, layers in uses.items() if layer.name in layers)])))
+    lines = [f"  {row[0]:<16}{row[1]:>9}{row[2]:>8}{row[3]:>7}  {row[4]}".rstrip() for row in rows]
+    return "\n".join([f"{name}: weights {', '.join([*origins, 'torchvision (download)'])}", *lines])

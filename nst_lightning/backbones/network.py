@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import torch
@@ -14,17 +15,17 @@ from nst_lightning.backbones.specs import Spec, spec_of
 from nst_lightning.backbones.surgery import Pooling
 from nst_lightning.errors import InputError
 
-# The values of a single image's map up to which torch convolves it on the CPU by other code than it does a batch's
+# Up to so many values of a single image's map, torch convolves it on the CPU by other code than a batch's
 # (`ConvParams::use_mkldnn` in ATen's Convolution.cpp).
 _ALONE = 20480
 _LARGE = 1024  # px; a multiple of every stride
 
 
 class Backbone(nn.Module):
-    """A frozen network, trimmed after the deepest layer that is read.
+    """A frozen network, trimmed after the deepest layer that is read, in eval mode for good.
 
     It has no parameters and no state dict: its weights are non-persistent buffers, so that they follow `.to()`
-    but are never optimised and never in a checkpoint. It is in eval mode for good.
+    but are never optimised and never in a checkpoint.
 
     Attributes:
         origin: Where the weights are from: `oxford`, `torchvision` or a file's path.
@@ -39,8 +40,7 @@ class Backbone(nn.Module):
         pooling: `max`, or `avg` as Gatys et al. (2016), section 2, suggest for synthesis.
 
     Raises:
-        InputError: If the backbone or a layer is unknown, or the pooling is neither.
-        WeightsError: If the weights cannot be had or do not fit.
+        InputError: If one of them is unknown; as `WeightsError`, if the weights cannot be had or do not fit.
     """
 
     mean: Tensor
@@ -52,8 +52,8 @@ class Backbone(nn.Module):
         nodes = _nodes(name, spec, tuple(layers))
         self.origin = spec.default_weights if weights is None else weights
         if self.origin in {weights_.OXFORD, weights_.TORCHVISION} and self.origin not in spec.origins:
-            msg = f"no {self.origin} weights for {name}; allowed are {', '.join(spec.origins)} or a file's path"
-            raise weights_.WeightsError(msg)
+            allowed = ", ".join(spec.origins)
+            raise weights_.WeightsError(f"no {self.origin} weights for {name}; allowed are {allowed} or a file's path")
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
@@ -63,13 +63,12 @@ class Backbone(nn.Module):
         state = weights_.load(self.origin, spec.torchvision_weights)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), self.origin)
-        stored = {key: state[key] for key in needed}
-        in_float32 = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
+        in_float32 = {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
         self.network.load_state_dict(in_float32, assign=True)
         surgery.freeze(self.network)
-        scale = spec.origin(self.origin)
-        self.register_buffer("mean", torch.tensor(scale.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(scale.std).view(1, 3, 1, 1), persistent=False)
+        for scale in ("mean", "std"):
+            values = torch.tensor(getattr(spec.origin(self.origin), scale))
+            self.register_buffer(scale, values.view(1, 3, 1, 1), persistent=False)
         self._parts: dict[tuple[str, ...], fx.GraphModule] = {}  # of the network's own modules, so not registered
         self.to(memory_format=torch.channels_last)  # what oneDNN and tensor cores work in: 7 % less time on a CPU
         super().train(False)
@@ -82,34 +81,28 @@ class Backbone(nn.Module):
         """Returns the features of images by layer, (N, C, H', W') each.
 
         Args:
-            image: sRGB images (N, 3, H, W) in [0, 1].
+            image: sRGB images (N, 3, H, W) in [0, 1], an `InputError` if smaller than the network can halve.
             layers: Some of the layers that it was built with: only what these need is computed. None for all.
-
-        Raises:
-            InputError: If the image is smaller than the network can halve.
         """
         height, width = image.shape[-2:]
         if min(height, width) < self.min_side:
-            msg = f"an image of {width}x{height} px is too small for these layers: {self.min_side} px a side at least"
-            raise InputError(msg)
-        network = self.network if layers is None else self._part(layers)
+            allowed = f"{self.min_side} px a side at least"
+            raise InputError(f"an image of {width}x{height} px is too small for these layers: {allowed}")
+        if layers is not None and layers not in self._parts:
+            self._parts[layers] = surgery.part(self.network, layers)
+        network = self.network if layers is None else self._parts[layers]
         scaled = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         small = len(image) == 1 and image.device.type == "cpu" and height * width <= self.small
         features: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1) if small else scaled)
         return {layer: feature[:1] for layer, feature in features.items()} if small else features
 
-    def _part(self, layers: tuple[str, ...]) -> fx.GraphModule:
-        if layers not in self._parts:
-            self._parts[layers] = surgery.part(self.network, layers)
-        return self._parts[layers]
-
 
 def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
     """Returns the layers that are asked for by torchvision's nodes, or refuses them."""
-    faults = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
-    faults += [] if layers else [f"no layer of {name} was asked for"]
-    if faults:
-        raise InputError(f"{faults[0]}; known are {', '.join(spec.layers)}")
+    unknown = [f"unknown layer {layer!r} of {name}" for layer in layers if layer not in spec.layers]
+    if unknown or not layers:
+        fault = unknown[0] if unknown else f"no layer of {name} was asked for"
+        raise InputError(f"{fault}; known are {', '.join(spec.layers)}")
     return {spec.layers[layer]: layer for layer in layers}
 
 
@@ -127,13 +120,13 @@ def _values_per_pixel(network: nn.Module) -> float:
 
 
 def _min_side(network: nn.Module) -> int:
-    """Returns the side of the smallest square that a network on the meta device takes, by bisection."""
-    too_small, enough = 0, 512
-    while enough - too_small > 1:
-        side = (too_small + enough) // 2
+    """Returns the side of the smallest square that a network on the meta device takes, up to 512 pixels."""
+
+    def takes(side: int) -> bool:
         try:
             network(torch.empty(1, 3, side, side, device="meta"))
-            enough = side
         except RuntimeError:
-            too_small = side
-    return enough
+            return False
+        return True
+
+    return 1 + bisect_left(range(1, 512), True, key=takes)

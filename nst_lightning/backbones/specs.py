@@ -21,9 +21,8 @@ class Origin:
     Attributes:
         mean: Of the input scale per channel, red first: the network is fed (image - mean) / std.
         std: Likewise.
-        content_weight: The content weight unless told otherwise.
-        style_weight: The style weight unless told otherwise. Both belong to the network's weights, for content losses
-            grow with the second power of the features' magnitude, Gram losses with the fourth.
+        content_weight: The default, for content losses grow with the second power of the features' magnitude.
+        style_weight: The default, for Gram losses grow with the fourth power.
     """
 
     mean: tuple[float, float, float]
@@ -39,12 +38,11 @@ def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origi
 
 # 10,000 : 10 between content and style, where the study's pictures were best, is where these weights' are too.
 OXFORD = _pixels(123.68, 116.779, 103.939, style_weight=1e2)
-# Torchvision's VGGs were trained on (image - mean) / std; the study's predecessor feeds them pixels in [0, 255]
-# minus torchvision's mean all the same, and its weights of content and style mean something on that scale only.
+# Torchvision's VGGs were trained on (image - mean) / std; the study's predecessor feeds them pixels in [0, 255] minus
+# torchvision's mean all the same, and its weights of content and style mean something on that scale only.
 PREDECESSOR = _pixels(123.675, 116.28, 103.53, style_weight=3e4)
-# Networks with batch normalisation have to be fed the scale they were trained on. Their default weights carry the
-# predecessor's over to it as if the network were linear: features about 58 times smaller, to the second and fourth
-# power. No weights of theirs are bundled, so that is by calculation and not by eye.
+# Networks with batch normalisation have to be fed the scale they were trained on. Their default weights are the
+# predecessor's as if the network were linear: features about 58 times smaller, by calculation and not by eye.
 _SMALLER = 255 * 0.226
 _TRAINED = {"content_weight": 1e5 * _SMALLER**2, "style_weight": 3e4 * _SMALLER**4}
 IMAGENET = Origin((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), **_TRAINED)
@@ -59,8 +57,8 @@ class Spec:
     Attributes:
         build: Makes the whole network without weights.
         layers: Torchvision's node for every layer that can be named, shallowest first.
-        content_layers: The layers that the content loss reads unless told otherwise.
-        style_layers: The layers that the style loss reads unless told otherwise.
+        content_layers: Those that the content loss reads by default.
+        style_layers: Those that the style loss reads by default.
         origins: Where weights can be had from, the default first; a file is taken for one of torchvision's.
         torchvision_weights: The entry of torchvision's weights API.
     """
@@ -90,11 +88,7 @@ class Spec:
         return self.origins.get(name, self.origins[weights_.TORCHVISION])
 
     def content_at(self, place: int) -> tuple[str, ...]:
-        """Returns the layer at a place of the study's table, counted from 0 as the study counted content layers.
-
-        Raises:
-            InputError: If the table has no such place.
-        """
+        """Returns the layer at a place of the study's table, counted from 0; an `InputError` if there is none."""
         table = self.ordinals
         if not 0 <= place < len(table):
             allowed = f"a place from 0 to {len(table) - 1} of the table {', '.join(table)}"
@@ -102,11 +96,7 @@ class Spec:
         return (table[place],)
 
     def style_up_to(self, count: int) -> tuple[str, ...]:
-        """Returns the style layers among the first `count` of the study's table.
-
-        Raises:
-            InputError: If the table is not that long, or `count` is below 1.
-        """
+        """Returns the style layers among the first `count` of the study's table; an `InputError` if it has fewer."""
         table = self.ordinals
         if not 1 <= count <= len(table):
             allowed = f"a number from 1 to {len(table)} of the table {', '.join(table)}"
@@ -126,8 +116,7 @@ def _vgg_layers(*convolutions: int) -> dict[str, str]:
 _VGG16 = Spec(
     build=models.vgg16,
     layers=_vgg_layers(2, 2, 3, 3, 3),
-    # The predecessor calls its content layer conv4_2, for VGG19 too. What it read there was relu4_2, for the ReLU
-    # after it works in place and overwrites the convolution's output.
+    # The predecessor calls it conv4_2, for VGG19 too, but the ReLU after it works in place and overwrites it.
     content_layers=("relu4_2",),
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
     origins={weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR},
@@ -176,11 +165,7 @@ SPECS: Mapping[str, Spec] = {
 
 
 def spec_of(name: str) -> Spec:
-    """Returns the spec of a backbone.
-
-    Raises:
-        InputError: If there is no backbone of that name; lists those there are.
-    """
+    """Returns the spec of a backbone; an `InputError` lists the names there are."""
     if name not in SPECS:
         raise InputError(f"unknown backbone {name!r}; known are {', '.join(SPECS)}")
     return SPECS[name]

@@ -19,11 +19,7 @@ Pooling = Literal["max", "avg"]
 
 
 def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling) -> GraphModule:
-    """Returns what computes some layers, given by torchvision's nodes, of a network on the meta device in eval mode.
-
-    Raises:
-        InputError: If the pooling is unknown.
-    """
+    """Returns what computes some layers, given by torchvision's nodes, of a network on the meta device in eval mode."""
     if pooling not in {"max", "avg"}:
         raise InputError(f"unknown pooling {pooling!r}; known are max, avg")
     for name, module in list(network.named_modules()):
@@ -61,10 +57,7 @@ class ImageConvolution(nn.Conv2d):
     """A convolution of an image, computed in the image's own precision also under autocast, then rounded once.
 
     Rounded to bfloat16 an image has steps as large as those of an optimiser near its end: the loss would be that of
-    another picture. Of three channels, a convolution in float32 costs next to nothing.
-
-    Args:
-        like: What it takes the place of; the weights, on the meta device, come later.
+    another picture. Made like another one, on the meta device: the weights come later.
     """
 
     def __init__(self, like: nn.Conv2d) -> None:
@@ -83,9 +76,8 @@ class ImageConvolution(nn.Conv2d):
 
 def _calls(network: GraphModule, kind: type[nn.Module]) -> list[tuple[Node, Any]]:
     """Returns the nodes that call modules of a kind, with these."""
-    modules = dict(network.named_modules(remove_duplicate=False))
-    called = [(node, modules[node.target]) for node in network.graph.nodes if node.op == "call_module"]
-    return [(node, module) for node, module in called if isinstance(module, kind)]
+    called = [node for node in network.graph.nodes if node.op == "call_module"]
+    return [(node, module) for node in called if isinstance(module := network.get_submodule(node.target), kind)]
 
 
 def _pool_before_relu(network: GraphModule) -> None:

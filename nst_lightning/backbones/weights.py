@@ -57,58 +57,47 @@ def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Ten
         return _caffe(Path(weights.removeprefix(CAFFE)))
     state = _file(Path(weights))
     if _CAFFE_FIRST in state:
-        msg = f"{weights}: has Caffe's names of layers; say --weights {CAFFE}{weights}, so that its channels are BGR"
-        raise WeightsError(msg)
+        named = f"{weights}: has Caffe's names of layers"
+        raise WeightsError(f"{named}; say --weights {CAFFE}{weights}, so that its channels are BGR")
     return state
 
 
 def check(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], needed: set[str], origin: str) -> None:
-    """Checks that a state dict is one of an architecture and holds what is needed of it.
-
-    Args:
-        state: The state dict.
-        whole: That of the whole architecture, on the meta device, say: only shapes and kinds are read.
-        needed: The names that must be there; the classifier's, say, may be left out of a file.
-        origin: What the error calls the weights.
+    """Checks that a state dict is of an architecture, whose `whole` one gives shapes and kinds, and has what is needed.
 
     Raises:
         WeightsError: If a needed tensor is missing, a name unknown, or a shape or kind of number another.
     """
     for fault, names in (("missing", needed - state.keys()), ("unknown", state.keys() - whole.keys())):
         if names:
-            msg = f"{origin}: {len(names)} tensors are {fault}, the first is {min(names)}: another architecture?"
-            raise WeightsError(msg)
+            counted = f"{len(names)} tensors are {fault}, the first is {min(names)}"
+            raise WeightsError(f"{origin}: {counted}: another architecture?")
     for name, tensor in state.items():
         expected = whole[name]
         if tensor.shape != expected.shape:
             raise WeightsError(f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
         if tensor.is_floating_point() != expected.is_floating_point():  # quantised, say
-            msg = f"{origin}: {name} is of {tensor.dtype}, expected {expected.dtype} or another precision of it"
-            raise WeightsError(msg)
+            allowed = f"expected {expected.dtype} or another precision of it"
+            raise WeightsError(f"{origin}: {name} is of {tensor.dtype}, {allowed}")
 
 
 def cached(weights: WeightsEnum) -> Path:
     """Returns where torch.hub keeps the file of an entry of torchvision's weights API, there or not."""
-    url: str = weights.url
-    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+    return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
 
 
 def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
     """Returns `cached` of an entry of torchvision's weights API, downloading it once.
 
-    What is downloaded has the hash in its name; a file that is there already is taken as it is.
-
     Raises:
-        WeightsError: If the file is not there and cannot be downloaded; names it, its URL, where to copy it, and
-            what could be done otherwise.
+        WeightsError: If the file is not there and cannot be downloaded; says where to copy it, and what else to do.
     """
     path, timeout = cached(weights), socket.getdefaulttimeout()
     if path.exists():
         return path
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        # torch.hub says on stdout that it downloads, where this program prints its results.
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr):  # torch.hub says that it downloads where this program prints its results
             # torch.hub writes to a temporary name and checks the hash before it renames.
             torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
     except pickle.UnpicklingError:
@@ -127,12 +116,12 @@ def _bundled() -> dict[str, Tensor]:
     try:
         content = file.read_bytes()
     except OSError as error:
-        msg = f"{file}: the bundled weights cannot be read ({error.strerror}): install nst-lightning again"
-        raise WeightsError(msg) from error
+        fault = f"cannot be read ({error.strerror})"
+        raise WeightsError(f"{file}: the bundled weights {fault}: install nst-lightning again") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != OXFORD_SHA256:
-        msg = f"{file}: the bundled weights are damaged (sha256 {digest}, expected {OXFORD_SHA256}): "
-        raise WeightsError(msg + "install nst-lightning again")
+        fault = f"are damaged (sha256 {digest}, expected {OXFORD_SHA256})"
+        raise WeightsError(f"{file}: the bundled weights {fault}: install nst-lightning again")
     return load_safetensors(content)
 
 
@@ -145,8 +134,8 @@ def _caffe(path: Path) -> dict[str, Tensor]:
         state = {f"{names.get(layer, layer)}.{kind}": tensor for layer, _, kind, tensor in parted}
     first = state.get("features.0.weight")
     if first is None or first.dim() != 4 or first.shape[1] != 3:
-        msg = f"{path}: not a VGG of Caffe's: neither conv1_1 nor features.0 is a convolution of three channels"
-        raise WeightsError(msg)
+        fault = "neither conv1_1 nor features.0 is a convolution of three channels"
+        raise WeightsError(f"{path}: not a VGG of Caffe's: {fault}")
     return {**state, "features.0.weight": first.flip(1)}
 
 
@@ -160,18 +149,17 @@ def _convolutions(layers: set[str]) -> dict[str, str]:
 
 def _file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        msg = f"{path}: no such weights file; allowed are {OXFORD}, {TORCHVISION} or a .safetensors or .pth file"
-        raise WeightsError(msg)
+        allowed = f"{OXFORD}, {TORCHVISION} or a .safetensors or .pth file"
+        raise WeightsError(f"{path}: no such weights file; allowed are {allowed}")
     try:
         if path.suffix.lower() == ".safetensors":
             return load_safetensors(path.read_bytes())
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        msg = f"{path}: not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
-        raise WeightsError(msg) from error
     except Exception as error:  # the restricted unpickler raises nearly anything over a damaged file
-        msg = f"{path}: damaged or not a weights file ({str(error).splitlines()[0] if str(error) else error!r})"
-        raise WeightsError(msg) from error
+        fault = f"damaged or not a weights file ({(str(error) or repr(error)).splitlines()[0]})"
+        if isinstance(error, pickle.UnpicklingError):
+            fault = "not a plain state dict of tensors, so it is not loaded (a pickle can run code)"
+        raise WeightsError(f"{path}: {fault}") from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: not a plain state dict of tensors")

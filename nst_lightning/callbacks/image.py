@@ -37,8 +37,7 @@ class ImageWriter(Callback):
         if every is not None and every < 1:
             raise InputError(f"save_every must be at least 1, got {every}")
         self.file = None if file is None else Path(file)
-        self.every = every
-        self.overwrite = overwrite
+        self.every, self.overwrite = every, overwrite
         self.written: list[Path] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -48,9 +47,12 @@ class ImageWriter(Callback):
             ImageError: If a folder cannot be written to, or the file's suffix is none of a format that is written.
             InputError: If one file is to hold several pairs.
         """
-        if self.file is not None:
-            _check_file(self.file, len(data_of(trainer).pairs))
         images.check_writable(trainer.default_root_dir)
+        if self.file is not None:
+            images.format_of(self.file)
+            images.check_writable(self.file.parent)
+            if (pairs := len(data_of(trainer).pairs)) > 1:
+                raise InputError(f"{self.file}: one file cannot hold {pairs} pairs; name a folder as output")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -84,10 +86,3 @@ class ImageWriter(Callback):
                 self.written.append(images.write(path, rgb, alpha, metadata, self.overwrite))
             else:
                 images.write(run.picture_at(pair.name, step.index + 1), rgb, alpha, metadata, overwrite=True)
-
-
-def _check_file(file: Path, pairs: int) -> None:
-    images.format_of(file)
-    images.check_writable(file.parent)
-    if pairs > 1:
-        raise InputError(f"{file}: one file cannot hold {pairs} pairs; name a folder as output")

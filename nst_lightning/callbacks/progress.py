@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -42,9 +43,7 @@ class ProgressBar(callbacks.ProgressBar):
         self._score = ""
         self._enabled = True
         self._bar: Any = None  # a tqdm
-        self._began = 0.0
-        self._shown = 0.0
-        self._first = 0
+        self._began = self._shown = 0.0
 
     def disable(self) -> None:
         """Shows nothing from now on: what Lightning asks of the processes beside the first."""
@@ -57,7 +56,6 @@ class ProgressBar(callbacks.ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins where the run does, which after a resume is not at 0."""
         timeline = _timeline(trainer)
-        self._first = timeline.start
         self._began = time.monotonic()
         self._bar = tqdm(
             total=len(timeline),
@@ -74,7 +72,7 @@ class ProgressBar(callbacks.ProgressBar):
         assert isinstance(pl_module, ImageOptimization)
         if self.scores is not None:
             self.scores.take(trainer, pl_module, batch)
-        self._remember_score(batch)
+            self._remember_score(batch, self.scores.found.values())
         self._refresh(_timeline(trainer), trainer.global_step, batch, pl_module.losses)
 
     def _refresh(self, timeline: Timeline, done: int, step: Step, losses: Mapping[str, Tensor]) -> None:
@@ -84,18 +82,16 @@ class ProgressBar(callbacks.ProgressBar):
         self._shown = now
         self._bar.n = done
         self._bar.set_description_str(describe(step, timeline), refresh=False)
-        left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(self._first, done)
+        left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(timeline.start, done)
         loss = losses["total"].mean().item()
         self._bar.set_postfix_str(f"left {timedelta(seconds=round(left))}, loss {loss:.3g}{self._score}", refresh=False)
         self._bar.refresh()
 
-    def _remember_score(self, step: Step) -> None:
-        if step.is_first:
-            self._score = ""
-        found = {} if self.scores is None else self.scores.found
-        values = [scores.get(self.shown or "", math.nan) for scores in found.values()]
-        if defined := [value for value in values if math.isfinite(value)]:
-            self._score = f", {self.shown} {sum(defined) / len(defined):.2f}"
+    def _remember_score(self, step: Step, found: Iterable[Mapping[str, float]]) -> None:
+        values = [scores.get(self.shown or "", math.nan) for scores in found]
+        defined = [value for value in values if math.isfinite(value)]
+        if step.is_first or defined:
+            self._score = f", {self.shown} {fmean(defined):.2f}" if defined else ""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the bar."""

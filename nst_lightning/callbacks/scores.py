@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
 from nst_lightning.batches import Step
 from nst_lightning.data import is_writer
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, say
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
@@ -30,13 +31,13 @@ _MOST_SHOWN = 20
 class Scores(Callback):
     """Scores every pair's picture a dozen times on the way and when it is finished, and in a validation.
 
-    The final scores and losses are written to the run's folder; how long scoring took, and of up to 20 pairs the table,
-    are printed to stderr. Who reads `found` calls `take` first, so that the order of the callbacks does not matter.
+    The final ones are written to the run's folder, with the losses, and printed. Who reads `found` calls `take` first:
+    the order of the callbacks does not matter.
 
     Args:
         choice: `auto`, or names of scores, see `Scorer`.
-        every: The number of steps between two scorings, >= 1; by default a twelfth of a pair's steps, of which those
-            are left out that would take scoring above a twentieth of the run's time.
+        every: Steps between two scorings, >= 1; by default a twelfth of a pair's, as far as that takes no more than a
+            twentieth of the run's time.
 
     Attributes:
         found: The scores that belong to the last step taken, by pair and name; empty where it was not scored.
@@ -50,22 +51,25 @@ class Scores(Callback):
 
     def __init__(self, choice: Choice = "auto", every: int | None = None) -> None:
         if every is not None and every < 1:
-            msg = f"score_every must be at least 1, got {every}"
-            raise InputError(msg)
+            raise InputError(f"score_every must be at least 1, got {every}")
         self.scorer = Scorer(choice)
         self.every = every
         self.found: Mapping[str, Mapping[str, float]] = {}
         self.maps: Mapping[str, Tensor] = {}
         self.finals: dict[str, Mapping[str, float]] = {}
-        self.seconds = 0.0
-        self._began = 0.0
+        self.seconds = self._began = 0.0
         self._last = _GUESS
-        self._references: list[Reference] | None = None
+        self._compared: tuple[object, ...] = ()  # the batch and the stage that the references are of
+        self._references: list[Reference] = []
         self._taken: Step | None = None
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Says what is left out."""
+        if self.scorer.missing is not None and trainer.is_global_zero:
+            say(f"nst: {self.scorer.missing}")
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock, and says what is left out."""
-        self._say_missing(trainer)
+        """Starts the clock."""
         self._began = time.monotonic()
         self.seconds, self._last = 0.0, _GUESS
 
@@ -79,25 +83,20 @@ class Scores(Callback):
 
     def take(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step) -> None:
         """Fills `found`, `maps` and `finals` with what belongs to a step, once for whichever callback asks first."""
-        if batch is self._taken:
-            return
-        self._taken = batch
-        if batch.is_first or batch.starts_stage:
-            self._references = None
-        self.found, self.maps = {}, {}
-        if is_writer(trainer) and self._is_due(batch):
-            self._score(pl_module, batch)
-        if batch.is_last:
-            self.finals.update(self.found)
+        if batch is not self._taken:
+            self._taken, self.found, self.maps = batch, {}, {}
+            if is_writer(trainer) and self._is_due(batch):
+                self._score(pl_module, batch)
+            if batch.is_last:
+                self.finals |= self.found
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prints the final scores and the time that they took."""
-        if not self.finals:
-            return
-        share = self.seconds / max(time.monotonic() - self._began, 1e-9)
-        shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
-        # Not on the line of a progress bar, which is closed after this.
-        tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
+        """Prints the time that scoring took, and the final scores of a few pairs."""
+        if self.finals:
+            share = self.seconds / (time.monotonic() - self._began)
+            shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
+            # Not on the line of a progress bar, which is closed after this.
+            tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
 
     def on_validation_batch_end(
         self,
@@ -109,15 +108,8 @@ class Scores(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Scores the pictures of a checkpoint."""
-        if batch_idx == 0:
-            self._say_missing(trainer)
-        self._references = None
         self._score(pl_module, batch)
-        self.finals.update(self.found)
-
-    def _say_missing(self, trainer: L.Trainer) -> None:
-        if self.scorer.missing is not None and trainer.is_global_zero:
-            print(f"nst: {self.scorer.missing}", file=sys.stderr)
+        self.finals |= self.found
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)
@@ -129,21 +121,19 @@ class Scores(Callback):
 
     def _is_due(self, step: Step) -> bool:
         every = max(1, step.batch.steps // _TIMES) if self.every is None else self.every
-        with_final = self.seconds + 2 * self._last
-        affordable = self.every is not None or with_final <= SHARE * (time.monotonic() - self._began)
-        return step.is_last or ((step.index + 1) % every == 0 and affordable)
+        if self.every is None and self.seconds + 2 * self._last > SHARE * (time.monotonic() - self._began):
+            return step.is_last
+        return step.is_last or (step.index + 1) % every == 0
 
     def _score(self, module: L.LightningModule, step: Step) -> None:
         assert isinstance(module, ImageOptimization)
         before = time.monotonic()
-        if self._references is None:
-            contents = [content[None] for content in step.batch.contents(step.stage).to(module.device)]
-            styles = [
-                [style.image().to(module.device) for style in of_pair] for of_pair in step.batch.styles(step.stage)
-            ]
+        if self._compared != (step.batch, step.stage):
+            self._compared = step.batch, step.stage
+            contents = torch.split(step.batch.contents(step.stage).to(module.device), 1)
+            styles = [[style.image().to(module.device) for style in each] for each in step.batch.styles(step.stage)]
             self._references = [self.scorer.reference(*of_pair) for of_pair in zip(contents, styles, strict=True)]
-        images = [image[None] for image in module.result]
-        pictures = list(zip(step.batch.names, images, self._references, strict=True))
+        pictures = list(zip(step.batch.names, torch.split(module.result, 1), self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}
         maps = {name: self.scorer.map(image, reference) for name, image, reference in pictures}
         self.maps = {name: found for name, found in maps.items() if found is not None}

@@ -54,8 +54,7 @@ class TensorBoardWriter(Callback):
         for name, value in (("scalars_every", scalars_every), ("images_every", images_every)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
-        self.scalars_every = scalars_every
-        self.images_every = images_every
+        self.scalars_every, self.images_every = scalars_every, images_every
         self.representations = tuple(representations)
         self.scores = scores
         self._writers: dict[str, SummaryWriter] = {}
@@ -64,7 +63,7 @@ class TensorBoardWriter(Callback):
         self._finished = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Checks that the layers to be shown are read in this run.
+        """Checks that the layers to be shown are read in this run, and starts the clock of the run's own curve.
 
         Raises:
             InputError: If one is not; lists those that are.
@@ -75,9 +74,6 @@ class TensorBoardWriter(Callback):
         if unknown:
             read = ", ".join(known) or "none"
             raise InputError(f"layer {unknown[0]!r} cannot be shown: the losses of this run read {read}")
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock of the run's own curve."""
         self._began = time.monotonic()
 
     def on_train_batch_start(
@@ -96,8 +92,9 @@ class TensorBoardWriter(Callback):
             self.scores.take(trainer, pl_module, batch)
         if is_writer(trainer):
             self._write(trainer, pl_module, batch)
-        if is_writer(trainer) and batch.is_last:
-            self._finish(trainer, pl_module, batch)
+            if batch.is_last:
+                self._finish(pl_module, batch)
+                self._count(trainer, len(batch.batch.pairs))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Closes the run directories."""
@@ -108,7 +105,7 @@ class TensorBoardWriter(Callback):
         self._close()
         if self._run is not None:
             self._run.close()
-            self._run = None
+        self._run = None
 
     def _open(self, run: Run, step: Step) -> None:
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
@@ -127,7 +124,7 @@ class TensorBoardWriter(Callback):
             # One copy for each curve and not for each of its points: a GPU has to wait for every one.
             losses = {name: value.cpu() for name, value in module.losses.items()}
             for index, pair in enumerate(step.batch.names):
-                for tag, value in _values(losses, index).items():
+                for tag, value in _losses(losses, index).items():
                     self._writers[pair].add_scalar(tag, value, number)
         if self.scores is not None:
             self._write_scores(self.scores, number)
@@ -148,36 +145,31 @@ class TensorBoardWriter(Callback):
 
     def _write_scores(self, scores: Scores, number: int) -> None:
         for pair, values in scores.found.items():
-            for name, value in _defined(values).items():
-                self._writers[pair].add_scalar(f"score/{name}", value, number)
+            for tag, value in _scores(values).items():
+                self._writers[pair].add_scalar(tag, value, number)
         for pair, differs in scores.maps.items():
             largest = differs.max().item()
             if math.isfinite(largest):  # else the picture was too small
                 shown = differs[0, 0].cpu() / (largest if largest > 0 else 1)
                 self._writers[pair].add_image("lpips/map", viridis(shown), number)
 
-    def _finish(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
+    def _finish(self, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):
-            # The table shows the last value of each curve, and first those that say most. add_hparams would open a run
-            # directory of its own.
-            scores = {} if self.scores is None else _defined(self.scores.finals.get(pair.name, {}))
-            ordered = sorted(scores, key=lambda name: SUMMARY.index(name) if name in SUMMARY else len(SUMMARY))
-            losses = dict(sorted(_values(module.losses, index).items()))
-            results = {**{f"score/{name}": scores[name] for name in ordered}, **losses}
+            # The last value of each curve. add_hparams would open a run directory of its own.
+            scores = {} if self.scores is None else _scores(self.scores.finals.get(pair.name, {}))
+            results = {**scores, **dict(sorted(_losses(module.losses, index).items()))}
             settings = {**module.settings_of(step, pair), "pair": pair.name}
             for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
                 self._writers[pair.name].file_writer.add_summary(summary)  # type: ignore[attr-defined]
         self._close()
-        self._count(trainer, step)
 
-    def _count(self, trainer: L.Trainer, step: Step) -> None:
+    def _count(self, trainer: L.Trainer, pairs: int) -> None:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
         before = len(data_of(trainer).progress.finished) + self._finished  # so that a resumed run's curve goes on
         if self._run is None:
             name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
             folder = Run(Path(trainer.default_root_dir)).tensorboard(name)
             self._run = SummaryWriter(str(folder), purge_step=before + 1)
-        pairs = len(step.batch.pairs)
         self._finished += pairs
         rate = 60 * self._finished / (time.monotonic() - self._began)
         self._run.add_scalar("pairs/per_minute", rate, before + pairs)
@@ -189,11 +181,12 @@ class TensorBoardWriter(Callback):
         self._writers.clear()
 
 
-def _values(losses: dict[str, Tensor], index: int) -> dict[str, float]:
+def _losses(losses: Mapping[str, Tensor], index: int) -> dict[str, float]:
     """Returns one image's losses by tag: the weighted sums under `loss`, the terms' scores under `term`."""
     return {("term/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}
 
 
-def _defined(scores: Mapping[str, float]) -> dict[str, float]:
-    """Returns the scores that have a number: TensorBoard cannot plot the others."""
-    return {name: value for name, value in scores.items() if math.isfinite(value)}
+def _scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scores that have a number, by tag, those first that say most: TensorBoard cannot plot the others."""
+    ordered = sorted(scores, key=lambda name: SUMMARY.index(name) if name in SUMMARY else len(SUMMARY))
+    return {f"score/{name}": scores[name] for name in ordered if math.isfinite(scores[name])}

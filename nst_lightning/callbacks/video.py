@@ -58,9 +58,7 @@ class VideoWriter(Callback):
         if not 0.1 <= fps <= 120:
             raise InputError(f"video: fps must be from 0.1 to 120, got {fps}")
         self.suffix = _suffix(format)
-        self.frames = frames
-        self.fps = fps
-        self.keep_frames = keep_frames
+        self.frames, self.fps, self.keep_frames = frames, fps, keep_frames
         self.written: list[Path] = []
 
     def on_train_batch_end(
@@ -68,23 +66,22 @@ class VideoWriter(Callback):
     ) -> None:
         """Keeps the frame that is due after a step, and writes the film after the last."""
         assert isinstance(pl_module, ImageOptimization)
-        run = Run(Path(trainer.default_root_dir))
         if is_writer(trainer) and batch.index + 1 in self._steps(batch):
-            _keep(run, batch, pl_module.result.cpu())
-        if is_writer(trainer) and batch.is_last:
-            self._finish(run, batch, self.keep_frames)
+            _keep(Run(Path(trainer.default_root_dir)), batch, pl_module.result.cpu())
+            if batch.is_last:
+                self._finish(trainer, batch, self.keep_frames)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the film so far where the trainer was told to stop early; its frames stay for a resumed run."""
         step = data_of(trainer).unfinished_step()
         if step is not None and is_writer(trainer):
-            self._finish(Run(Path(trainer.default_root_dir)), step, keep_frames=True)
+            self._finish(trainer, step, keep_frames=True)
 
     def _steps(self, step: Step) -> tuple[int, ...]:
         return staged_frame_steps([stage.steps for stage in step.stages], self.frames)
 
-    def _finish(self, run: Run, step: Step, keep_frames: bool) -> None:
-        size = step.batch.output_size(step.stages[-1])
+    def _finish(self, trainer: L.Trainer, step: Step, keep_frames: bool) -> None:
+        run, size = Run(Path(trainer.default_root_dir)), step.batch.output_size(step.stages[-1])
         for pair in step.batch.names:
             frames = [_frame(run, pair, number) for number in self._steps(step) if number <= step.index + 1]
             self._encode(frames, run.film(pair, self.suffix), size)
@@ -95,16 +92,14 @@ class VideoWriter(Callback):
 
     def _encode(self, wanted: Sequence[Path], film: Path, size: tuple[int, int]) -> None:
         frames = [path for path in wanted if path.exists()]
-        missing = len(wanted) - len(frames)
-        if missing > 0 and film.exists():
-            rank_zero_warn(f"{film}: stays as it was, for {missing} of its {len(wanted)} frames are gone")
-        elif len(frames) < 2:
-            rank_zero_warn(f"{film}: not written, for a film has at least 2 frames, and there are {len(frames)}")
-        else:
-            if missing > 0:
-                rank_zero_warn(f"{film}: has only {len(frames)} of {len(wanted)} frames, the others are not on disk")
-            write_film(frames, film, self.fps, size)
-            self.written.append(film)
+        there = f"{len(frames)} of {len(wanted)} frames are on disk"
+        if len(frames) < 2 or (len(frames) < len(wanted) and film.exists()):
+            rank_zero_warn(f"{film}: is left as it was, for {there}, and a film has at least 2")
+            return
+        if len(frames) < len(wanted):
+            rank_zero_warn(f"{film}: lacks its beginning, for {there}")
+        write_film(frames, film, self.fps, size)
+        self.written.append(film)
 
 
 def _suffix(format: str | None) -> str:
@@ -138,8 +133,7 @@ def frame_steps(total_steps: int, frames: int) -> tuple[int, ...]:
 
         1 + max(i, (total_steps - 1) i^2 / (frames - 1)^2),  rounded down:
 
-    every one of the first steps, about frames^2 / total_steps of them, where most changes, then gaps that grow evenly
-    to about 2 total_steps / frames at the end.
+    each of the first steps, where most changes, then gaps that grow evenly to about 2 total_steps / frames.
     """
     if total_steps <= frames:
         return tuple(range(1, total_steps + 1))
@@ -149,8 +143,7 @@ def frame_steps(total_steps: int, frames: int) -> tuple[int, ...]:
 def staged_frame_steps(stages: Sequence[int], frames: int) -> tuple[int, ...]:
     """Returns the steps of a coarse-to-fine run that become frames: `frame_steps` anew for every stage.
 
-    Each of the stages, given by their steps, begins with quick changes as the first does, so the frames are dealt out
-    by steps; every stage has at least its first and last, be the frames as few as they may.
+    The frames are dealt out by the stages' steps; every stage has at least its first and last.
     """
     numbers: list[int] = []
     for index, steps in enumerate(stages):

@@ -1,7 +1,5 @@
 """`nst backbones`: the networks and their layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from nst_lightning.backbones import anatomy

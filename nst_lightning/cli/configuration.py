@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,8 @@ from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, check_trainer
 from nst_lightning.parallel import RankError, agreed, telling
 
-_TRAINER = {
-    **{"accelerator": "auto", "devices": 1, "max_epochs": 1},
-    **{"logger": False, "log_every_n_steps": 10, "enable_model_summary": False},
-}
+_TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
+_TRAINER |= {"logger": False, "enable_model_summary": False}
 
 
 class Configuration:
@@ -36,12 +33,10 @@ class Configuration:
         defaults: Values by key that stand where the options do not say otherwise.
 
     Attributes:
-        parser: The parser.
-        values: What it found, a namespace; may be changed before anything is made of it.
+        values: What was found, a namespace; may be changed before anything is made of it.
 
     Raises:
-        InputError: If an image or the checkpoint cannot be found.
-        ArgumentError: If an option is unknown or its value of the wrong kind.
+        InputError: If an image or the checkpoint cannot be found; an `ArgumentError` if an option is wrong.
     """
 
     def __init__(
@@ -52,16 +47,11 @@ class Configuration:
         self.values = self.parser.parse_args(options.expand(arguments))
         checkpoint = self.values.ckpt_path
         if checkpoint is not None and not Path(checkpoint).is_file():
-            msg = f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints"
-            raise InputError(msg)
+            raise InputError(f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints")
         _find_images(self.values.data)
 
     def make(self) -> tuple[ImageOptimization, PairDataModule, dict[str, Any]]:
-        """Returns module, data, and the arguments of the trainer.
-
-        Raises:
-            InputError: If a value cannot be used.
-        """
+        """Returns module, data, and the arguments of the trainer, or raises an `InputError`."""
         try:
             made = self.parser.instantiate_classes(self.values)
         except ValueError as error:  # an InputError, perhaps in what jsonargparse wraps the errors of lists in
@@ -75,7 +65,7 @@ class Configuration:
 
 
 class Job:
-    """A run that has not begun, and has written nothing.
+    """A run that has not begun, and has written nothing; an `InputError` if what was configured cannot be used.
 
     Attributes:
         module: What optimises.
@@ -83,29 +73,26 @@ class Job:
         run: Its folder.
         writer: What writes its pictures.
         trainer: The trainer, with all callbacks.
-        resumed: Whether it goes on with what an earlier run has done.
-
-    Raises:
-        InputError: If anything that was configured cannot be used.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         self.module, self.data, settings = configuration.make()
         values = configuration.values
         resume, values.data.resume = values.data.resume, None  # what is saved is the configuration of the whole run
-        self.resumed = resume is not None
+        self._resumed = resume is not None
 
         def choose() -> str:
             names = [pair.name for pair in self.data.pairs]
-            return resume if self.resumed else str(runs.claim(values.output, names, values.overwrite)[0].folder)
+            return str(runs.claim(values.output, names, values.overwrite)[0].folder) if resume is None else resume
 
         self.run = runs.Run(Path(agreed("folder", choose)))
         file = runs.file_beside(self.run.folder, values.output)
-        self.writer = ImageWriter(file, values.save_every, values.overwrite or self.resumed)
+        self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
         self._checkpoint = values.ckpt_path
         scores, every = configuration.scores(), settings["log_every_n_steps"]
-        callbacks = [
+        settings["default_root_dir"] = str(self.run.folder)
+        settings["callbacks"] = [
             *(settings["callbacks"] or []),
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self._films,
@@ -115,29 +102,28 @@ class Job:
             Checkpoints(self.run, values.checkpoint_minutes),
             _SaveConfig(configuration.parser, values, save_to_log_dir=False),
         ]
-        root = str(self.run.folder)
-        self.trainer = L.Trainer(**{**settings, "default_root_dir": root, "callbacks": callbacks})
+        self.trainer = L.Trainer(**settings)
         check_trainer(self.trainer)
 
     def fit(self) -> ImageOptimization:
         """Runs the trainer, says where the pictures are or how to go on, and returns the module."""
         folder = self.run.folder
+        go_on = f"to go on: nst fit --resume {folder}"
         try:
             with telling({"folder": str(folder), "progress": str(self.run.progress)}):
                 # A checkpoint of ours is tensors and plain values: nothing in it is run.
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self._checkpoint, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C, when all is saved
-            print(f"\ninterrupted; to go on: nst fit --resume {folder}", file=sys.stderr)
+            say(f"\ninterrupted; {go_on}")
             raise
         except RankError as error:
             done = self.run.finished()
             left = [name for rank in error.codes for name in self.data.dealt[rank] if name not in done]
-            go_on = f"not finished: {', '.join(left) or 'none'}; to go on: nst fit --resume {folder}"
-            say(f"nst: error: {error}; {go_on}")
+            say(f"nst: error: {error}; not finished: {', '.join(left) or 'none'}; {go_on}")
             raise SystemExit(1) from error
         for path in [*self.writer.written, *(film for video in self._films for film in video.written)]:
             print(path)
-        if self.resumed and self.trainer.is_global_zero and not any(self.data.dealt):
+        if self._resumed and self.trainer.is_global_zero and not any(self.data.dealt):
             print(f"{folder}: nothing left to do")
         return self.module
 
@@ -158,9 +144,9 @@ def parser_of(model_class: type[ImageOptimization]) -> LightningArgumentParser:
 
 def names_of(given: Sequence[str] | str | None) -> tuple[str, ...]:
     """Returns the names in a list or between commas."""
-    if given is None:
-        return ()
-    return tuple(given.replace(" ", "").split(",")) if isinstance(given, str) else tuple(given)
+    if isinstance(given, str):
+        return tuple(given.replace(" ", "").split(","))
+    return () if given is None else tuple(given)
 
 
 class _SaveConfig(SaveConfigCallback):

@@ -1,7 +1,5 @@
 """`nst fit`: paints photographs in the manner of paintings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from nst_lightning.cli import options
@@ -31,5 +29,5 @@ def main(arguments: Sequence[str]) -> None:
     with quiet():
         if asked:
             print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
-            return
-        Job(Configuration(arguments, StyleTransfer)).fit()
+        else:
+            Job(Configuration(arguments, StyleTransfer)).fit()

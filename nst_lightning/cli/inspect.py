@@ -48,13 +48,7 @@ def _parser() -> Parser:
         "<image>_<layer>_gram.png.",
     )
     for name, kind, default, metavar, text in (
-        (
-            "image",
-            str,
-            None,
-            "FILE",
-            "the image; a name is also looked up in data/content-images and data/style-images",
-        ),
+        ("image", str, None, "FILE", "a name is also looked up in data/content-images and data/style-images"),
         ("layers", str, None, "LAYERS", "e.g. relu1_1,relu4_2 [those that nst fit reads]"),
         ("backbone", str, "vgg16", "NAME", "one of nst backbones [vgg16]"),
         ("weights", str, None, "NAME", "oxford (bundled), torchvision (download) or a file [oxford]"),

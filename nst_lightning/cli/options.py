@@ -16,12 +16,21 @@ from typing import Any, Literal
 from nst_lightning.errors import InputError
 from nst_lightning.runs import Run
 
+_PACKAGE = Path(__file__).parents[1]
+
+
+def score_names() -> list[str]:
+    """Returns the names of scores that can be asked for, as the scores' files declare them."""
+    sources = [path.read_text(encoding="utf-8") for path in (_PACKAGE / "metrics").glob("*.py")]
+    return sorted({name for source in sources for name in re.findall(r'^    asked = "(\w+)"$', source, re.MULTILINE)})
+
+
 OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
     "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
     "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
     "video": (bool | Literal["mp4", "webp"], False, "A film of the optimisation: true, mp4 or webp [false]"),
-    "scores": (list[str] | str, "auto", "auto, off, or some of outline,palette,texture,leak,lpips,features [auto]"),
+    "scores": (list[str] | str, "auto", f"auto, off, or some of {','.join(score_names())} [auto]"),
     "score_every": (int | None, None, "Steps between two scorings on the way [a twelfth of them]"),
     "show_score": (str | None, "overall", "The score that the progress bar shows [overall]"),
     "representations": (list[str] | str | None, None, "Layers to show in TensorBoard beside each picture"),
@@ -41,29 +50,24 @@ _OF_TRAINER = {
 @cache
 def known() -> Mapping[str, str]:
     """Returns what each option with a short name does, by its configuration key; the name is the key's last part."""
-    data = _arguments("data.py", "PairDataModule")
-    model = _arguments("modules/style_transfer.py", "StyleTransfer")
-    of_classes = {f"data.{name}": text for name, text in data} | {f"model.{name}": text for name, text in model}
-    return of_classes | {name: text for name, (_, _, text) in OF_RUN.items()} | _OF_TRAINER
+    data = _arguments("data", "data.py", "PairDataModule")
+    model = _arguments("model", "modules/style_transfer.py", "StyleTransfer")
+    return {**data, **model, **{name: text for name, (_, _, text) in OF_RUN.items()}, **_OF_TRAINER}
 
 
 def table() -> str:
     """Returns the options with a short name as lines of help."""
-    return "\n".join(
-        textwrap.fill(text, 116, initial_indent=f"  --{_name(key):<19} ", subsequent_indent=" " * 24)
-        for key, text in known().items()
-    )
+    lines = [f"  --{key.rpartition('.')[2]:<19} {text}" for key, text in known().items()]
+    return "\n".join(textwrap.fill(line, 116, subsequent_indent=" " * 24) for line in lines)
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
     """Returns command-line arguments with short names replaced by what they stand for.
 
-    An optimiser's name becomes its class path, and a run to go on with brings its configuration along.
-
-    Raises:
-        InputError: If an optimiser has neither a name of its own nor that of a class, or no run was named.
+    An optimiser's name becomes its class path, and a run to go on with brings its configuration along; an `InputError`
+    if there is no such optimiser or run.
     """
-    keys = {f"--{_name(key)}": f"--{key}" for key in known()}
+    keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()}
     configuration: list[str] = []
     expanded = [""]
     for argument in arguments:
@@ -72,23 +76,17 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if key == "--model.optimizer":
             value = _class_path(value)
         elif key == keys["--resume"]:
-            configuration = ["--config", _configuration_of(Path(value))]
+            configuration = ["--config", _configuration_of(value)]
         expanded.append(f"{key}={value}" if equals else keys.get(value, value))
     if expanded[-1] == keys["--resume"]:
-        msg = "--resume needs the folder of a run, e.g. data/output-images/photo_painting"
-        raise InputError(msg)
+        raise InputError("--resume needs the folder of a run, e.g. data/output-images/photo_painting")
     return [*configuration, *expanded[1:]]
 
 
-def _name(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _configuration_of(folder: Path) -> str:
-    path = Run(folder).config
+def _configuration_of(folder: str) -> str:
+    path = Run(Path(folder)).config
     if not path.is_file():
-        msg = f"{folder}: is not the folder of a run, for it has no {path.name}"
-        raise InputError(msg)
+        raise InputError(f"{folder}: is not the folder of a run, for it has no {path.name}")
     return str(path)
 
 
@@ -99,20 +97,20 @@ def _class_path(name: str) -> str:
     if name.lower() in NAMED:
         return f"nst_lightning.optim.{NAMED[name.lower()].__name__}"
     if "." not in name and not name[:1].isupper() and not name.startswith("{"):
-        msg = f"unknown optimizer {name!r}; known are {', '.join(NAMED)} or a class of torch.optim, e.g. RMSprop"
-        raise InputError(msg)
+        known = ", ".join(NAMED)
+        raise InputError(f"unknown optimizer {name!r}; known are {known} or a class of torch.optim, e.g. RMSprop")
     return name
 
 
-def _arguments(file: str, owner: str) -> list[tuple[str, str]]:
-    """Returns the arguments of a class in a file of this package, in order, each with its help."""
-    body = ast.parse((Path(__file__).parents[1] / file).read_text(encoding="utf-8")).body
+def _arguments(group: str, file: str, owner: str) -> dict[str, str]:
+    """Returns the help of the arguments of a class in a file of this package, in order, by their configuration key."""
+    body = ast.parse((_PACKAGE / file).read_text(encoding="utf-8")).body
     (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == owner]
     (made,) = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     section = re.split(r"\n(?=\S)", (ast.get_docstring(found) or "").partition("\nArgs:\n")[2])[0]
     texts = dict(re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE))
-    pairs = zip(made.args.args[1:], made.args.defaults, strict=True)
-    return [(each.arg, _in_short(texts[each.arg], ast.literal_eval(default))) for each, default in pairs]
+    defaults = {each.arg: ast.literal_eval(it) for each, it in zip(made.args.args[1:], made.args.defaults, strict=True)}
+    return {f"{group}.{name}": _in_short(texts[name], default) for name, default in defaults.items()}
 
 
 def _in_short(text: str, default: object) -> str:

@@ -1,7 +1,5 @@
 """`nst plan`: what a run would take, found out in the way of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from nst_lightning import images, planning
@@ -39,19 +37,13 @@ def estimate(
 ) -> tuple[Job, planning.Estimate]:
     """Returns the run that `nst fit` would make of the same options, and what it would take.
 
-    Args:
-        arguments: The options.
-        budget: Seconds that measuring may take, see `planning.estimate`.
-        measured: What was measured for other runs, likewise.
-
-    Raises:
-        InputError: If the run would refuse what it was given.
+    Measuring takes so many seconds; what was `measured` for other runs is used and added to. What the run would
+    refuse is an `InputError`.
     """
     with quiet():
         configuration = Configuration(arguments, StyleTransfer)
         if configuration.values.ckpt_path is not None:
-            msg = "ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER"
-            raise InputError(msg)
+            raise InputError("ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER")
         job = Job(configuration)
         if job.writer.file is not None:
             images.format_of(job.writer.file)

@@ -1,12 +1,8 @@
 """`nst reconstruct`: an image rebuilt from single layers, and the pictures in a row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
-import PIL.Image
-from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import api, figures, images, pairs, runs
@@ -39,8 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     given, rest = parser.parse_known_args(arguments)
     image, *more = pairs.find("image", given.image, pairs.CONTENT_FOLDER)
     if more:
-        msg = f"image {given.image} stands for {1 + len(more)} files; name one"
-        raise InputError(msg)
+        raise InputError(f"image {given.image} stands for {1 + len(more)} files; name one")
     of_data = {"content": str(image), "style": str(image), **api.RECONSTRUCTION[given.source]}
     defaults = {f"data.{name}": value for name, value in of_data.items()}
     defaults |= {"model.source": given.source, "model.layers": given.layers or "", "scores": "off"}
@@ -61,19 +56,15 @@ def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], s
         return Job(configuration).fit()
 
     original = images.read(image).rgb
-    labels, pictures = [], []
+    labels, pictures = ["original"], []
     for layer, picture in api.rebuilt(layers, source, run):
         original = images.resize(original, (picture.height, picture.width)).clamp(0, 1)
-        labels.append(_label(layer, picture, original, source))
         pictures.append(picture)
-    row = figures.strip([images.to_pil(original), *pictures], ["original", *labels])
-    print(images.write(folder / "strip.png", images.read(row).rgb, overwrite=overwrite))
-
-
-def _label(layer: str, picture: PIL.Image.Image, original: Tensor, source: str) -> str:
-    """Returns what stands over a picture, and prints how near it comes to the original where it is to."""
-    if source == "style":
-        return layer  # the style keeps no places: what is alike need not be near
-    ratio = peak_signal_noise_ratio(images.read(picture).rgb, original, data_range=1.0).item()
-    print(f"{layer}: PSNR {ratio:.2f} dB")
-    return f"{layer}  {ratio:.1f} dB"
+        if source == "content":  # the style keeps no places: what is alike need not be near
+            ratio = peak_signal_noise_ratio(images.read(picture).rgb, original, data_range=1.0).item()
+            print(f"{layer}: PSNR {ratio:.2f} dB")
+            layer = f"{layer}  {ratio:.1f} dB"
+        labels.append(layer)
+    row, title = [images.to_pil(original), *pictures], f"{image.stem} from {source}"
+    strip = figures.grid([row], [""], labels, title, "", width=original.shape[-1])
+    print(images.write(folder / "strip.png", images.read(strip).rgb, overwrite=overwrite))

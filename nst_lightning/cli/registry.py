@@ -29,8 +29,6 @@ The module's `main` takes the options and returns an exit code, None for 0; it r
 its constant `HELP`, which is read without importing it, or else what `main` prints for --help.
 """
 
-_PACKAGE = Path(__file__).parents[1]
-
 
 class Parser(ArgumentParser):
     """The parser of a command's own options, each with a text, which raises what it cannot use as `InputError`."""
@@ -49,23 +47,22 @@ class Parser(ArgumentParser):
 def run(command: str, arguments: Sequence[str]) -> int:
     """Runs a command, a key of `COMMANDS`, and returns the exit code: 0, or 2 after one line on what cannot be used."""
     module, _ = COMMANDS[command]
+    text = _help(module) if {"-h", "--help"} & set(arguments) else None
+    if text is not None:
+        print(text.strip())
+        return 0
     try:
-        text = _help(module) if {"-h", "--help"} & set(arguments) else None
-        if text is not None:
-            print(text.strip())
-            return 0
         code: int | None = import_module(f"nst_lightning.{module}").main(arguments)
+        return 0 if code is None else code
     except SystemExit as ended:  # after a parser's help, or when all is saved that Ctrl-C has broken off
         return ended.code if isinstance(ended.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         return refused(error)
-    return 0 if code is None else code
 
 
 def _help(module: str) -> str | None:
     """Returns the help of a command, read from the module's source; None where there is no `HELP`."""
-    source = (_PACKAGE / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "HELP":
-            return str(ast.literal_eval(node.value))
-    return None
+    source = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    found = [str(ast.literal_eval(node.value)) for node in assigned if ast.unparse(node.targets[0]) == "HELP"]
+    return found[0] if found else None

@@ -1,7 +1,5 @@
 """`nst validate`: the scores of the pictures in a checkpoint."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ Scores the pictures that a checkpoint holds, and prints the table.
 
   --ckpt_path FILE         a checkpoint, data/output-images/<run>/checkpoints/<pair>.ckpt
   --config FILE            the run's configuration [the one in the checkpoint's run folder]
-  --scores NAMES           auto, or some of outline,palette,texture,leak,lpips,features [auto]
+  --scores NAMES           auto, or some of those that nst score --help names [auto]
 
 A run's finished pictures are scored by nst score, and have their scores in the run's folder scores.
 """
@@ -34,8 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     """Scores what a checkpoint holds, prints the table, and writes nothing."""
     given, rest = Parser("validate", "--ckpt_path", "--config").parse_known_args(arguments)
     if given.ckpt_path is None:
-        msg = "no checkpoint was given; name one with --ckpt_path, those of a run are in its folder checkpoints"
-        raise InputError(msg)
+        raise InputError("no checkpoint was given; name one with --ckpt_path, a run's are in its folder checkpoints")
     beside = Run(Path(os.path.abspath(given.ckpt_path)).parents[1]).config
     config = str(beside) if given.config is None and beside.is_file() else given.config
     of_run = [] if config is None else ["--config", config]
@@ -46,8 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 def _validate(configuration: Configuration) -> None:
     path, scores = configuration.values.ckpt_path, configuration.scores()
     if scores is None:
-        msg = "scores is off: there is nothing to validate"
-        raise InputError(msg)
+        raise InputError("scores is off: there is nothing to validate")
     configuration.values.data.resume = path
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* will begin anew")  # nothing begins here
@@ -57,10 +53,9 @@ def _validate(configuration: Configuration) -> None:
             raise InputError(msg)
         # One process, whatever the run had: a checkpoint is of one process's pairs.
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "callbacks": [scores]}
-        trainer = L.Trainer(**{**settings, "enable_progress_bar": False})
+        trainer = L.Trainer(**settings | {"enable_progress_bar": False})
         check_trainer(trainer)
-        trainer.validate(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
+        trainer.validate(module, datamodule=data, verbose=False)
     if not scores.finals:
-        msg = f"{path}: is of other pairs or stages than these settings; give the configuration of its run"
-        raise InputError(msg)
+        raise InputError(f"{path}: is of other pairs or stages than these settings; give the configuration of its run")
     print(table.text(scores.finals))

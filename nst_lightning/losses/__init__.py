@@ -2,19 +2,7 @@
 
 from collections.abc import Mapping
 
-from nst_lightning.losses.base import (
-    IMAGE,
-    Additive,
-    Features,
-    Global,
-    Loss,
-    Pointwise,
-    Source,
-    Statistic,
-    Target,
-    drawn,
-    full_precision,
-)
+from nst_lightning.losses.base import IMAGE, Additive, Features, Global, Loss, Pointwise, Source, Statistic, Target
 from nst_lightning.losses.content import Content
 from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.objective import Objective, Term, Values
@@ -42,6 +30,4 @@ __all__ = [
     "TotalVariation",
     "Values",
     "Wasserstein",
-    "drawn",
-    "full_precision",
 ]

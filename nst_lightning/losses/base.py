@@ -23,26 +23,14 @@ def full_precision(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """Returns one value an image, (N,), in a shape that broadcasts against a tensor (N, ...)."""
-    return values.view(-1, *[1] * (like.dim() - 1))
-
-
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
 class Features:
-    """A layer's features of an image, or of one of its tiles, and where in the image's map they stand.
+    """A layer's features of an image, or of one of its tiles, and where in the image's map they stand."""
 
-    Attributes:
-        values: The features, (N, C, H, W), of any floating-point precision.
-        size: Height and width of the whole image's map.
-        corner: Row and column in that map of the first position.
-        weights: How much each position counts, finite and >= 0, (N or 1, 1, H, W); None where each counts 1.
-    """
-
-    values: Tensor
-    size: tuple[int, int]
-    corner: tuple[int, int] = (0, 0)
-    weights: Tensor | None = None
+    values: Tensor  # (N, C, H, W), of any floating-point precision
+    size: tuple[int, int]  # height and width of the whole image's map
+    corner: tuple[int, int] = (0, 0)  # row and column in that map of the first position
+    weights: Tensor | None = None  # how much each position counts, >= 0, (N or 1, 1, H, W); None where each counts 1
 
     @classmethod
     def whole(cls, values: Tensor, weights: Tensor | None = None) -> Features:
@@ -64,12 +52,9 @@ class Features:
         return self.values if self.weights is None else full_precision(self.values) * self.weights.sqrt()
 
     def at(self, places: Tensor) -> Tensor:
-        """Returns the features at some places, (N, C, K); zeros at those that belong to another tile.
+        """Returns the features at places as `drawn` returns them, (N, C, K); zeros at those of another tile.
 
-        So that the samples of all tiles add up to those of the whole image.
-
-        Args:
-            places: Fractions of the map's height and width in [0, 1), (K, 2), as `drawn` returns them.
+        So the samples of all tiles add up to those of the whole image.
         """
         height, width = self.values.shape[2:]
         if height * width == 0:
@@ -84,24 +69,17 @@ class Features:
 def drawn(count: int, draw: int) -> Tensor:
     """Returns random places, fractions of height and width in [0, 1), float64 (count, 2).
 
-    Args:
-        count: The number of places, >= 1.
-        draw: The number that they follow from: the same places in every tile and process and after a resume.
+    They follow from the number `draw`: the same in every tile and process and after a resume.
     """
     return torch.rand(count, 2, generator=torch.Generator().manual_seed(draw), dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """Sums over weighted positions, and the sum of the weights: those of two halves of an image add up.
+    """Sums over weighted positions, and the sum of the weights: those of two halves of an image add up."""
 
-    Attributes:
-        sums: What was summed, (N, ...) each, by name.
-        weight: The sum of the positions' weights, (N,).
-    """
-
-    sums: Mapping[str, Tensor]
-    weight: Tensor
+    sums: Mapping[str, Tensor]  # (N, ...) each, by name
+    weight: Tensor  # (N,)
 
     def __add__(self, other: Statistic) -> Statistic:
         sums = {name: total + other.sums[name] for name, total in self.sums.items()}
@@ -115,16 +93,11 @@ class Statistic:
     def mean(self, name: str) -> Tensor:
         """Returns a sum divided by the weight: the mean over positions, (N, ...)."""
         total = self.sums[name]
-        return total / column(self.weight, total)
+        return total / self.weight.view(-1, *[1] * (total.dim() - 1))
 
     @classmethod
     def merged(cls, statistics: Sequence[Statistic], weights: Sequence[float]) -> Statistic:
-        """Returns the statistic of several images together, each by its weight whatever its size.
-
-        Args:
-            statistics: An image's each.
-            weights: Theirs, >= 0, with a sum above 0.
-        """
+        """Returns the statistic of several images together, each by its weight, >= 0, whatever its size."""
         if len(statistics) == 1:
             return statistics[0]
         shares = [weight / sum(weights) for weight in weights]
@@ -135,15 +108,14 @@ class Statistic:
 
 
 class Loss(ABC):
-    """What compares an output with a source image by the features of one or several layers.
+    """What compares an output with a source image by the features of one or several layers, which it gets in order.
 
-    One of three: `Additive`, `Pointwise` or `Global`. Nothing in a loss mixes two images of a batch.
-
-    Attributes:
-        source: The image that is compared with; None for a loss that asks for no other image.
+    One of three: `Additive`, `Pointwise` or `Global`. Nothing in a loss mixes two images of a batch. Where positions
+    are drawn at random, they follow from the number `draw`, see `drawn`.
     """
 
     source: ClassVar[Source | None]
+    """The image that is compared with; None for a loss that asks for no other image."""
 
 
 class Additive(Loss):
@@ -151,12 +123,7 @@ class Additive(Loss):
 
     @abstractmethod
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns the sums over the positions of any image, differentiable, float32 (float64 for float64 features).
-
-        Args:
-            features: Those of the term's layers, in their order.
-            draw: What random positions follow from, see `drawn`.
-        """
+        """Returns the sums over the positions of any image, differentiable, float32 (float64 for float64 features)."""
 
     @abstractmethod
     def target(self, statistic: Statistic) -> Target:
@@ -176,13 +143,7 @@ class Pointwise(Loss):
 
     @abstractmethod
     def statistic(self, features: Sequence[Features], maps: Sequence[Features], draw: int) -> Statistic:
-        """Returns the sums, over the positions of the output's features, of what `compare` needs.
-
-        Args:
-            features: The output's, as in `Additive.statistic`.
-            maps: The source's maps at the same positions.
-            draw: Likewise.
-        """
+        """Returns the sums of what `compare` needs, given the output's features and the maps at the same positions."""
 
     @abstractmethod
     def compare(self, statistic: Statistic) -> Tensor:

@@ -89,8 +89,8 @@ class _OuterProducts(Function):
 def _convolves(feature: Tensor) -> bool:
     """Whether products over positions are computed as 1x1 convolutions, one image at a time.
 
-    Where torch has oneDNN, as on x86, that takes half the time of a matrix product by MKL on AMD's processors, and the
-    sums of a float32 Gram matrix are closer to the exact ones (see tests/benchmarks).
+    By oneDNN that takes half the time of a matrix product by MKL on AMD's processors, and the sums of a float32 Gram
+    matrix are closer to the exact ones (see tests/benchmarks).
     """
     on_cpu = feature.device.type == "cpu" and feature.dtype != torch.float64 and feature.numel() > 0
     return on_cpu and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call, unused-ignore]

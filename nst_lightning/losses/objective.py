@@ -21,19 +21,12 @@ Kept: TypeAlias = Statistic | Target
 
 @dataclass(frozen=True)
 class Term:
-    """One loss on named layers.
+    """One loss on named layers."""
 
-    Attributes:
-        group: What the term counts towards, with whose weight: `content`, `style` or `tv`.
-        layers: The layers that the loss reads, in its order; `image` stands for the pixels.
-        loss: The loss.
-        share: Its part of the group's weight, above 0; those of a group add up to 1.
-    """
-
-    group: str
-    layers: tuple[str, ...]
+    group: str  # what it counts towards, with whose weight: content, style or tv
+    layers: tuple[str, ...]  # what the loss reads, in its order; `image` stands for the pixels
     loss: Loss
-    share: float
+    share: float  # its part of the group's weight, above 0; those of a group add up to 1
 
     @property
     def name(self) -> str:
@@ -46,23 +39,16 @@ class Term:
 
 
 class Objective:
-    """The weighted sum of terms: what the optimiser brings down, Gatys et al. (2016), equation 7.
+    """The weighted sum of terms of unlike names: what the optimiser brings down, Gatys et al. (2016), equation 7.
 
-    Weights are not part of it: each image has its own for every group, see `total`.
-
-    Args:
-        terms: The losses, each of another name.
-
-    Raises:
-        InputError: If two terms have one name.
+    The weights are not part of it: each image has its own for every group, see `total`.
     """
 
     def __init__(self, terms: Iterable[Term]) -> None:
         self.terms: Sequence[Term] = tuple(terms)
         names = [term.name for term in self.terms]
         if len(set(names)) != len(names):
-            msg = f"a layer stands twice among the terms: {', '.join(names)}"
-            raise InputError(msg)
+            raise InputError(f"a layer stands twice among the terms: {', '.join(names)}")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -85,25 +71,11 @@ class Objective:
         return Objective(term for term in self.terms if term.group in groups)
 
     def kept(self, source: Source, features: Mapping[str, Features], draw: int) -> dict[str, Kept]:
-        """Returns what the terms that compare with one source image keep of it, by the term's name.
-
-        Args:
-            source: `content` or `style`.
-            features: That image's features by layer, with the image itself as `image`.
-            draw: What random positions follow from.
-        """
+        """Returns what the terms that compare with a source image keep of its features, by the term's name."""
         return {term.name: _kept(term, features, draw) for term in self.terms if term.loss.source == source}
 
     def targets(self, kept: Sequence[Mapping[str, Kept]], weights: Sequence[float]) -> dict[str, Target]:
-        """Finishes what was kept of the images of one source, merged by their weights.
-
-        Args:
-            kept: What was kept of each image, by the term's name.
-            weights: Theirs, >= 0, with a sum above 0.
-
-        Raises:
-            InputError: If there are several images and a loss cannot merge them.
-        """
+        """Finishes what was kept of each image of one source, merged by their weights; not every loss can merge."""
         terms = [term for term in self.terms if term.name in kept[0]]
         return {term.name: _target(term, [each[term.name] for each in kept], weights) for term in terms}
 
@@ -125,11 +97,11 @@ class Objective:
     def compared(self, statistics: Mapping[str, Statistic], targets: Mapping[str, Target]) -> dict[str, Tensor]:
         """Returns the values of the terms that statistics are of, given those of the whole image."""
         values = {}
-        for term in self.terms:
-            if isinstance(term.loss, Additive):
-                values[term.name] = term.loss.compare(statistics[term.name], targets[term.name])
-            elif isinstance(term.loss, Pointwise):
-                values[term.name] = term.loss.compare(statistics[term.name])
+        for name, loss in ((term.name, term.loss) for term in self.terms):
+            if isinstance(loss, Additive):
+                values[name] = loss.compare(statistics[name], targets[name])
+            elif isinstance(loss, Pointwise):
+                values[name] = loss.compare(statistics[name])
         return values
 
     def values(self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int) -> dict[str, Tensor]:
@@ -142,18 +114,13 @@ class Objective:
         }
 
     def total(self, values: Values, weights: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weighted sum, (N,): the loss of each image.
-
-        Args:
-            values: Every term's value.
-            weights: Each image's weights by group, (N,) each.
-        """
+        """Returns the weighted sum, (N,): the loss of each image, given its weights by group, (N,) each."""
         weighted = [term.share * weights[term.group] * values[term.name] for term in self.terms]
         # One after the other: terms of weight 0, which a companion in the batch may bring, then leave no rounding.
         return reduce(torch.add, weighted)
 
     def contributions(self, values: Values, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the weighted values summed by group and in `total`, (N,) each, for curves; arguments as there."""
+        """Returns the weighted values summed by group and in `total`, (N,) each, for curves."""
         sums = {group: self.only([group]).total(values, weights) for group in self.groups}
         return {"total": self.total(values, weights), **sums}
 
@@ -173,8 +140,8 @@ def _target(term: Term, kept: Sequence[Kept], weights: Sequence[float]) -> Targe
     if isinstance(term.loss, Additive):
         return term.loss.target(Statistic.merged(statistics, weights))
     if len(kept) > 1:
-        msg = f"{term.name}: {type(term.loss).__name__} cannot merge {len(kept)} {term.loss.source} images: give one"
-        raise InputError(msg)
+        msg = f"{type(term.loss).__name__} cannot merge {len(kept)} {term.loss.source} images: give one"
+        raise InputError(f"{term.name}: {msg}")
     (target,) = kept
     assert not isinstance(target, Statistic)
     return target

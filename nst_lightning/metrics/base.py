@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import pkgutil
 from abc import abstractmethod
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,6 @@ from nst_lightning.errors import InputError
 from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab, reduced
 
 _NUMBERS = itertools.count()
-_Found = TypeVar("_Found")
 
 
 class Seen:
@@ -40,12 +40,11 @@ class Seen:
         """The images in CIELAB, (N, 3, H, W)."""
         return lab(self.rgb)
 
-    def once(self, function: Callable[[Tensor], _Found]) -> _Found:
+    def once(self, function: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401 - the function's own
         """Returns a function of the images in CIELAB, computed once however many scores ask for it."""
         if function not in self._found:
             self._found[function] = function(self.lab)
-        found: _Found = self._found[function]
-        return found
+        return self._found[function]
 
 
 class Sources:
@@ -58,55 +57,39 @@ class Sources:
         short_side: What the outputs' short side is reduced to, in pixels, and these images with it; None for never.
 
     Raises:
-        InputError: If they differ in number or are no images; and where some are asked for that were not given.
+        InputError: If they differ in number or are no images.
     """
 
     def __init__(self, like: Tensor, content: Tensor | None, styles: Sequence[Tensor], short_side: int | None) -> None:
-        self.like = like
-        self.short_side = short_side
-        self._contents = [] if content is None else [as_written(content)]
-        self._styles = [as_written(style) for style in styles]
-        for given in (*self._contents, *self._styles):
-            check_as_many(like, given)
+        size = (like.shape[-2], like.shape[-1])
+        written = {"content": [] if content is None else [as_written(content)], "style": list(map(as_written, styles))}
+        written["stretched style"] = [images.resize(style, size).clamp(0, 1) for style in written["style"]]
+        for given in (*written["content"], *written["style"]):
+            if len(given) != len(like):
+                raise InputError(f"{len(like)} outputs cannot be compared with {len(given)} images: must be as many")
+        self._sizes = [f"{each.shape[-1]}x{each.shape[-2]} px" for each in (like, *written["content"])]
+        self._seen = {
+            kind: [Seen(reduced(each, like, short_side)) for each in found] for kind, found in written.items()
+        }
 
-    @cached_property
-    def content(self) -> Seen:
-        """The content images, of any size."""
-        return self._seen("content", self._contents)[0]
+    def of(self, kind: str, in_place: bool = False) -> list[Seen]:
+        """Returns the images of a kind: `content`, `style`, or `stretched style`, as an optimisation begins with them.
 
-    @property
-    def content_in_place(self) -> Seen:
-        """The content images, for a comparison by position; raises InputError unless they have the outputs' size."""
-        for content in self._contents:
-            check_alike(self.like, content)
-        return self.content
-
-    @cached_property
-    def styles(self) -> list[Seen]:
-        """The style images in proportion."""
-        return self._seen("style", self._styles)
-
-    @cached_property
-    def stretched_styles(self) -> list[Seen]:
-        """The style images stretched to the outputs' size, as an optimisation begins with them."""
-        size = (self.like.shape[-2], self.like.shape[-1])
-        return self._seen("style", [images.resize(style, size).clamp(0, 1) for style in self._styles])
-
-    def _seen(self, name: str, found: Sequence[Tensor]) -> list[Seen]:
-        if not found:
-            msg = f"this score compares with {name} images: must be given as {name}"
-            raise InputError(msg)
-        return [Seen(reduced(image, self.like, self.short_side)) for image in found]
+        Raises InputError if there are none, or, to be compared in place, content images of another size.
+        """
+        if not self._seen[kind]:
+            raise InputError(f"this score compares with {kind.split()[-1]} images: must be given as {kind.split()[-1]}")
+        if in_place and len(set(self._sizes)) > 1:
+            ours, its = self._sizes
+            raise InputError(f"the output has {ours}, what it is compared with {its}: must be equal")
+        return self._seen[kind]
 
 
 class Score(Metric):
     """A number an image, and its mean over images; those whose number is undefined, NaN, are left out and counted.
 
-    A new score is one file of this folder with a subclass: the attributes, `reference` and `values`.
-
     Args:
-        short_side: What the output is reduced to before it is scored, in pixels, and the others with it; None for
-            never.
+        short_side: What the output is reduced to first, in pixels, and the others with it; None for never.
         kwargs: Further ones of `torchmetrics.Metric`.
 
     Attributes:
@@ -115,7 +98,6 @@ class Score(Metric):
         parts: The scores that it sums up.
         order: Its place among the scores, which are shown in rising order.
         headline: Whether tables for reading have a column for it; files have all.
-        left_out: What to say where `auto` leaves it out; `{names}` stands for what takes it nevertheless.
         total, count, undefined: The sum of the defined numbers, how many they are, and how many images had none.
     """
 
@@ -124,7 +106,6 @@ class Score(Metric):
     parts: ClassVar[tuple[type[Score], ...]] = ()
     order: ClassVar[int] = 90
     headline: ClassVar[bool] = True
-    left_out: ClassVar[str] = ""
     is_differentiable = False  # what is scored is rounded to 8 bits
     full_state_update = False
     plot_lower_bound: float | None = 0.0
@@ -137,16 +118,15 @@ class Score(Metric):
     def __init__(self, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.short_side = short_side
-        for name in ("total", "count", "undefined"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
         # A MetricCollection takes metrics for one whose states have the same names and, after the first batch, values:
         # two scores that are both 0 or undefined there. A state of its own name keeps each by itself.
-        self.add_state(f"_metric_{next(_NUMBERS)}", torch.tensor(0.0), dist_reduce_fx="sum")
+        for name in ("total", "count", "undefined", f"_metric_{next(_NUMBERS)}"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
     @classmethod
-    def in_auto(cls) -> bool:
-        """Whether `auto` takes it on this machine."""
-        return True
+    def left_out(cls) -> str | None:
+        """Returns why `auto` leaves it out on this machine, `{names}` for what takes it nevertheless; None if not."""
+        return None
 
     @abstractmethod
     def reference(self, sources: Sources) -> Any:  # noqa: ANN401 - each keeps something else
@@ -160,14 +140,12 @@ class Score(Metric):
         """Returns the number of every image, (N,), NaN where undefined; counts nothing. Arguments as of `update`."""
         seen = Seen(reduced(output, output, self.short_side))
         sources = Sources(output, content, [] if style is None else [style], self.short_side)
-        found = self.values(seen, self.reference(sources))
-        return found.get(self.name, seen.rgb.new_full((len(output),), torch.nan))
+        return self.values(seen, self.reference(sources))[self.name]
 
     def update(self, *, output: Tensor, content: Tensor | None = None, style: Tensor | None = None) -> None:
-        """Scores outputs against their content and style images, (N, 3, H, W) each, sRGB in [0, 1].
+        """Scores outputs against their content and style images, (N, 3, H, W) each, sRGB in [0, 1]; errors: `Sources`.
 
-        The styles have the size at which the output was to take their texture. Raises InputError if the images differ
-        in number, or in size where they are compared by position.
+        The styles have the size at which the output was to take their texture.
         """
         values = self.numbers(output=output, content=content, style=style).detach().to(self.total)
         defined = values.isfinite()
@@ -182,14 +160,50 @@ class Score(Metric):
     plot = Metric._plot  # torchmetrics leaves it to each metric whether it can be plotted
 
 
+class Comparison(Score):
+    """A score that compares an output with one source after the other.
+
+    Attributes:
+        against: The kind of images that it compares with, see `Sources.of`.
+        sample, source_sample: What is compared of images in CIELAB; None where that of a source is the same.
+        merge: What makes one number of those of several sources.
+    """
+
+    against: ClassVar[str] = "style"
+    sample: Callable[[Tensor], Any]
+    source_sample: Callable[[Tensor], Any] | None = None
+    merge: ClassVar[Callable[..., Tensor]] = torch.mean
+
+    @abstractmethod
+    def compare(self, output: Any, source: Any) -> Tensor:  # noqa: ANN401 - each compares something else
+        """Returns the numbers of outputs and a source, (N,), or (N, levels); NaN where undefined."""
+
+    def describe(self, image: Seen) -> Any:  # noqa: ANN401 - as above
+        """Returns what is compared of an output."""
+        return image.once(self.sample)
+
+    def reference(self, sources: Sources) -> list[Any]:
+        """Returns what is compared of every source."""
+        images = sources.of(self.against, in_place=self.against == "content")
+        return [
+            self.describe(image) if self.source_sample is None else image.once(self.source_sample) for image in images
+        ]
+
+    def levels(self, output: Seen, reference: Sequence[Any]) -> Tensor:
+        """Returns the numbers of all sources together, (N, levels)."""
+        described = self.describe(output)
+        found = self.merge(torch.stack([self.compare(described, source) for source in reference]), dim=0)
+        return found.reshape(len(found), -1)
+
+    def values(self, output: Seen, reference: Sequence[Any]) -> dict[str, Tensor]:
+        """Returns the mean over levels."""
+        return {self.name: self.levels(output, reference).nanmean(1)}
+
+
 class Frozen(nn.Module):
-    """A network that scores pictures and leaves no trace in what holds it.
+    """A network that leaves no trace in what holds it: no parameters, no state dict, no graph, always in eval mode.
 
-    It has no parameters and no state dict, is in eval mode for good and keeps no graph. It follows to another device,
-    but stays in its precision, also under autocast: rounding would show in the score.
-
-    Args:
-        network: The network; its parameters and buffers become buffers that are not saved.
+    It follows to another device, but stays in its precision, also under autocast: rounding would show in the score.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -215,25 +229,9 @@ class Frozen(nn.Module):
 
 @cache
 def known() -> tuple[type[Score], ...]:
-    """Returns all scores in their order: the direct subclasses of `Score` in the files of this folder."""
+    """Returns all scores in their order: the subclasses of `Score` in the files of this folder that have a name."""
     package = __name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        import_module(f"{package}.{module.name}")
-    found = [score for score in Score.__subclasses__() if score.__module__.startswith(f"{package}.")]
+    modules = [f"{package}.{module.name}" for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    kinds = {kind for name in modules for _, kind in inspect.getmembers(import_module(name), inspect.isclass)}
+    found = [kind for kind in kinds if issubclass(kind, Score) and hasattr(kind, "name")]
     return tuple(sorted(found, key=lambda score: (score.order, score.name)))
-
-
-def check_as_many(output: Tensor, reference: Tensor) -> None:
-    """Raises InputError where there are not as many outputs, (N, ...), as what they are compared with."""
-    if len(output) != len(reference):
-        msg = f"{len(output)} outputs cannot be compared with {len(reference)} images: must be as many"
-        raise InputError(msg)
-
-
-def check_alike(output: Tensor, reference: Tensor) -> None:
-    """Raises InputError where outputs and what they are compared with, (N, ..., H, W), differ in size or number."""
-    (height, width), (its_height, its_width) = output.shape[-2:], reference.shape[-2:]
-    if (height, width) != (its_height, its_width):
-        msg = f"the output has {width}x{height} px, what it is compared with {its_width}x{its_height} px: must be equal"
-        raise InputError(msg)
-    check_as_many(output, reference)

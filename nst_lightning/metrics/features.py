@@ -1,19 +1,15 @@
-"""How far an output's features are from the style's, as distributions and on a network that was not optimised.
-
-Heitz et al. (2021) compare all of a layer's distribution by its projections on random directions, where a Gram matrix
-has its second moments only.
-"""
+"""How far features are from the style's, on a network that was not optimised (Heitz et al., 2021)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from nst_lightning.backbones import Backbone, spec_of
-from nst_lightning.metrics.base import Frozen, Score, Seen, Sources
+from nst_lightning.metrics.base import Comparison, Frozen, Seen
 from nst_lightning.metrics.distributions import quantiles
 from nst_lightning.metrics.lab import SHORT_SIDE
 
@@ -30,10 +26,15 @@ class Projections(NamedTuple):
     magnitude: Tensor  # (N,), the mean absolute value
 
 
-class FeatureDistance(Score):
-    """The mean over images of `feature_distance` between output and style, at least 0; of several styles the mean.
+Layers: TypeAlias = Mapping[str, Projections]
 
-    Images smaller than the network takes have no number, nor have those whose style leaves a layer at 0.
+
+class FeatureDistance(Comparison):
+    """How far an output's features are from the style's, at least 0, without a unit; of several styles the mean.
+
+    For each layer the mean absolute difference of quantiles, over directions, by the mean absolute value of the
+    style's projections; and the mean over layers. NaN for images smaller than the network takes, and where the style
+    leaves a layer at 0.
 
     Args:
         backbone: A key of `SPECS`; of another family than the one optimised, or the score is circular.
@@ -64,40 +65,23 @@ class FeatureDistance(Score):
         self.network = Frozen(Projector(backbone, layers, weights))
 
     @classmethod
-    def in_auto(cls) -> bool:
-        """Never: it takes a second network."""
-        return False
+    def left_out(cls) -> str:
+        """Returns nothing to say: it takes a second network, which is only for those who ask."""
+        return ""
 
-    def reference(self, sources: Sources) -> list[dict[str, Projections]]:
-        """Returns what is compared of every style."""
-        return [self.network(style.rgb) for style in sources.styles]
+    def describe(self, image: Seen) -> Layers:
+        """Returns the projections, by layer."""
+        found: Layers = self.network(image.rgb)
+        return found
 
-    def values(self, output: Seen, reference: Sequence[Mapping[str, Projections]]) -> dict[str, Tensor]:
-        """Returns `feature_distance`."""
-        found = self.network(output.rgb)
-        return {self.name: torch.stack([feature_distance(found, style) for style in reference]).mean(0)}
-
-
-def feature_distance(output: Mapping[str, Projections], style: Mapping[str, Projections]) -> Tensor:
-    """Returns how far the features of outputs are from those of styles, (N,), at least 0.
-
-    For each layer the mean absolute difference of quantiles, over directions, by the mean absolute value of the
-    style's projections; and the mean over layers. That is a Wasserstein distance, sliced (Heitz et al., 2021), without
-    a unit. Channels are not brought to one variance: those that hardly respond would be most of it. Both are of the
-    same `Projector`, the style of N images or of one for all.
-    """
-    distances = [
-        (output[layer].quantiles - style[layer].quantiles).abs().mean(dim=(1, 2)) / style[layer].magnitude
-        for layer in style
-    ]
-    return torch.stack(distances).mean(dim=0)
+    def compare(self, output: Layers, source: Layers) -> Tensor:
+        """Returns the distance of projections, (N,), the source's of N images or of one for all."""
+        pairs = [(output[layer].quantiles, *kept) for layer, kept in source.items()]
+        return torch.stack([(one - other).abs().mean(dim=(1, 2)) / scale for one, other, scale in pairs]).mean(dim=0)
 
 
 class Projector(nn.Module):
-    """A backbone, and for each of its layers unit vectors of the layer's channels, the same ones every time.
-
-    Arguments and errors are those of `FeatureDistance`.
-    """
+    """A backbone, and for each of its layers unit vectors of its channels, ever the same; see `FeatureDistance`."""
 
     def __init__(self, backbone: str, layers: Sequence[str] | None = None, weights: str | None = None) -> None:
         super().__init__()
@@ -110,7 +94,7 @@ class Projector(nn.Module):
             drawn = torch.randn(feature.shape[1], DIRECTIONS, generator=generator)
             self.register_buffer(f"directions{place}", drawn / drawn.norm(dim=0))
 
-    def forward(self, image: Tensor) -> dict[str, Projections]:
+    def forward(self, image: Tensor) -> Layers:
         """Returns what is compared of sRGB images (N, 3, H, W) in [0, 1], by layer; NaN where they are too small."""
         if min(image.shape[-2:]) < self.min_side:
             nothing = image.new_full((len(image), DIRECTIONS, QUANTILES), torch.nan)

@@ -20,27 +20,20 @@ _LINEAR_BELOW = (6 / 29) ** 3
 def as_written(rgb: Tensor) -> Tensor:
     """Returns images, (N, 3, H, W), as an 8-bit file holds them: detached float32 in [0, 1], rounded to 1/255.
 
-    Raises:
-        InputError: If the shape is another, the type is no float, or a value is not finite.
+    Raises InputError if the shape is another, the type is no float, or a value is not finite.
     """
     if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape or not rgb.is_floating_point():
-        msg = f"images to be scored must be float (N, 3, H, W) in [0, 1], got {rgb.dtype} {tuple(rgb.shape)}"
-        raise InputError(msg)
+        allowed = "images to be scored must be float (N, 3, H, W) in [0, 1]"
+        raise InputError(f"{allowed}, got {rgb.dtype} {tuple(rgb.shape)}")
     if not bool(rgb.isfinite().all()):
-        msg = "images to be scored must be finite"
-        raise InputError(msg)
+        raise InputError("images to be scored must be finite")
     return (rgb.detach().float().clamp(0, 1) * 255).round() / 255
 
 
 def reduced(image: Tensor, output: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns images as they would be written, reduced by the factor that outputs are reduced by.
+    """Returns images (N, 3, H, W) as they would be written, reduced by the factor that brings outputs to a short side.
 
     One factor for all, because the texture of a painting has the size of its strokes: its picture stays in proportion.
-
-    Args:
-        image: (N, 3, H, W), sRGB in [0, 1].
-        output: The outputs, (N, 3, H, W), or images of their size.
-        short_side: What the outputs' short side is at most, in pixels; None for no limit.
     """
     written = as_written(image)
     shortest = min(output.shape[-2:])

@@ -1,21 +1,15 @@
-"""How far the outlines of the style image show through in an output.
-
-Palette and texture are best met by the style image itself, so an optimisation that starts from it is scored well for
-not moving; this is what tells.
-"""
+"""How far the outlines of the style image show through in an output, which palette and texture do not notice."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from nst_lightning.metrics.base import Score, Seen, Sources
-from nst_lightning.metrics.outline import Outlines, above_chance, edge_auc, gradients, outlines
+from nst_lightning.metrics.base import Comparison
+from nst_lightning.metrics.outline import Gradients, Outlines, above_chance, edge_auc, gradients, outlines
 
 
-class Leak(Score):
+class Leak(Comparison):
     """How far the style's outlines show through, from 0, as by chance, to 1, all of them; the largest of all styles.
 
     The area under the ROC curve of `edge_auc`, from chance at 0; not times the clarity: a faint ghost is one. NaN
@@ -26,12 +20,11 @@ class Leak(Score):
     asked = "leak"
     order = 40
     higher_is_better = False
+    against = "stretched style"
+    merge = torch.amax
+    sample = staticmethod(gradients)
+    source_sample = staticmethod(outlines)
 
-    def reference(self, sources: Sources) -> list[Outlines]:
-        """Returns the edges of every style image, stretched as where the optimisation starts from it."""
-        return [style.once(outlines) for style in sources.stretched_styles]
-
-    def values(self, output: Seen, reference: Sequence[Outlines]) -> dict[str, Tensor]:
-        """Returns `leak`."""
-        found = output.once(gradients)
-        return {self.name: torch.stack([above_chance(edge_auc(found, lines)) for lines in reference]).amax(0)}
+    def compare(self, output: Gradients, source: Outlines) -> Tensor:
+        """Returns how far the outlines of a style show through, (N,)."""
+        return above_chance(edge_auc(output, source))

@@ -1,9 +1,4 @@
-"""How much of the content's outlines an output keeps.
-
-Two things are asked of an output: whether its gradients are stronger at the content's edges than far from them, the
-area under the ROC curve, whose chance level does not depend on the number of edges; and whether an edge is as clear as
-it was, which a blurred or faded picture fails although it passes the first.
-"""
+"""How much of the content's outlines an output keeps: whether there are edges where it has them, and how clear."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nst_lightning.metrics.base import Score, Seen, Sources, check_alike
+from nst_lightning.metrics.base import Comparison
 
 TOLERANCE = 0.0075
 """How far an edge may move, as a part of the image's diagonal; that of the benchmark of Martin et al. (2004)."""
@@ -32,8 +27,8 @@ _DIAGONAL_ABOVE = math.tan(math.pi / 8)
 class Gradients(NamedTuple):
     """What the scores need of an output: gradients in units of CIELAB per pixel, (N, H, W) each."""
 
-    near: Tensor  # the longest gradient at 2 px within the tolerance of each pixel
-    fine: Tensor  # the longest gradient at 1 px within the tolerance
+    near: Tensor  # the longest at 2 px within the tolerance of each pixel
+    fine: Tensor  # the same at 1 px
 
 
 class Outlines(NamedTuple):
@@ -41,13 +36,12 @@ class Outlines(NamedTuple):
 
     edges: Tensor  # whether a pixel is on an edge
     far: Tensor  # whether a pixel is so far from every edge that nothing of it is within the tolerance
-    fine: Tensor  # the longest gradient at 1 px within the tolerance, in units of CIELAB per pixel
+    fine: Tensor  # as of `Gradients`
 
 
 def gradients(seen: Tensor) -> Gradients:
-    """Returns the gradients of images (N, 3, H, W) in CIELAB: what `edge_auc` and `clarity` need of an output."""
-    coarse = _length(_derivatives(seen, _COARSE))
-    return Gradients(_largest(coarse, _reach(seen)), _steepest(seen))
+    """Returns the gradients of images (N, 3, H, W) in CIELAB."""
+    return Gradients(_nearby(seen, _COARSE), _nearby(seen, _FINE))
 
 
 def outlines(seen: Tensor) -> Outlines:
@@ -59,17 +53,15 @@ def outlines(seen: Tensor) -> Outlines:
     channel = derivatives.square().sum(dim=2).argmax(dim=1)[:, None, None]
     across, down = derivatives.take_along_dim(channel, dim=1).squeeze(1).unbind(dim=1)
     edges = _strongest(_thinned(_length(derivatives), across, down))
-    far = ~_largest(edges.float(), 2 * _reach(seen)).bool()
-    return Outlines(edges, far, _steepest(seen))
+    return Outlines(edges, ~_largest(edges.float(), 2).bool(), _nearby(seen, _FINE))
 
 
 def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how likely the output's gradient is stronger at an edge than far from any, (N,), in [0, 1].
 
     That is the area under the ROC curve: 0.5 is chance; equal gradients count half. NaN where the reference image
-    has no edge, or no pixel far from one. Raises InputError if the images differ in size or number.
+    has no edge, or no pixel far from one.
     """
-    check_alike(output.near, outlines.edges)
     images = zip(output.near, outlines.edges, outlines.far, strict=True)
     return torch.stack([_area(near[edges], near[far]) for near, edges, far in images])
 
@@ -77,21 +69,11 @@ def edge_auc(output: Gradients, outlines: Outlines) -> Tensor:
 def clarity(output: Gradients, outlines: Outlines) -> Tensor:
     """Returns how steep the reference image's edges are in the output, (N,), from 0, gone, to 1, as they were.
 
-    The mean over edge pixels of the ratio of the gradients, no more than 1 each. NaN where there is no edge. Raises as
-    `edge_auc` does.
+    The mean over edge pixels of the ratio of the gradients, no more than 1 each. NaN where there is no edge.
     """
-    check_alike(output.fine, outlines.edges)
     # Not a clamped ratio, which has no value where both are 0.
     kept = torch.where(output.fine < outlines.fine, output.fine / outlines.fine, 1)
     return kept.where(outlines.edges, 0).sum(dim=(1, 2)) / outlines.edges.sum(dim=(1, 2))
-
-
-def outline_score(output: Gradients, outlines: Outlines) -> Tensor:
-    """Returns how much of the content's outlines an output keeps, (N,), from 0, none, to 1, as clear as they were.
-
-    The area under the ROC curve, from chance at 0, times the clarity; NaN where either is. Raises as they do.
-    """
-    return above_chance(edge_auc(output, outlines)) * clarity(output, outlines)
 
 
 def above_chance(auc: Tensor) -> Tensor:
@@ -99,58 +81,50 @@ def above_chance(auc: Tensor) -> Tensor:
     return (2 * auc - 1).clamp(min=0)
 
 
-class Outline(Score):
-    """The mean of `outline_score` over images."""
+class Outline(Comparison):
+    """How much of the content's outlines an output keeps, from 0, none, to 1, as clear as they were.
+
+    The area under the ROC curve, from chance at 0, times the clarity; NaN where either is.
+    """
 
     name = "outline"
     asked = "outline"
     order = 10
     higher_is_better = True
+    against = "content"
+    sample = staticmethod(gradients)
+    source_sample = staticmethod(outlines)
 
-    def reference(self, sources: Sources) -> Outlines:
-        """Returns the edges of the content."""
-        return sources.content_in_place.once(outlines)
-
-    def values(self, output: Seen, reference: Outlines) -> dict[str, Tensor]:
-        """Returns `outline`."""
-        return {self.name: outline_score(output.once(gradients), reference)}
-
-
-def _reach(image: Tensor) -> int:
-    """The tolerance in pixels; within it is the square of that many pixels to each side."""
-    return max(1, round(TOLERANCE * math.hypot(*image.shape[-2:])))
+    def compare(self, output: Gradients, source: Outlines) -> Tensor:
+        """Returns how much of the outlines is kept, (N,)."""
+        return above_chance(edge_auc(output, source)) * clarity(output, source)
 
 
-def _steepest(seen: Tensor) -> Tensor:
-    """The longest gradient at 1 px within the tolerance: an edge that moved by so much is as clear as it was."""
-    return _largest(_length(_derivatives(seen, _FINE)), _reach(seen))
+def _nearby(seen: Tensor, sigma: float) -> Tensor:
+    """The longest gradient within the tolerance: an edge that moved by so much is as clear as it was."""
+    return _largest(_length(_derivatives(seen, sigma)))
 
 
 def _derivatives(image: Tensor, sigma: float) -> Tensor:
     """The derivatives along width and height of images smoothed by a Gaussian: (N, C, 2, H, W) of (N, C, H, W)."""
-    image = image.detach()
-    across = _smoothed(_smoothed(image, -1, sigma, derive=True), -2, sigma)
-    down = _smoothed(_smoothed(image, -2, sigma, derive=True), -1, sigma)
-    return torch.stack([across, down], dim=2)
+    along = [_smoothed(_smoothed(image.detach(), dim, sigma, derive=True), -3 - dim, sigma) for dim in (-1, -2)]
+    return torch.stack(along, dim=2)
 
 
 def _smoothed(image: Tensor, dim: int, sigma: float, derive: bool = False) -> Tensor:
     """Images convolved along one dimension with a Gaussian, or its derivative."""
-    # Sums of shifted images, not a convolution: that is rounded to TF32 on a GPU, and to 16 bits under autocast; and
-    # the derivative of differences is 0 where there are none.
+    # Not a convolution, which GPUs round to TF32 and autocast to 16 bits, nor would a flat image's derivative be 0.
     length, reach = image.shape[dim], round(_TRUNCATE * sigma)
     weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(reach + 1)]
     total = weights[0] + 2 * math.fsum(weights[1:])
     # Mirrored at the border: the outermost pixels repeated would make the gradients of noise 1.5 times as long there.
     places = torch.arange(-reach, length + reach, device=image.device) % (2 * length)
-    padded = image.index_select(dim, torch.where(places < length, places, 2 * length - 1 - places))
+    padded = torch.cat([image, image.flip(dim)], dim).index_select(dim, places)
     found = torch.zeros_like(image) if derive else image * (weights[0] / total)
     for step, weight in enumerate(weights[1:], start=1):
         ahead, behind = (padded.narrow(dim, reach + by, length) for by in (step, -step))
-        if derive:
-            found.add_(ahead - behind, alpha=weight / total * step / sigma**2)
-        else:
-            found.add_(ahead + behind, alpha=weight / total)
+        factor = step / sigma**2 if derive else 1
+        found.add_(ahead - behind if derive else ahead + behind, alpha=weight / total * factor)
     return found
 
 
@@ -180,11 +154,11 @@ def _strongest(length: Tensor) -> Tensor:
     return (length >= weakest) & (length >= FAINTEST / (_COARSE * math.sqrt(2 * math.pi)))
 
 
-def _largest(image: Tensor, reach: int) -> Tensor:
-    """The largest value in the square of so many pixels to each side, (N, H, W)."""
-    side = 2 * reach + 1
-    rows = F.max_pool2d(image, (1, side), stride=1, padding=(0, reach))
-    return F.max_pool2d(rows, (side, 1), stride=1, padding=(reach, 0))
+def _largest(image: Tensor, times: int = 1) -> Tensor:
+    """The largest value in the square of so many times the tolerance to each side, (N, H, W)."""
+    reach = times * max(1, round(TOLERANCE * math.hypot(*image.shape[-2:])))
+    rows = F.max_pool2d(image, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    return F.max_pool2d(rows, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
 
 
 def _area(positive: Tensor, negative: Tensor) -> Tensor:

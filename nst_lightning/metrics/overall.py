@@ -18,12 +18,9 @@ from nst_lightning.metrics.texture import Texture
 def overall_score(outline: Tensor, palette: Tensor, texture: Tensor, leak: Tensor) -> Tensor:
     """Returns (O P T)^(1/3) (1 - L) of four scores, (N,) each, with P and T clipped to [0, 1]: (N,), in [0, 1].
 
-    The geometric mean asks for all three heuristics at once: a copy of the content takes no palette, a copy of the
-    style keeps no outlines. The factor asks that the style's own motifs do not show through, which the three cannot
-    see. No study stands behind the formula; it is a convention, fixed so that runs can be compared.
+    The geometric mean asks for all three heuristics at once, the factor that the style's motifs do not show through.
     """
-    kept = (outline * palette.clamp(0, 1) * texture.clamp(0, 1)) ** (1 / 3)
-    return kept * (1 - leak)
+    return (outline * palette.clamp(0, 1) * texture.clamp(0, 1)) ** (1 / 3) * (1 - leak)
 
 
 class Overall(Score):

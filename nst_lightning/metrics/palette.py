@@ -1,19 +1,14 @@
-"""How much of the style's palette an output has: the colours and their areas, wherever in the picture they are.
-
-The sliced Wasserstein distance (Rabin et al., 2011; Bonneel et al., 2015) between the pixels' colours in CIELAB: the
-earth mover's distance of the pixels projected on a direction, averaged over directions.
-"""
+"""How much of the style's palette an output has: the colours and their areas, wherever in the picture they are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from nst_lightning.metrics.base import Score, Seen, Sources
-from nst_lightning.metrics.distributions import progress, quantiles
+from nst_lightning.metrics.base import Comparison
+from nst_lightning.metrics.distributions import Progress, quantiles
 
 DIRECTIONS = 16
 """How many directions the colours are projected on: distances are off by 1.6 % on average, against 512 directions."""
@@ -41,18 +36,12 @@ def palette_of(seen: Tensor) -> Tensor:
     return quantiles(vectors[:, 0] * lightness + vectors[:, 1] * a + vectors[:, 2] * b)
 
 
-def palette_distance_score(output: Tensor, style: Tensor) -> Tensor:
-    """Returns how far palettes of `palette_of` are apart, (N,), in Delta E (CIE 1976), at least 0.
+class PaletteDistance(Comparison):
+    """How far an output's palette is from the style's, in Delta E (CIE 1976), at least 0; of several styles the mean.
 
-    Twice the sliced Wasserstein distance, because a difference projected on a random direction is half as long on
-    average: so it is Delta E, d for images whose colours differ by a shift of d (exactly if in L, within 7 % in any
-    other direction of CIELAB), and, but for those 7 %, never more than the earth mover's distance in CIELAB.
+    Twice the sliced Wasserstein distance (Rabin et al., 2011) of colours in CIELAB: d for images that differ by a shift
+    of d, exactly if in L, within 7 % in any other direction, because projected it is half as long on average.
     """
-    return 2 * (output - style).abs().mean(dim=(1, 2))
-
-
-class PaletteDistance(Score):
-    """The mean of `palette_distance_score` over images, in Delta E, at least 0; of several styles the mean."""
 
     name = "palette_distance"
     asked = "palette"
@@ -60,38 +49,18 @@ class PaletteDistance(Score):
     headline = False
     higher_is_better = False
     plot_upper_bound = None
+    sample = staticmethod(palette_of)
 
-    def reference(self, sources: Sources) -> list[Tensor]:
-        """Returns the palette of every style."""
-        return [style.once(palette_of) for style in sources.styles]
-
-    def values(self, output: Seen, reference: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Returns `palette_distance`."""
-        return {self.name: _mean_distance(output.once(palette_of), reference)}
+    def compare(self, output: Tensor, source: Tensor) -> Tensor:
+        """Returns the distance of two palettes, (N,)."""
+        return 2 * (output - source).abs().mean(dim=(1, 2))
 
 
-class Palette(Score):
-    """The mean over images of the `progress` to the style's palette: 0 for the content's, 1 for the style's.
-
-    NaN where content and style are less than `PALETTE_FLOOR` apart. The content may have any size.
-    """
+class Palette(Progress):
+    """The progress to the style's palette: 0 for the content's, 1 for the style's; NaN below `PALETTE_FLOOR`."""
 
     name = "palette"
     asked = "palette"
     order = 20
-    higher_is_better = True
-    plot_lower_bound = None
-
-    def reference(self, sources: Sources) -> tuple[list[Tensor], Tensor]:
-        """Returns the palette of every style, and the content's distance from them."""
-        styles = [style.once(palette_of) for style in sources.styles]
-        return styles, _mean_distance(sources.content.once(palette_of), styles)
-
-    def values(self, output: Seen, reference: tuple[Sequence[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Returns `palette`."""
-        styles, baseline = reference
-        return {self.name: progress(_mean_distance(output.once(palette_of), styles), baseline, PALETTE_FLOOR)}
-
-
-def _mean_distance(palette: Tensor, styles: Sequence[Tensor]) -> Tensor:
-    return torch.stack([palette_distance_score(palette, style) for style in styles]).mean(0)
+    distance = PaletteDistance
+    floor = PALETTE_FLOOR

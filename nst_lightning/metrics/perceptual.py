@@ -1,15 +1,10 @@
-"""How far an output is from the content to the eye: LPIPS of Zhang et al. (2018), as a number and as a map.
-
-A copy of the content scores best, so it is a score of content and never of the whole picture. The weights fitted to
-what people judged come with torchmetrics; the network's own are torchvision's, downloaded once.
-"""
+"""How far an output is from the content to the eye: LPIPS of Zhang et al. (2018), as a number and as a map."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +14,14 @@ from torchvision.models._api import WeightsEnum
 
 from nst_lightning.backbones import weights as weights_
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import Frozen, Score, Seen, Sources, check_alike
+from nst_lightning.metrics.base import Comparison, Frozen, Seen
 from nst_lightning.metrics.lab import SHORT_SIDE
 
 Net = Literal["alex", "squeeze", "vgg"]
+_MISSING = "LPIPS is left out, for its network is not on this machine: --scores {names} downloads it once (233 MB)"
 
 
-@dataclass(frozen=True)
-class Trunk:
+class Trunk(NamedTuple):
     """A network of torchvision's, the weights that LPIPS was fitted to, and the smallest side of an image in pixels."""
 
     build: Callable[[], nn.Module]
@@ -41,12 +36,8 @@ TRUNKS: Mapping[Net, Trunk] = {
 }
 
 
-class Lpips(Score):
-    """The mean over images of LPIPS 0.1 between output and content, from 0, alike, to about 1; by torchmetrics.
-
-    Images smaller than the network takes, 16 to 31 px, see `TRUNKS`, have no number.
-
-    The network's weights are taken from torch.hub's cache, without a look at their hash, or downloaded into it.
+class Lpips(Comparison):
+    """LPIPS 0.1 between output and content, from 0, alike, to about 1; NaN for images smaller than the network takes.
 
     Args:
         net: The network; Zhang et al. found `alex` nearest to people's judgment, and it is the fastest.
@@ -60,41 +51,32 @@ class Lpips(Score):
     name = "lpips"
     asked = "lpips"
     order = 50
-    left_out = "LPIPS is left out, for its network is not on this machine: --scores {names} downloads it once (233 MB)"
     higher_is_better = False
     plot_upper_bound = None
+    against = "content"
 
     def __init__(self, net: Net = "alex", short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
         super().__init__(short_side, **kwargs)
-        self.net = net
         self.network = lpips_network(net)
-        self.map_network: Frozen | None = None  # made when the first map is asked for
 
     @classmethod
-    def in_auto(cls) -> bool:
-        """Whether the network's weights are on this machine."""
-        return weights_.cached(TRUNKS["alex"].weights).exists()
+    def left_out(cls) -> str | None:
+        """Returns how to have the network where it is not on this machine."""
+        return None if weights_.cached(TRUNKS["alex"].weights).exists() else _MISSING
 
-    def reference(self, sources: Sources) -> Tensor:
-        """Returns the content, sRGB in [0, 1]."""
-        return sources.content_in_place.rgb
+    def describe(self, image: Seen) -> Tensor:
+        """Returns the images themselves, sRGB in [0, 1]."""
+        return image.rgb
 
-    def values(self, output: Seen, reference: Tensor) -> dict[str, Tensor]:
-        """Returns `lpips`."""
-        return {self.name: perceptual_distance(self.network, output.rgb, reference).flatten()}
-
-    def map(self, output: Tensor, content: Tensor) -> Tensor:
-        """Returns where images differ, see `perceptual_distance`, at the size that they have, (N, 1, H, W)."""
-        if self.map_network is None:
-            self.map_network = lpips_network(self.net, spatial=True)
-        return perceptual_distance(self.map_network.to(output.device), output, content)
+    def compare(self, output: Tensor, source: Tensor) -> Tensor:
+        """Returns the distance, (N,)."""
+        return perceptual_distance(self.network, output, source).flatten()
 
 
-def lpips_network(net: Net = "alex", spatial: bool = False) -> Frozen:
-    """Returns torchmetrics' network of LPIPS with torchvision's weights; a spatial one gives a map; errors: `Lpips`."""
+def lpips_network(net: Net = "alex") -> Frozen:
+    """Returns torchmetrics' network of LPIPS with torchvision's weights; errors as of `Lpips`."""
     if net not in TRUNKS:
-        msg = f"unknown net {net!r} of LPIPS; known are {', '.join(TRUNKS)}"
-        raise InputError(msg)
+        raise InputError(f"unknown net {net!r} of LPIPS; known are {', '.join(TRUNKS)}")
     trunk = TRUNKS[net]
     file = str(weights_.fetch(trunk.weights))  # before anything is built, which takes longer than to find it missing
     state = weights_.load(file, None)
@@ -102,7 +84,7 @@ def lpips_network(net: Net = "alex", spatial: bool = False) -> Frozen:
         whole = trunk.build().state_dict()
     with torch.random.fork_rng(devices=[]):  # building draws weights at first, and a run's noise is not to depend on it
         # torchmetrics' public class would have torchvision read the file, which unpickles whatever is there.
-        network = _NoTrainLpips(net=net, spatial=spatial, pnet_rand=True)
+        network = _NoTrainLpips(net=net, pnet_rand=True)
     # torchvision's `features`, sorted into slices in which they keep their numbers.
     names = {name: re.sub(r"^slices?\.?\d+\.", "features.", name) for name in network.net.state_dict()}
     weights_.check(state, whole, set(names.values()), file)
@@ -110,19 +92,15 @@ def lpips_network(net: Net = "alex", spatial: bool = False) -> Frozen:
     return Frozen(network)
 
 
-def perceptual_distance(network: Frozen, output: Tensor, content: Tensor) -> Tensor:
-    """Returns LPIPS of sRGB images in [0, 1], (N, 3, H, W), at least 0; NaN where they are too small.
+def perceptual_distance(network: Frozen, output: Tensor, content: Tensor, spatial: bool = False) -> Tensor:
+    """Returns LPIPS of sRGB images in [0, 1], (N, 3, H, W), at least 0: (N, 1, 1, 1), or a map, (N, 1, H, W).
 
-    (N, 1, 1, 1), or of a spatial network a map, (N, 1, H, W): it enlarges the layers' maps and adds them up, so that
-    the map's mean is LPIPS but for a part of 1e-4 where a side is no multiple of a layer's.
-
-    Raises:
-        InputError: If the images differ in size or number.
+    NaN where they are too small. A map's mean is LPIPS but for a part of 1e-4, for the layers' maps are enlarged.
     """
-    check_alike(output, content)
     lpips = network.network
     assert isinstance(lpips, _NoTrainLpips)
     if min(output.shape[-2:]) < TRUNKS[lpips.pnet_type].min_side:
-        return torch.full_like(output[:, :1] if lpips.spatial else output[:, :1, :1, :1], torch.nan)
+        return torch.full_like(output[:, :1] if spatial else output[:, :1, :1, :1], torch.nan)
+    lpips.spatial = spatial
     found: Tensor = network(output, content, normalize=True)
     return found

@@ -1,7 +1,4 @@
-"""How similar an output is to its content as photographs are compared: MS-SSIM of the lightness.
-
-Unlike the outlines it asks for the content's contrasts, also of its texture, which style transfer replaces.
-"""
+"""How similar an output is to its content as photographs are compared: MS-SSIM of the lightness."""
 
 from __future__ import annotations
 
@@ -9,50 +6,39 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from nst_lightning.metrics.base import Score, Seen, Sources, check_alike
+from nst_lightning.metrics.base import Comparison, Seen
 
 SHORTEST = 176
 """The shortest side in pixels that the five scales have room for: 11 px after 16-fold reduction."""
 
-_WHITE = 100.0  # the lightness of white
 
-
-def similarity_score(output: Tensor, content: Tensor) -> Tensor:
-    """Returns the multi-scale structural similarity of images in CIELAB, (N, 3, H, W), by lightness: (N,), in [0, 1].
+class Similarity(Comparison):
+    """The multi-scale structural similarity of output and content by lightness, in [0, 1].
 
     Wang, Simoncelli and Bovik (2003), equation 7, with their exponents, as torchmetrics computes it. A structure that
     is inverted at any scale makes the whole 0. NaN where a side is below `SHORTEST`.
-
-    Raises:
-        InputError: If the images differ in size or number.
     """
-    check_alike(output, content)
-    if min(output.shape[-2:]) < SHORTEST:
-        return output.new_full((len(output),), torch.nan)
-    # Variances are differences of squares of up to 10,000. In float32 that costs 1e-5, or 1e-3 where all is flat; but
-    # CUDA rounds convolutions of float32 to TF32. On CPUs float64 takes 18 times as long.
-    dtype = torch.float64 if output.is_cuda else torch.float32
-    first, second = (image[:, :1].detach().to(dtype) for image in (output, content))
-    with torch.autocast(output.device.type, enabled=False):
-        found = multiscale_structural_similarity_index_measure(
-            first, second, data_range=_WHITE, reduction="none", normalize="relu"
-        )
-    assert isinstance(found, Tensor)  # a pair only where images of similarity are asked for
-    return found.reshape(len(output)).to(output).clamp(max=1)
-
-
-class Similarity(Score):
-    """The mean of `similarity_score` over images."""
 
     name = "ms_ssim"
     asked = "outline"
     order = 11
     higher_is_better = True
+    against = "content"
 
-    def reference(self, sources: Sources) -> Tensor:
-        """Returns the content in CIELAB."""
-        return sources.content_in_place.lab
+    def describe(self, image: Seen) -> Tensor:
+        """Returns the lightness, (N, 1, H, W), in [0, 100]."""
+        return image.lab[:, :1]
 
-    def values(self, output: Seen, reference: Tensor) -> dict[str, Tensor]:
-        """Returns `ms_ssim`."""
-        return {self.name: similarity_score(output.lab, reference)}
+    def compare(self, output: Tensor, source: Tensor) -> Tensor:
+        """Returns the similarity, (N,)."""
+        if min(output.shape[-2:]) < SHORTEST:
+            return output.new_full((len(output),), torch.nan)
+        # Variances are differences of squares of up to 10,000. In float32 that costs 1e-5, or 1e-3 where all is flat;
+        # but CUDA rounds convolutions of float32 to TF32. On CPUs float64 takes 18 times as long.
+        dtype = torch.float64 if output.is_cuda else torch.float32
+        with torch.autocast(output.device.type, enabled=False):
+            found = multiscale_structural_similarity_index_measure(
+                output.to(dtype), source.to(dtype), data_range=100.0, reduction="none", normalize="relu"
+            )
+        assert isinstance(found, Tensor)  # a pair only where images of similarity are asked for
+        return found.reshape(len(output)).to(output).clamp(max=1)

@@ -35,28 +35,22 @@ def text(rows: Mapping[str, Mapping[str, float]]) -> str:
     return f"{shown}\n+ higher is better, - lower is better; n/a: undefined, see nst_lightning/metrics/README.md"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """Returns rows as CSV; an undefined number is an empty cell."""
-    import pandas as pd
-
-    return str(pd.DataFrame([_without_nan(row) for row in rows]).to_csv(index=False, lineterminator="\n"))
-
-
-def as_json(rows: Sequence[Row] | Row) -> str:
-    """Returns rows, or a single one, as JSON; an undefined number is null."""
-    plain = _without_nan(rows) if isinstance(rows, Mapping) else [_without_nan(row) for row in rows]
-    return json.dumps(plain, indent=1) + "\n"
+def as_json(row: Row) -> str:
+    """Returns a row as JSON; an undefined number is null."""
+    return json.dumps(_without_nan(row), indent=1) + "\n"
 
 
 def write(path: Path, rows: Sequence[Row]) -> list[Path]:
-    """Writes rows to `<path>.csv` and `<path>.json`, and returns the two paths."""
+    """Writes rows to `<path>.csv` and `<path>.json`, an undefined number as nothing or null; returns the two paths."""
+    import pandas as pd
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
-    for file, content in zip(written, (as_csv(rows), as_json(rows)), strict=True):
-        file.write_text(content, encoding="utf-8")
-    return written
+    plain = [_without_nan(row) for row in rows]
+    table, plainest = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
+    pd.DataFrame(plain).to_csv(table, index=False, lineterminator="\n", encoding="utf-8")
+    plainest.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    return [table, plainest]
 
 
 def _without_nan(row: Row) -> dict[str, str | float | None]:
-    defined = {name: isinstance(value, str) or math.isfinite(value) for name, value in row.items()}
-    return {name: value if defined[name] else None for name, value in row.items()}
+    return {name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in row.items()}

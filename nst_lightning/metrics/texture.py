@@ -1,82 +1,52 @@
 """How much of the style's texture an output has: how its lightness varies within 8, 16 and 32 px.
 
-The responses of a fixed bank of filters at several scales, compared as distributions (Heeger and Bergen, 1995) by the
-Wasserstein distance (Elnekave and Weiss, 2022, GPDM); not the Gram matrices, which the optimisation makes small.
+Responses of filters are compared as distributions (Heeger and Bergen, 1995), by the Wasserstein distance.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import Score, Seen, Sources
-from nst_lightning.metrics.distributions import QUANTILES, progress, quantiles
-from nst_lightning.metrics.lab import SHORT_SIDE
+from nst_lightning.metrics.base import Comparison, Seen
+from nst_lightning.metrics.distributions import QUANTILES, Progress, quantiles
 
 WINDOW = 8
 """The side of a filter in pixels of its level."""
 STRIDES = (3, 3, 1)
-"""The levels of the pyramid, and how many of its own pixels apart the places are at which each is filtered.
-
-Odd, so that the places fall on every phase of a grid of 2, 4, 8 ... px, which JPEG and pooling leave behind.
-"""
+"""How many of its pixels apart each level is filtered; odd, so that the places fall on every phase of JPEG's grid."""
 TEXTURE_FLOOR = 0.05
 """The distance from content to style below which there is no progress: that of two pictures of the same noise."""
 
 _NO_RESPONSE = 0.01  # of L: a sixth of what rounding to 8 bits alone gives
 
 
-def texture_of(seen: Tensor) -> list[Tensor]:
-    """Returns the quantiles of the absolute response of each filter, (N, 63, 512) a level, finest first.
+def texture_of(seen: Tensor) -> Tensor:
+    """Returns the quantiles of the absolute response of each filter, (N, levels, 63, 512), finest level first.
 
-    The filters are the 8 x 8 cosine transform (DCT-II, orthonormal) without the mean, on L; each level of the pyramid
-    is the means of 2 x 2 pixels of the one before. A level of less than 8 px has no windows: it and all after it are
-    left out; the first is then NaN. The images are (N, 3, H, W) in CIELAB.
+    The filters are the 8 x 8 cosine transform (DCT-II, orthonormal) without the mean, on L of images (N, 3, H, W) in
+    CIELAB; each level is the means of 2 x 2 pixels of the one before. A level of less than 8 px is NaN.
     """
     level, found = seen.detach()[:, 0], []
-    if min(level.shape[-2:]) < WINDOW:
-        return [level.new_full((len(level), WINDOW**2 - 1, QUANTILES), torch.nan)]
     for stride in STRIDES:
         if min(level.shape[-2:]) < WINDOW:
-            break
+            found.append(level.new_full((len(level), WINDOW**2 - 1, QUANTILES), torch.nan))
+            continue
         responses = _cosines(_cosines(level, -2, stride), -1, stride)  # (N, 8 across, 8 down, rows, columns)
-        # Absolute: the sign says on which side of the edge the light is, and a texture has no sides. It is the same as
-        # to compare the responses together with their negatives.
         found.append(quantiles(responses.flatten(3).flatten(1, 2)[:, 1:].abs()))
         level = F.avg_pool2d(level, 2)
-    return found
+    return torch.stack(found, dim=1)
 
 
-def texture_levels_score(output: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
-    """Returns how far textures of `texture_of` are apart at each level that both have, (N, levels), in [0, 2].
+class TextureDistance(Comparison):
+    """How far an output's texture is from the style's, the mean over levels and styles, in [0, 2].
 
     Per filter, the Wasserstein-1 distance of its absolute responses, divided by the mean of both means: 0 for the same
-    distribution, 2 where one has no response. The mean over filters, but for those without response in the style; NaN
-    if that is all.
-    """
-    levels = []
-    for ours, theirs in zip(output, style, strict=False):
-        scale = theirs.mean(dim=2)
-        # Divided by both, not by the style's alone: a little noise has many times the style's finest response, and
-        # would count for more than all other filters.
-        ratio = 2 * (ours - theirs).abs().mean(dim=2) / (ours.mean(dim=2) + scale)
-        levels.append(ratio.where(scale >= _NO_RESPONSE, torch.nan).nanmean(dim=1))
-    return torch.stack(levels, dim=1)
-
-
-class TextureDistance(Score):
-    """The mean of `texture_levels_score` over levels and images, in [0, 2]; of several styles the mean.
-
-    Args:
-        level: The only level of the pyramid to compare, 0 the finest; images too small to have it have no number.
-            None for the mean over all. Raises InputError where there is no such level.
-        short_side, kwargs: Those of `Score`.
+    distribution, 2 where one has no response. The mean over filters, but for those without response in the style.
     """
 
     name = "texture_distance"
@@ -85,57 +55,29 @@ class TextureDistance(Score):
     headline = False
     higher_is_better = False
     plot_upper_bound = 2.0
+    sample = staticmethod(texture_of)
 
-    def __init__(self, level: int | None = None, short_side: int | None = SHORT_SIDE, **kwargs: Any) -> None:
-        if level is not None and level not in range(len(STRIDES)):
-            msg = f"there is no level {level} of texture: must be 0 to {len(STRIDES) - 1}"
-            raise InputError(msg)
-        super().__init__(short_side, **kwargs)
-        if level is not None:
-            self.name = f"texture_distance_{level + 1}"
+    def compare(self, output: Tensor, source: Tensor) -> Tensor:
+        """Returns the distance of two textures at each level, (N, levels); NaN where either does not have it."""
+        scale = source.mean(dim=3)
+        # Divided by both: a little noise has many times the style's finest response.
+        ratio = 2 * (output - source).abs().mean(dim=3) / (output.mean(dim=3) + scale)
+        return ratio.where(scale >= _NO_RESPONSE, torch.nan).nanmean(dim=2)
 
-    def reference(self, sources: Sources) -> list[list[Tensor]]:
-        """Returns the texture of every style."""
-        return [style.once(texture_of) for style in sources.styles]
-
-    def values(self, output: Seen, reference: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+    def values(self, output: Seen, reference: Sequence[Tensor]) -> dict[str, Tensor]:
         """Returns `texture_distance`, and `texture_distance_1` and so on of the levels, finest first."""
-        levels = _mean_distances(output.once(texture_of), reference)
-        by_level = {f"texture_distance_{number}": level for number, level in enumerate(levels.unbind(1), start=1)}
-        return {"texture_distance": levels.nanmean(1), **by_level}
+        levels = enumerate(self.levels(output, reference).unbind(1), start=1)
+        return super().values(output, reference) | {f"{self.name}_{number}": level for number, level in levels}
 
 
-class Texture(Score):
-    """The mean over images of the `progress` to the style's texture: 0 for the content's, 1 for the style's.
-
-    Over the levels that all images have; NaN where content and style are less than `TEXTURE_FLOOR` apart, or an image
-    has less than 8 px. The content may have any size.
-    """
+class Texture(Progress):
+    """The progress to the style's texture: 0 for the content's, 1 for the style's; NaN below `TEXTURE_FLOOR`."""
 
     name = "texture"
     asked = "texture"
     order = 30
-    higher_is_better = True
-    plot_lower_bound = None
-
-    def reference(self, sources: Sources) -> tuple[list[list[Tensor]], Tensor]:
-        """Returns the texture of every style, and the content's distance from them at each level, (N, levels)."""
-        styles = [style.once(texture_of) for style in sources.styles]
-        return styles, _mean_distances(sources.content.once(texture_of), styles)
-
-    def values(self, output: Seen, reference: tuple[Sequence[Sequence[Tensor]], Tensor]) -> dict[str, Tensor]:
-        """Returns `texture`."""
-        styles, baseline = reference
-        distance = _mean_distances(output.once(texture_of), styles)
-        levels = min(distance.shape[1], baseline.shape[1])
-        distance, baseline = (each[:, :levels].nanmean(1) for each in (distance, baseline))
-        return {self.name: progress(distance, baseline, TEXTURE_FLOOR)}
-
-
-def _mean_distances(texture: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
-    """The distance at every level that the texture and all of the styles have, (N, levels); the mean over styles."""
-    shared = min(map(len, styles))
-    return torch.stack([texture_levels_score(texture, style[:shared]) for style in styles]).mean(0)
+    distance = TextureDistance
+    floor = TEXTURE_FLOOR
 
 
 def _cosines(image: Tensor, dim: int, stride: int) -> Tensor:

@@ -1,7 +1,6 @@
 """The image as a LightningModule: the output is the parameter, the frozen backbone a submodule."""
 
-from nst_lightning.modules.checks import check_trainer
-from nst_lightning.modules.optimization import ImageOptimization
+from nst_lightning.modules.optimization import ImageOptimization, check_trainer
 from nst_lightning.modules.reconstruction import Reconstruction
 from nst_lightning.modules.style_transfer import StyleTransfer
 

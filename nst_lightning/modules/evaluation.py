@@ -1,145 +1,209 @@
-"""What the images of one batch and stage are compared with, and how they are evaluated within the memory there is."""
+"""How the images of one batch and stage are evaluated within the memory there is, and what they are compared with."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nst_lightning.backbones import Backbone
 from nst_lightning.batches import Step, Style
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective, Target
-from nst_lightning.modules.sizing import Sizing
-from nst_lightning.pairs import Pair
+from nst_lightning.losses import Objective, Pointwise, Target, Values
+from nst_lightning.memory import Footprint, Line, peak_bytes
+from nst_lightning.modules.problem import Problem
 from nst_lightning.tiling import Evaluator, Tiled, Whole
 
 _STYLES_KEPT = 64  # about 1.4 MB each for VGG's five layers
+_MAPS_SHARE = 1 / 8  # of the memory that may be planned with, above which content targets are kept in half the bytes
 
 
+class Sizing:
+    """Chooses tiles by what a step takes in memory; by the pixels of each image, and how many there are together."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._objective = problem.weighed
+        self._footprints: dict[tuple[torch.device, str], Footprint] = {}
+
+    def footprint(self, worker: Worker) -> Footprint:
+        """Returns what a step takes in memory, measured at the first call for a device and precision."""
+        key = worker.device, worker.precision
+        if key not in self._footprints:
+            self._problem.backbone.to(worker.device)
+            self._footprints[key] = self._measured(worker)
+        return self._footprints[key]
+
+    def bytes_of_step(self, worker: Worker, pixels: int, count: int = 1) -> int:
+        """Returns the bytes that a step takes."""
+        tile = self.tile_for(worker, pixels, count)
+        at_once = None if tile is None else min(pixels, self.tiled(tile).plan.crop ** 2)
+        return count * self.footprint(worker).of_step(pixels, at_once)
+
+    def tile_for(self, worker: Worker, pixels: int, count: int) -> int | None:
+        """Returns the side of the tiles that images are evaluated in, None where they are evaluated whole."""
+        if isinstance(self._problem.tile, int):
+            return self._problem.tile
+        if self._problem.tile == "off":
+            return None
+        free, needed = worker.memory, self.footprint(worker)
+        if not worker.deals_tiles and count * needed.of_step(pixels) <= free:
+            return None
+        kept = needed.state.at(pixels) + needed.maps.at(pixels)
+        crop = math.isqrt(max(0, needed.evaluation.pixels_within(free // count - kept)))
+        plan = self.tiled(1).plan
+        tile = max(1, crop - plan.before - plan.after)
+        if worker.deals_tiles:  # a tile for every process, the same size in all
+            tile = worker.agree(max(1, min(tile, math.isqrt(pixels // worker.share.world))))
+        return tile
+
+    def rounds_maps(self, worker: Worker, pixels: int, count: int) -> bool:
+        """Whether targets that are maps are so large that they are to be kept in half the bytes."""
+        large = count * self.footprint(worker).maps.at(pixels) > _MAPS_SHARE * worker.memory
+        return bool(worker.agree(large))
+
+    def tiled(self, tile: int) -> Tiled:
+        """Returns what evaluates in tiles of a size, by itself."""
+        return Tiled(self._problem.backbone, self._objective, tile)
+
+    def whole(self, compiled: bool = False) -> Whole:
+        """Returns what evaluates whole images."""
+        return Whole(self._problem.backbone, self._objective, compiled)
+
+    def trial(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """Returns what evaluates images with their gradient, as a step does, and gives their losses (N,).
+
+        What they are compared with, as content and as style, is an image of their shape (N, 3, H, W).
+        """
+        targets = self._targets(worker, evaluator, image)
+        weights = {group: image.new_ones(len(image)) for group in self._objective.groups}
+
+        def evaluate(output: Tensor) -> Tensor:
+            with worker.context():
+                total = self._objective.total(evaluator.values(output, targets, 0), weights)
+            torch.autograd.backward(total.sum())
+            return total.detach()
+
+        return evaluate
+
+    def optimised(self, image: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Takes steps from images (N, 3, H, W) for as long as they are asked for; evaluates as `trial` does."""
+        parameter = nn.Parameter(image.clone())
+        optimizer = self._problem.make_optimizer([parameter])
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            return evaluate(parameter)
+
+        while True:
+            optimizer.step(closure)  # type: ignore[arg-type] # torch wants a number, which would make a GPU wait
+            yield
+
+    def _measured(self, worker: Worker) -> Footprint:
+        backbone = self._problem.backbone
+        # Below, Gram matrices outweigh the features, or an image is computed as two.
+        side = max(128, backbone.min_side, math.isqrt(backbone.small) + 1)
+
+        def line(measure: Callable[[Tensor], int]) -> Line:
+            def at(pixels: int) -> int:
+                return measure(torch.rand(1, 3, *[math.isqrt(pixels)] * 2, device=worker.device))
+
+            return Line.through(at, side**2, (2 * side) ** 2)
+
+        def peak(work: Callable[[Tensor], object]) -> Callable[[Tensor], int]:
+            return lambda image: peak_bytes(lambda: work(image), worker.device)
+
+        return Footprint(
+            evaluation=line(peak(lambda image: self.trial(worker, self.whole(), image)(image.requires_grad_()))),
+            state=line(peak(self._optimise)),
+            maps=line(lambda image: self._bytes_of_maps(worker, image)),
+        )
+
+    def _targets(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> dict[str, Target]:
+        targets: dict[str, Target] = {}
+        with worker.context():
+            for source in sorted(self._objective.sources):
+                targets |= evaluator.targets(source, [image], [1.0], 0)
+        return targets
+
+    def _optimise(self, image: Tensor) -> None:
+        """Takes two steps in which nothing but the image and the optimiser's memory counts."""
+
+        def square(output: Tensor) -> Tensor:
+            loss = output.square().sum()
+            torch.autograd.backward(loss)
+            return loss.detach()
+
+        steps = self.optimised(image, square)
+        next(steps)
+        next(steps)
+
+    def _bytes_of_maps(self, worker: Worker, image: Tensor) -> int:
+        targets = self._targets(worker, self.whole(), image)
+        spatial = [term.name for term in self._objective.terms if isinstance(term.loss, Pointwise)]
+        return sum(values.nbytes for name in spatial for values in targets[name])
+
+
+@dataclass(eq=False)
 class Evaluation:
-    """The objective of one batch at one stage, with its targets and the weights of each image.
+    """The objective of one batch at one stage, with its targets and the weights of each image."""
 
-    Args:
-        worker: What it is computed on.
-        evaluator: What finds the terms' values.
-        objective: The losses that any of the images weighs.
-        targets: What they compare with, by the term's name, (N, ...) each.
-        weights: Each image's weights by group, (N,) each.
-        together: The number of images that are evaluated at once.
-
-    Attributes:
-        objective: See above.
-        targets: See above.
-        weights: See above.
-        together: See above; `take_fewer` halves it.
-    """
-
-    def __init__(
-        self,
-        worker: Worker,
-        evaluator: Evaluator,
-        objective: Objective,
-        targets: Mapping[str, Target],
-        weights: Mapping[str, Tensor],
-        together: int,
-    ) -> None:
-        self._worker = worker
-        self._evaluator = evaluator
-        self.objective = objective
-        self.targets = targets
-        self.weights = weights
-        self.together = together
+    worker: Worker
+    evaluator: Evaluator
+    objective: Objective  # the losses that any of the images weighs
+    targets: Mapping[str, Target]  # by the term's name, (N, ...) each
+    weights: Mapping[str, Tensor]  # by group, (N,) each
+    together: int  # how many images are evaluated at once
 
     def values(self, image: Tensor, draw: int) -> dict[str, Tensor]:
-        """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W) in [0, 1].
-
-        Args:
-            image: The images.
-            draw: What random positions follow from.
-        """
+        """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W) in [0, 1]."""
         if self.together >= len(image):
-            return self._evaluator.values(image, self.targets, draw)
+            return self.evaluator.values(image, self.targets, draw)
         parts = []
         for first in range(0, len(image), self.together):
             rows = slice(first, first + self.together)
             targets = {name: tuple(each[rows] for each in target) for name, target in self.targets.items()}
             # Not kept: the features, which are computed again for the gradient.
-            parts.append(checkpoint(self._evaluator.values, image[rows], targets, draw, use_reentrant=False))
+            parts.append(checkpoint(self.evaluator.values, image[rows], targets, draw, use_reentrant=False))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def take_fewer(self, image: Tensor) -> None:
-        """Halves the number of images that are evaluated at once, after the memory did not hold them.
+    def noted(self, values: Values) -> dict[str, Tensor]:
+        """Returns the values without their graph, with the weighted sums, by name, (N,) each."""
+        found = {name: value.detach() for name, value in values.items()}
+        return {**found, **self.objective.contributions(found, self.weights)}
 
-        Raises:
-            InputError: If it was one already, or other processes would have to do the same.
-        """
-        height, width = image.shape[-2:]
-        if self.together == 1 or self._worker.deals_tiles:
-            msg = f"out of memory at {width}x{height} px: take a smaller size, or --model.tile auto or a smaller one"
-            raise InputError(msg)
+    def take_fewer(self, image: Tensor) -> None:
+        """Halves how many images are evaluated at once, for want of memory; raises an InputError where it cannot."""
+        size = f"{image.shape[-1]}x{image.shape[-2]} px"
+        if self.together == 1 or self.worker.deals_tiles:
+            raise InputError(f"out of memory at {size}: take a smaller size, or --model.tile auto or a smaller one")
         self.together = math.ceil(self.together / 2)
         if image.device.type == "cuda":
             torch.cuda.empty_cache()
-        rank_zero_warn(
-            f"out of memory with {len(image)} images of {width}x{height} px: {self.together} at a time from here"
-        )
+        rank_zero_warn(f"out of memory with {len(image)} images of {size}: {self.together} at a time from here")
 
 
 class Evaluations:
-    """Makes the evaluation of each batch and stage; keeps the targets of styles that many pairs share.
+    """Makes the evaluation of each batch and stage; keeps the targets of styles that many pairs share."""
 
-    Args:
-        backbone: The frozen network.
-        objective: The losses of the run.
-        weights: The run's weights by group, which pairs may have their own of.
-        sizing: Chooses the tiles.
-        compile: Whether torch.compile makes the evaluation of whole images.
-        seed: What random positions of targets follow from.
-
-    Raises:
-        InputError: If tiles are to be compiled.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        objective: Objective,
-        weights: Mapping[str, float],
-        sizing: Sizing,
-        compile: bool,
-        seed: int,
-    ) -> None:
-        if compile and sizing.tile != "off":
-            msg = f"compile works on whole images only: set tile to off, got {sizing.tile}"
-            raise InputError(msg)
-        self._backbone = backbone
-        self._objective = objective
-        self._weights = weights
+    def __init__(self, problem: Problem, sizing: Sizing) -> None:
+        self._problem = problem
         self._sizing = sizing
-        self._compile = compile
-        self._seed = seed
         self._styles: OrderedDict[Hashable, dict[str, Target]] = OrderedDict()
 
     def begin(self, worker: Worker, step: Step, together: int) -> Evaluation:
-        """Returns the evaluation of the batch and stage of a step.
-
-        Args:
-            worker: What computes it.
-            step: The step.
-            together: The number of images to evaluate at once.
-        """
+        """Returns the evaluation of a step's batch and stage, of so many images at once."""
         pairs = step.batch.pairs
-        objective = self.active(pairs)
+        objective = self._problem.active(pairs)
         weights = {
-            group: torch.tensor([self.weight(pair, group) for pair in pairs], device=worker.device)
+            group: torch.tensor([self._problem.weight(pair, group) for pair in pairs], device=worker.device)
             for group in objective.groups
         }
         evaluator = self._evaluator(worker, step, objective)
@@ -148,45 +212,25 @@ class Evaluations:
             targets = self._targets(worker.device, step, objective, evaluator)
         return Evaluation(worker, evaluator, objective, targets, weights, together)
 
-    def active(self, pairs: Sequence[Pair]) -> Objective:
-        """Returns the objective of the groups that any of some pairs weighs: what has no weight costs nothing."""
-        groups = self._objective.groups
-        return self._objective.only([group for group in groups if any(self.weight(pair, group) > 0 for pair in pairs)])
-
-    def check(self, pairs: Sequence[Pair]) -> None:
-        """Refuses pairs that would be left as they begin.
-
-        Raises:
-            InputError: If every weight of a pair is 0.
-        """
-        for pair in pairs:
-            if not any(self.weight(pair, group) > 0 for group in self._objective.groups):
-                msg = f"pair {pair.name}: nothing to optimise: every weight is 0"
-                raise InputError(msg)
-
-    def weight(self, pair: Pair, group: str) -> float:
-        """Returns a pair's weight of a group: its own, else the run's."""
-        return pair.weights.get(group, self._weights[group])
-
     def _evaluator(self, worker: Worker, step: Step, objective: Objective) -> Evaluator:
         count = len(step.batch.pairs)
         pixels = step.batch.pixels(step.stage) // count
         tile = self._sizing.tile_for(worker, pixels, count)
         if tile is None or not objective.layers:
-            return Whole(self._backbone, objective, self._compile)
-        if self._sizing.rounds_maps(worker, pixels, count):
+            return Whole(self._problem.backbone, objective, self._problem.compile)
+        rounds = self._sizing.rounds_maps(worker, pixels, count)
+        if rounds:
             rank_zero_warn("for the memory, content targets are kept in bfloat16, which rounds them by up to 0.2 %")
-            return Tiled(self._backbone, objective, tile, worker.share, torch.bfloat16)
-        return Tiled(self._backbone, objective, tile, worker.share)
+        return Tiled(self._problem.backbone, objective, tile, worker.share, torch.bfloat16 if rounds else None)
 
     def _targets(
         self, device: torch.device, step: Step, objective: Objective, evaluator: Evaluator
     ) -> dict[str, Target]:
+        """Returns the targets of a batch, found image by image: the memory need not hold a batch's features."""
         targets: dict[str, Target] = {}
         if "content" in objective.sources:
-            # One by one, as the styles are: the memory need not hold a batch's features.
             images = [content[None].to(device) for content in step.batch.contents(step.stage)]
-            targets |= _joined([evaluator.targets("content", [image], [1.0], self._seed) for image in images])
+            targets |= _joined([evaluator.targets("content", [image], [1.0], self._problem.seed) for image in images])
         if "style" in objective.sources:
             styles = zip(step.batch.styles(step.stage), step.batch.pairs, strict=True)
             targets |= _joined(
@@ -203,9 +247,8 @@ class Evaluations:
         key = tuple(style.key for style in styles), tuple(weights), plan
         if key not in self._styles:
             images = [style.image().to(device) for style in styles]
-            equal = [1.0] * len(images)
-            found = evaluator.targets("style", images, equal if len(weights) == 0 else weights, self._seed)
-            self._styles[key] = found
+            shares = weights if len(weights) > 0 else [1.0] * len(images)
+            self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed)
             if len(self._styles) > _STYLES_KEPT:
                 self._styles.popitem(last=False)
         self._styles.move_to_end(key)
@@ -224,12 +267,8 @@ def _joined(targets: Sequence[Mapping[str, Target]]) -> dict[str, Target]:
 def tensor_core_products(device: torch.device, precision: str) -> Iterator[None]:
     """Lets a GPU multiply float32 matrices in TF32 where the features are of half precision, which TF32 holds exactly.
 
-    The Gram matrices of such features are float32 sums of exact products then as before, at seven times the rate on
-    paper (NVIDIA's data sheet of the H100: 495 TFLOP/s of TF32, 67 of float32). Elsewhere nothing changes.
-
-    Args:
-        device: What is computed on.
-        precision: The trainer's.
+    Their Gram matrices are sums of exact products then as before, at seven times the rate on paper (NVIDIA's data
+    sheet of the H100: 495 TFLOP/s of TF32, 67 of float32). Elsewhere nothing changes.
     """
     if device.type != "cuda" or precision not in {"bf16-mixed", "16-mixed"}:
         yield

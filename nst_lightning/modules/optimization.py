@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from nst_lightning import images, initializers, memory, optim
-from nst_lightning.backbones import Backbone
+from nst_lightning import images, memory, optim
 from nst_lightning.batches import Step, Timeline
 from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective, Values
+from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
-from nst_lightning.modules.checks import check_trainer
-from nst_lightning.modules.evaluation import Evaluation, Evaluations, tensor_core_products
-from nst_lightning.modules.sizing import Sizing, Tile
+from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, tensor_core_products
+from nst_lightning.modules.problem import Problem
 from nst_lightning.pairs import Pair
-from nst_lightning.parallel import PairParallel
+from nst_lightning.parallel import PairParallel, check_world
 from nst_lightning.progress import FORMAT, Saved, note_of
 from nst_lightning.schedule import described
 
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
+_Optimizer = torch.optim.Optimizer | LightningOptimizer
 _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuses settings under which a step is not one evaluation of one image, and what `check_world` refuses."""
+    for name in ("accumulate_grad_batches", "max_epochs"):
+        if (value := getattr(trainer, name)) != 1:
+            raise InputError(f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)")
+    if trainer.precision not in _PRECISIONS:
+        raise InputError(f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {trainer.precision}")
+    check_world(trainer)
 
 
 class ImageOptimization(L.LightningModule):
@@ -41,57 +50,26 @@ class ImageOptimization(L.LightningModule):
     optimised. A run is one epoch over the steps of a `batches.Timeline`; where a step begins a batch or stage, the
     image, its optimiser and its targets are made anew.
 
-    Args:
-        backbone: The frozen network.
-        objective: The losses; their layers are the backbone's.
-        weights: The weight of each group of losses, finite, >= 0; pairs may have their own.
-        optimizer: As for `StyleTransfer`, as are those that follow.
-        init: As above.
-        seed: As above.
-        tile: As above.
-        compile: As above.
-
     Attributes:
+        problem: What the images are optimised for, and how.
         losses: What the images as they are were found to give, by name, (N,) each: `total` and its weighted
             parts `content`, `style`, `tv`; and the unweighted value of every term, e.g. `style/relu3_1`.
         settings: What the run was asked for, for the pictures' metadata and TensorBoard.
         sizing: Chooses how images are evaluated within the memory.
         evaluation: The current batch and stage's targets and weights; None before the first step.
-
-    Raises:
-        InputError: If an argument is out of range.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        objective: Objective,
-        weights: Mapping[str, float],
-        optimizer: OptimizerCallable,
-        init: str = "content",
-        seed: int = 0,
-        tile: Tile = "off",
-        compile: bool = False,
-    ) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__()
-        if init not in initializers.INITIALIZERS:
-            msg = f"unknown init {init!r}; known are {', '.join(initializers.INITIALIZERS)}"
-            raise InputError(msg)
-        if not 0 <= seed < 2**63:
-            msg = f"seed must be a whole number from 0 to 2**63 - 1, got {seed}"
-            raise InputError(msg)
-        self.backbone = backbone
-        self.objective = objective
-        self.make_optimizer = optimizer
-        self.init = init
-        self.seed = seed
+        self.problem = problem
+        self.backbone = problem.backbone
+        self.objective = problem.objective
         self.image = nn.Parameter(torch.zeros(1, 3, 1, 1))  # of no meaning before the first step
         self.losses: dict[str, Tensor] = {}
         self.settings: dict[str, str | int | float] = {}
         self.evaluation: Evaluation | None = None
-        weighed = objective.only([group for group in objective.groups if weights[group] > 0])
-        self.sizing = Sizing(backbone, weighed, optimizer, tile)
-        self._evaluations = Evaluations(backbone, objective, weights, self.sizing, compile, seed)
+        self.sizing = Sizing(problem)
+        self._evaluations = Evaluations(problem, self.sizing)
 
     @property
     def result(self) -> Tensor:
@@ -104,60 +82,35 @@ class ImageOptimization(L.LightningModule):
         return {**of_run, **pair.settings, "stages": described(step.stages)}
 
     def bytes_of_step(self, worker: Worker, pixels: int) -> int:
-        """Returns the bytes that a step on one image of so many pixels takes, as measured."""
+        """Returns the bytes that a step on one image of so many pixels takes, see `data.Measured`."""
         return self.sizing.bytes_of_step(worker, pixels)
-
-    def check(self, worker: Worker, pairs: Sequence[Pair]) -> None:
-        """Refuses pairs that would be left as they begin, and to deal out tiles where there are none.
-
-        Raises:
-            InputError: If there is such a pair or setting.
-        """
-        self.sizing.check(worker)
-        self._evaluations.check(pairs)
 
     # ---- Lightning's hooks, in the order of a run ----
 
     def setup(self, stage: str) -> None:
-        """Forgets an earlier run of the same module, and refuses a trainer or pairs that cannot work.
-
-        Raises:
-            InputError: If there is such a setting.
-        """
+        """Forgets an earlier run of the same module; raises an InputError for a trainer or pairs that cannot work."""
         self.evaluation = None
         self.losses = {}
         if stage == "fit":
             check_trainer(self.trainer)
-            self.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
+            self.problem.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Makes the optimiser of the current image.
-
-        Raises:
-            InputError: If a batch would share the curvature of one L-BFGS, or its gradients would be scaled.
-        """
-        optimizer = self.make_optimizer([self.image])
+        """Makes the optimiser of the current image; an L-BFGS must not be a batch's, nor its gradients be scaled."""
+        optimizer = self.problem.make_optimizer([self.image])
         if isinstance(optimizer, torch.optim.LBFGS) and len(self.image) > 1:
-            msg = "torch.optim.LBFGS couples the images of a batch: use nst_lightning.optim.LBFGS or batch_size 1"
-            raise InputError(msg)
+            msg = "torch.optim.LBFGS couples the images of a batch"
+            raise InputError(f"{msg}: use nst_lightning.optim.LBFGS or batch_size 1")
         scales = isinstance(plugin := self.trainer.precision_plugin, MixedPrecision) and plugin.scaler is not None
         if scales and isinstance(optimizer, (torch.optim.LBFGS, optim.LBFGS)):
-            msg = (
-                "precision 16-mixed scales the gradients, which an L-BFGS cannot work with: "
-                "use bf16-mixed, or --optimizer adam"
-            )
-            raise InputError(msg)
+            msg = "precision 16-mixed scales the gradients, which an L-BFGS cannot work with"
+            raise InputError(f"{msg}: use bf16-mixed, or --optimizer adam")
         return optimizer
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Gives the parameter its shape before its values and its optimiser's state are loaded.
-
-        Raises:
-            InputError: If the run cannot go on from this checkpoint.
-        """
+        """Refuses what the run cannot go on from; shapes the parameter before its values and state are loaded."""
         if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
-            msg = "a checkpoint is of one process's pairs: resume with --resume and the run's folder"
-            raise InputError(msg)
+            raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
         note = checkpoint.get("batch")
         if note is None or note.get("format") != FORMAT:
             msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
@@ -181,8 +134,8 @@ class ImageOptimization(L.LightningModule):
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,)."""
         assert self.evaluation is not None
-        values = self.evaluation.values(self.image, (self.seed + batch.index) % 2**63)
-        self._note_losses(values)
+        values = self.evaluation.values(self.image, (self.problem.seed + batch.index) % 2**63)
+        self.losses = self.evaluation.noted(values)
         return self.evaluation.objective.total(values, self.evaluation.weights)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -190,18 +143,9 @@ class ImageOptimization(L.LightningModule):
         torch.autograd.backward(loss.sum())
 
     def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: torch.optim.Optimizer | LightningOptimizer,
-        optimizer_closure: Callable[[], Any] | None = None,
+        self, epoch: int, batch_idx: int, optimizer: _Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Takes a step, of fewer images at once where the memory does not hold them all.
-
-        Raises:
-            InputError: If a stage begins with a loss that is not finite, which no optimiser could lower, or the images
-                are not finite any more.
-        """
+        """Takes a step, of fewer images at once where the memory does not hold them all."""
         before = self.losses
         while True:
             try:
@@ -218,7 +162,8 @@ class ImageOptimization(L.LightningModule):
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Shows the image of a checkpoint, for the callbacks to look at."""
         assert batch.batch.saved is not None
-        self.image = nn.Parameter(self._loaded(batch.batch.saved)["state_dict"]["image"])
+        checkpoint = torch.load(batch.batch.saved.path, map_location=self.device, weights_only=True)
+        self.image = nn.Parameter(checkpoint["state_dict"]["image"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves where the run is, as `progress.Saved` reads it."""
@@ -236,28 +181,23 @@ class ImageOptimization(L.LightningModule):
         """Makes the image, its optimiser and its evaluation for a batch or stage that begins or goes on."""
         if step.is_first and step.batch.saved is not None:
             self._restore(step.batch.saved)
-        before = step.before
-        if before is None:
+        if step.index == 0:
             self._place(self._initial_image(step).to(self.device))
         elif step.starts_stage:
             self._enlarge(step.batch.output_size(step.stage))
-        # What was too much at one stage is at the next.
-        goes_on = before is not None and self.evaluation is not None
-        together = self.evaluation.together if goes_on else len(step.batch.pairs)  # type: ignore[union-attr]
+        together = len(step.batch.pairs)
+        if step.index > 0 and self.evaluation is not None:  # what was too much at one stage is at the next
+            together = self.evaluation.together
         self.losses = {}
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
 
     def _restore(self, saved: Saved) -> None:
         """Takes image and optimiser from a checkpoint, which may be of the end of the stage before."""
-        checkpoint = self._loaded(saved)
+        checkpoint = torch.load(saved.path, map_location=self.device, weights_only=True)
         self._place(checkpoint["state_dict"]["image"])
         self.trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         plugin = self.trainer.precision_plugin
         plugin.load_state_dict(checkpoint.get(type(plugin).__qualname__, {}))
-
-    def _loaded(self, saved: Saved) -> dict[str, Any]:
-        checkpoint: dict[str, Any] = torch.load(saved.path, map_location=self.device, weights_only=True)
-        return checkpoint
 
     def _enlarge(self, size: tuple[int, int]) -> None:
         """Brings the image and what its optimiser remembers to a size (H, W) in pixels."""
@@ -274,21 +214,12 @@ class ImageOptimization(L.LightningModule):
 
     def _initial_image(self, step: Step) -> Tensor:
         contents, styles = step.batch.contents(step.stage), step.batch.styles(step.stage)
-        starts = [
-            initializers.initial_image(
-                self.init if pair.init is None else pair.init,
-                content[None],
-                style[0].image(),
-                self.seed if pair.seed is None else pair.seed,
-            )
-            for pair, content, style in zip(step.batch.pairs, contents, styles, strict=True)
-        ]
+        starts = []
+        for pair, content, style in zip(step.batch.pairs, contents, styles, strict=True):
+            init = self.problem.init if pair.init is None else pair.init
+            seed = self.problem.seed if pair.seed is None else pair.seed
+            starts.append(initial_image(init, content[None], style[0].image(), seed))
         return torch.cat(starts)
-
-    def _note_losses(self, values: Values) -> None:
-        assert self.evaluation is not None
-        found = {name: value.detach() for name, value in values.items()}
-        self.losses = {**found, **self.evaluation.objective.contributions(found, self.evaluation.weights)}
 
     def _forget_step(self, losses: dict[str, Tensor]) -> None:
         """Makes ready to take a step again that the memory did not hold."""
@@ -297,14 +228,14 @@ class ImageOptimization(L.LightningModule):
         self.zero_grad(set_to_none=True)
         self.losses = losses
 
-    def _settle(
-        self, number: int, before: dict[str, Tensor], optimizer: torch.optim.Optimizer | LightningOptimizer
-    ) -> None:
+    def _settle(self, number: int, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
         """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
         self._check_image(number)
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not before:
-            self._check_losses()
+            if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
+                msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
+                raise InputError(f"{msg}: are the weights, or is the learning rate, far too large?")
         elif isinstance(inner, optim.LBFGS):
             taken = inner.accepted
             self.losses = {name: torch.where(taken, value, before[name]) for name, value in self.losses.items()}
@@ -315,28 +246,16 @@ class ImageOptimization(L.LightningModule):
         assert isinstance(timeline, Timeline)
         step = timeline.step(number)
         if (step.is_last or step.index % _LOOK_EVERY == 0) and not bool(self.image.isfinite().all()):
-            msg = (
-                f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}: "
-                f"take a smaller learning rate, or another precision than {self.trainer.precision}"
-            )
-            raise InputError(msg)
-
-    def _check_losses(self) -> None:
-        wrong = [name for name, value in self.losses.items() if not bool(value.isfinite().all())]
-        if wrong:
-            msg = (
-                f"the loss is not finite when a stage begins ({', '.join(wrong[:3])}): "
-                "are the weights, or is the learning rate, far too large?"
-            )
-            raise InputError(msg)
+            msg = f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}"
+            help = f"take a smaller learning rate, or another precision than {self.trainer.precision}"
+            raise InputError(f"{msg}: {help}")
 
     def _check_batch(self, saved: Saved, taken: int) -> None:
         """Refuses a checkpoint, after so many steps of the run, of a batch that this run would not go on with."""
         timeline = Timeline(data_of(self.trainer).batches)
         batch = timeline.step(taken - 1).batch if 0 < taken <= len(timeline) else None
         if batch is not None and saved.taken < batch.steps and not batch.continues(saved):
-            msg = (
-                f"the checkpoint is of {', '.join(saved.names)}, {described(saved.stages)}, this run would go on with "
-                f"{', '.join(batch.names)}, {described(batch.stages)}: resume with the settings of that run"
-            )
-            raise InputError(msg)
+            found = f"{', '.join(saved.names)}, {described(saved.stages)}"
+            wanted = f"{', '.join(batch.names)}, {described(batch.stages)}"
+            msg = f"the checkpoint is of {found}, this run would go on with {wanted}"
+            raise InputError(f"{msg}: resume with the settings of that run")

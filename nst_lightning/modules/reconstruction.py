@@ -9,10 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, Objective, Source, Term, TotalVariation
-from nst_lightning.modules.choices import Layers, check_weights, described, layer_weights, listed, loss_of, terms
+from nst_lightning.losses import Objective, Source
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.modules.sizing import Tile
+from nst_lightning.modules.problem import SMOOTHNESS, Layers, Problem, Tile, listed, representation
 
 
 class Reconstruction(ImageOptimization):
@@ -22,25 +21,10 @@ class Reconstruction(ImageOptimization):
     style representation, Gram matrices, so textures without places.
 
     Args:
-        layers: The layers of the representation: names, a mapping to relative weights, or a place in the study's
-            table, as for `StyleTransfer`.
+        layers: The layers of the representation, as those of content or style of `StyleTransfer`, as is all else.
         source: The representation: `content` or `style`.
-        style_loss: As for `StyleTransfer`, from the style representation.
-        backbone: The network.
-        weights: As for `StyleTransfer`.
-        pooling: As for `StyleTransfer`.
         tv_weight: How much smoothness counts beside a weight of 1 for the representation. Gatys et al. have none.
         init: What to start from; the predecessor's is `uniform` noise.
-        optimizer: Makes the optimiser of the image; by default `optim.LBFGS`.
-        seed: The seed of the noise.
-        tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
-            the image; the result is the same. `auto` takes the largest that fits, `off` the whole image at once.
-        compile: Whether torch.compile makes the evaluation, anew for every size, on a GPU as CUDA graphs. On the CPUs
-            where it was measured it takes half a minute and the steps are no faster.
-
-    Raises:
-        InputError: If a name is unknown or a weight is out of range.
-        WeightsError: If the backbone's weights cannot be had.
     """
 
     def __init__(
@@ -59,18 +43,11 @@ class Reconstruction(ImageOptimization):
         compile: bool = False,
     ) -> None:
         if source not in {"content", "style"}:
-            msg = f"unknown representation {source!r}; known are content, style"
-            raise InputError(msg)
+            raise InputError(f"unknown representation {source!r}; known are content, style")
         optimizer = optim.LBFGS if optimizer is None else optimizer
-        chosen = terms(source, loss_of(source, style_loss), layer_weights(source, layers, spec_of(backbone)))
-        objective = Objective([*chosen, Term("tv", (IMAGE,), TotalVariation(), 1.0)])
+        objective = Objective([*representation(source, layers, spec_of(backbone), style_loss), SMOOTHNESS])
         network = Backbone(backbone, objective.layers, weights, pooling)
-        of_groups = check_weights({source: 1.0, "tv": tv_weight})
-        super().__init__(network, objective, of_groups, optimizer, init, seed, tile, compile)
+        of_groups = {source: 1.0, "tv": tv_weight}
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")
-        self.settings = {
-            **self.hparams,
-            "weights": network.origin,
-            "layers": listed(objective, source),
-            "optimizer": described(optimizer),
-        }
+        self.settings = {**self.hparams, **self.problem.settings, "layers": listed(objective, source)}

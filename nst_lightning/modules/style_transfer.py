@@ -8,19 +8,18 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Pooling, spec_of
-from nst_lightning.losses import IMAGE, Content, Objective, Term, TotalVariation
-from nst_lightning.modules.choices import Layers, check_weights, described, layer_weights, listed, loss_of, terms
+from nst_lightning.losses import Objective
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.modules.sizing import Tile
+from nst_lightning.modules.problem import SMOOTHNESS, Layers, Problem, Tile, listed, representation
 
 
 class StyleTransfer(ImageOptimization):
     """Paints content images in the manner of style images, Gatys et al. (2016).
 
-    The meaning of the weights is that of gordicaleksa's pytorch-neural-style-transfer: the
-    backbone sees pixels times 255 minus the mean colour, content is the mean squared difference of features,
-    style the mean over layers of the summed squared difference of Gram matrices F F^T / (C H W), and the total
-    variation the sum of absolute differences on the 0-255 scale.
+    The weights mean what they do in gordicaleksa's pytorch-neural-style-transfer: the backbone sees pixels times 255
+    minus the mean colour, content is the mean squared difference of features, style the mean over layers of the summed
+    squared difference of Gram matrices F F^T / (C H W), and the total variation the sum of absolute differences on the
+    0-255 scale.
 
     Args:
         backbone: The network whose features are compared: `vgg16`, `vgg16_experimental`, `vgg19`,
@@ -69,28 +68,22 @@ class StyleTransfer(ImageOptimization):
         tile: Tile = "off",
         compile: bool = False,
     ) -> None:
-        spec = spec_of(backbone)
         optimizer = optim.LBFGS if optimizer is None else optimizer
+        spec = spec_of(backbone)
         origin = spec.origin(weights)
         content_weight = origin.content_weight if content_weight is None else content_weight
         style_weight = origin.style_weight if style_weight is None else style_weight
-        of_groups = check_weights({"content": content_weight, "style": style_weight, "tv": tv_weight})
-        objective = Objective(
-            [
-                *terms("content", Content(), layer_weights("content", content_layers, spec)),
-                *terms("style", loss_of("style", style_loss), layer_weights("style", style_layers, spec)),
-                Term("tv", (IMAGE,), TotalVariation(), 1.0),
-            ]
-        )
+        of_groups = {"content": content_weight, "style": style_weight, "tv": tv_weight}
+        content = representation("content", content_layers, spec, style_loss)
+        objective = Objective([*content, *representation("style", style_layers, spec, style_loss), SMOOTHNESS])
         network = Backbone(backbone, objective.layers, weights, pooling)
-        super().__init__(network, objective, of_groups, optimizer, init, seed, tile, compile)
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {
             **self.hparams,
-            "weights": network.origin,
+            **self.problem.settings,
             "content_layers": listed(objective, "content"),
             "style_layers": listed(objective, "style"),
             "content_weight": content_weight,
             "style_weight": style_weight,
-            "optimizer": described(optimizer),
         }

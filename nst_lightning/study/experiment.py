@@ -6,29 +6,28 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from nst_lightning import pairs
 from nst_lightning.errors import InputError
+from nst_lightning.images import Source
 from nst_lightning.pairs import Pair
 from nst_lightning.study import schema
-from nst_lightning.study.schema import Plain
 
-Options: TypeAlias = Mapping[str, Plain | list[Plain]]
+Options: TypeAlias = Mapping[str, Any]
 
 OF_A_PAIR = {"content_weight", "style_weight", "tv_weight", "init", "seed", "size", "steps"}
 """The options that a pair can have of its own: cells that differ in nothing else are optimised in one run."""
-_KEYS = ("title", "about", "command", "base", "axes", "seeds", "against_time")
-_OF_PAIRS = ("pairs", "content", "style", "pairing")
+_IMAGES = ("pairs", "content", "style", "pairing")
 _OF_SWEEP = {"seed": "seeds", "output": "--output", "resume": "--output", "overwrite": "--overwrite"}
 """Options that a sweep sets itself, and what is said instead of them."""
 
 
-@dataclass(frozen=True)
-class AxisValue:
+class AxisValue(NamedTuple):
     """A value of an axis: what stands on the figures for it, and the options that it sets."""
 
     label: str
@@ -36,52 +35,43 @@ class AxisValue:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """A base configuration and the axes that vary.
+class _File:
+    """What is in a sweep's file, see `read`."""
 
-    Attributes:
-        command: `fit`, or `reconstruct` for images rebuilt from layers.
-        base: The options of that command which all cells share.
-        axes: The values of each axis, by its name; the first is the columns of the figure.
-        seeds: The seeds that every cell is repeated with.
-        against_time: Whether the losses are plotted along the seconds that they took.
-    """
+    title: str = ""
+    about: str = ""
+    command: Literal["fit", "reconstruct"] = "fit"
+    base: Options = field(default_factory=dict)
+    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    against_time: bool = False
 
-    title: str
-    about: str
-    command: Literal["fit", "reconstruct"]
-    base: Options
-    axes: Mapping[str, tuple[AxisValue, ...]]
-    seeds: tuple[int, ...]
-    against_time: bool
-    pairs: tuple[Pair, ...] = field(repr=False)
+
+@dataclass(frozen=True)
+class Experiment(_File):
+    """A base configuration and the axes that vary; the first of them is the columns of the figure."""
+
+    axes: Mapping[str, tuple[AxisValue, ...]] = field(default_factory=dict)
+    pairs: tuple[Pair, ...] = ()
 
     def cells(self) -> Iterator[Cell]:
         """Yields every combination of values, for every pair and seed."""
+        fit = self.command == "fit"
         for combination in itertools.product(*self.axes.values()):
-            chosen = dict(zip(self.axes, combination, strict=True))
-            labels = {axis: value.label for axis, value in chosen.items()}
+            labels = {axis: value.label for axis, value in zip(self.axes, combination, strict=True)}
             options = {name: option for value in combination for name, option in value.options.items()}
-            of_run = [
-                f"{axis}-{value.label}" for axis, value in chosen.items() if not value.options.keys() <= OF_A_PAIR
-            ]
+            words = [f"{axis}-{label}" for axis, label in labels.items()]
+            varies = OF_A_PAIR if fit else {"layers"}  # what one run can have several of
+            of_run = [word for word, value in zip(words, combination, strict=True) if value.options.keys() - varies]
             for pair, seed in itertools.product(self.pairs, self.seeds):
-                parts = [pair.name, *(f"{axis}-{label}" for axis, label in labels.items())]
-                if len(self.seeds) > 1:
-                    parts.append(f"seed-{seed}")
-                group = folder_name("__".join(of_run)) or "all"
-                yield Cell(slug("__".join(parts)), labels, options, pair, seed, group)
+                name = "__".join([pair.name, *words, *([f"seed-{seed}"] if len(self.seeds) > 1 else [])])
+                group = folder_name("__".join(of_run if fit else [pair.name, *of_run, f"seed-{seed}"])) or "all"
+                yield Cell(slug(name), labels, options, pair, seed, group)
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture that a sweep asks for.
-
-    Attributes:
-        values: The label of its value, by axis.
-        options: The options that these set.
-        group: What the cells are called that differ only in what a pair can have of its own.
-    """
+    """One picture: the label of its value by axis, the options these set, and the run that makes it with others."""
 
     name: str
     values: Mapping[str, str]
@@ -90,10 +80,9 @@ class Cell:
     seed: int
     group: str
 
-    @property
-    def source(self) -> str:
-        """Which image a reconstruction keeps, `content` or `style`."""
-        return str(self.options.get("from", "content"))
+    def image(self, base: Options) -> Source:
+        """Returns the image that a reconstruction with a base rebuilds."""
+        return self.pair.styles[0] if {**base, **self.options}.get("from") == "style" else self.pair.content
 
     @property
     def of_run(self) -> Options:
@@ -111,163 +100,37 @@ class Cell:
 
 
 def read(path: Path, overrides: Mapping[str, str]) -> Experiment:
-    """Reads a sweep's file.
+    """Reads a sweep's YAML file: `_File`'s keys, with options of the command by their short or long names in `base`.
 
-    Args:
-        path: A YAML file with `title`, `about`, `base` (options of the command by their short or long names), `axes`
-            (a list of values by an option's name; a value can be a mapping of options with a `label`), and optionally
-            `command`, `seeds` and `against_time`. The list of pairs in `base` may be relative to the file.
-        overrides: Options that replace those of the base; `seed` replaces `seeds`, other pairs all of the base's.
+    A value of `axes` is an option's, or a mapping of options with a `label`. A list of pairs is looked up beside the
+    file first. Overrides replace options of the base; `seed` replaces `seeds`, other pairs all of the base's.
 
     Raises:
         InputError: If the file cannot be read or is not as above; names the file and the key.
     """
-    given = _given(path)
-    command = given.get("command", "fit")
-    if command not in ("fit", "reconstruct"):
-        raise _error(path, f"command must be fit or reconstruct, got {command!r}")
-    base = _base(path, given.get("base", {}), overrides)
-    axes = given.get("axes")
-    if not isinstance(axes, dict) or not axes:
-        raise _error(path, "axes must name at least one option and its values")
-    values = {str(name): _values(path, str(name), values) for name, values in axes.items()}
-    _check_options(path, base, values)
-    experiment = Experiment(
-        title=str(given.get("title") or path.stem),
-        about=" ".join(str(given.get("about") or "").split()),
-        command=command,
-        base={name: value for name, value in base.items() if name not in _OF_PAIRS},
-        axes=values,
-        seeds=_seeds(path, given.get("seeds", [0]), overrides.get("seed")),
-        against_time=bool(given.get("against_time", False)),
-        pairs=_pairs(path, base),
-    )
-    if command == "reconstruct":
-        _check_reconstruction(path, experiment)
-    _check_names(path, experiment)
+    given = schema.load(path, "a sweep's YAML file")
+    if isinstance(given, dict) and "seed" in overrides:
+        seed = overrides["seed"]
+        given = {**given, "seeds": [int(seed) if seed.isdecimal() else seed]}
+    file: _File = schema.structured(_File, given, path, strict=True)
+    base = _base(path, file.base, overrides)
+    axes = {str(axis): tuple(_value(str(axis), each) for each in values) for axis, values in file.axes.items()}
+    for problem in _problems(file, base, axes):
+        raise InputError(f"{path}: {problem}")
+    images = pairs.chosen(base.get("content"), base.get("style"), base.get("pairing", "zip"), base.get("pairs"))
+    shared = {name: base[name] for name in base if name not in _IMAGES}
+    about = " ".join(file.about.split())
+    changes = {"title": file.title or path.stem, "about": about, "base": shared, "axes": axes, "pairs": images}
+    experiment = Experiment(**{**vars(file), **changes})
+    name, count = Counter(cell.name.casefold() for cell in experiment.cells()).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: two cells would be called {name!r}; give pairs and values other names")
     return experiment
 
 
 def arguments(options: Options) -> list[str]:
     """Returns options as they are typed."""
     return [f"--{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in options.items()]
-
-
-def _given(path: Path) -> dict[str, Any]:
-    given = schema.load(path, "a sweep's YAML file")
-    if not isinstance(given, dict):
-        raise _error(path, f"must be a mapping with the keys {', '.join(_KEYS)}")
-    unknown = sorted(given.keys() - set(_KEYS), key=str)
-    if unknown:
-        raise _error(path, f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
-    return given
-
-
-def _base(path: Path, given: object, overrides: Mapping[str, str]) -> dict[str, Plain | list[Plain]]:
-    """Returns the options of the base, with the list of pairs where it is."""
-    base = _options(path, "base", given)
-    beside = path.parent / str(base.get("pairs"))
-    if "pairs" in base and beside.is_file():
-        base["pairs"] = str(beside)
-    if "pairs" in overrides:
-        base = {name: value for name, value in base.items() if name not in _OF_PAIRS}
-    elif not {"content", "style"}.isdisjoint(overrides):
-        base.pop("pairs", None)
-    base |= {name: value for name, value in overrides.items() if name != "seed"}
-    for name in base:
-        if name in _OF_SWEEP:
-            raise _error(path, f"base.{name}: a sweep sets it itself; say {_OF_SWEEP[name]}")
-    return base
-
-
-def _seeds(path: Path, given: object, override: str | None) -> tuple[int, ...]:
-    seeds = given if override is None else [int(override) if override.isdecimal() else override]
-    whole = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
-    if not isinstance(seeds, list) or not whole or len(set(seeds)) < len(seeds):
-        raise _error(path, f"seeds must be a list of different whole numbers, 0 or above, got {seeds!r}")
-    return tuple(seeds)
-
-
-def _check_options(path: Path, base: Options, axes: Mapping[str, tuple[AxisValue, ...]]) -> None:
-    """Refuses options that would be taken no notice of, or would be in each other's way."""
-    seen: dict[str, str] = {}
-    for axis, values in axes.items():
-        for name in dict.fromkeys(name for value in values for name in value.options):
-            if name in _OF_PAIRS:
-                raise _error(path, f"axes.{axis}: {name} is no axis; every pair of base is run with every value")
-            if name in _OF_SWEEP:
-                raise _error(path, f"axes.{axis}: a sweep sets {name} itself; say {_OF_SWEEP[name]}")
-            if name in seen:
-                raise _error(path, f"axes.{axis}: {name} is set by axes.{seen[name]} too")
-            seen[name] = axis
-            if name in base and all(name in value.options for value in values):
-                raise _error(path, f"base.{name}: every value of axes.{axis} replaces it; leave it out")
-
-
-def _check_reconstruction(path: Path, experiment: Experiment) -> None:
-    values = [value for values in experiment.axes.values() for value in values]
-    names = {name for value in values for name in value.options}
-    layers = all("layers" in value.options for value in experiment.axes.get("layers", ()))
-    if not layers or not {"layers"} <= names <= _TAKEN_UP:
-        raise _error(path, "axes of command reconstruct are layers and, if wanted, from")
-    for name in sorted(_TAKEN_UP & experiment.base.keys()):
-        raise _error(path, f"base.{name}: make it an axis, of one value perhaps")
-    if experiment.against_time:
-        raise _error(path, "against_time is for command fit")
-
-
-_TAKEN_UP = {"layers", "from"}
-
-
-def _check_names(path: Path, experiment: Experiment) -> None:
-    taken: set[str] = set()
-    for cell in experiment.cells():
-        if cell.name.casefold() in taken:
-            raise _error(path, f"two cells would be called {cell.name!r}; give pairs and values other names")
-        if len(cell.name.encode()) > pairs.MAX_NAME:
-            raise _error(path, f"the cell's name {cell.name!r} is too long; give pairs and values shorter ones")
-        taken.add(cell.name.casefold())
-
-
-def _values(path: Path, axis: str, given: object) -> tuple[AxisValue, ...]:
-    if not isinstance(given, list) or not given:
-        raise _error(path, f"axes.{axis} must be a list of values, got {given!r}")
-    values = []
-    for each in given:
-        plain = ", ".join(map(str, each)) if isinstance(each, list) else str(each)
-        options = dict(each) if isinstance(each, dict) else {"label": plain, axis: each}
-        label = options.pop("label", None)
-        if label is None:
-            raise _error(path, f"axes.{axis}: a value of several options needs a label, got {each!r}")
-        values.append(AxisValue(str(label), _options(path, f"axes.{axis}", options)))
-    if len({folder_name(value.label).casefold() for value in values}) < len(values):
-        raise _error(path, f"axes.{axis} has a value twice; give each a label of its own")
-    return tuple(values)
-
-
-def _options(path: Path, key: str, given: object) -> dict[str, Plain | list[Plain]]:
-    if not isinstance(given, dict):
-        raise _error(path, f"{key} must be a mapping of options, got {given!r}")
-    for name, value in given.items():
-        for each in value if isinstance(value, list) else [value]:
-            if not isinstance(each, (str, int, float, bool)):
-                raise _error(path, f"{key}.{name} must be a plain value or a list of them, got {value!r}")
-    return {str(name): value for name, value in given.items()}
-
-
-def _pairs(path: Path, base: Mapping[str, Any]) -> tuple[Pair, ...]:
-    listed = base.get("pairs")
-    several = [name for name in ("content", "style", "pairing") if name in base]
-    if listed is not None:
-        if several:
-            raise _error(path, f"base.{several[0]}: not beside pairs, a list that names all images")
-        return pairs.read_pairs(str(listed))
-    for name in ("content", "style"):
-        if name not in base:
-            raise _error(path, f"base.{name} is missing; base must name pairs, or content and style")
-    contents = pairs.find("content", base["content"], pairs.CONTENT_FOLDER)
-    styles = pairs.find("style", base["style"], pairs.STYLE_FOLDER)
-    return pairs.pair_up(contents, styles, base.get("pairing", "zip"))
 
 
 def slug(text: str) -> str:
@@ -280,5 +143,42 @@ def folder_name(text: str) -> str:
     return slug(text).replace(".", "_")
 
 
-def _error(path: Path, text: str) -> InputError:
-    return InputError(f"{path}: {text}")
+def _base(path: Path, given: Options, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the options of the base, with the list of pairs where it is."""
+    base = dict(given)
+    beside = path.parent / str(base.get("pairs"))
+    if "pairs" in base and beside.is_file():
+        base["pairs"] = str(beside)
+    if "pairs" in overrides:
+        base = {name: value for name, value in base.items() if name not in _IMAGES}
+    elif not {"content", "style"}.isdisjoint(overrides):
+        base.pop("pairs", None)
+    return base | {name: value for name, value in overrides.items() if name != "seed"}
+
+
+def _value(axis: str, given: object) -> AxisValue:
+    options = dict(given) if isinstance(given, dict) else {axis: given}
+    lists = [each if isinstance(each, list) else [each] for each in options.values()]
+    label = options.pop("label", ", ".join(str(part) for parts in lists for part in parts))
+    return AxisValue(str(label), options)
+
+
+def _problems(file: _File, base: Options, axes: Mapping[str, Sequence[AxisValue]]) -> Iterator[str]:
+    """Yields what keeps a file from being a sweep, and options of which its figure would not say the truth."""
+    if not axes or not all(axes.values()) or not file.seeds:
+        yield "axes must name at least one option with values, and seeds at least one"
+    layers = [value.options.get("layers") for value in axes.get("layers", [])]
+    if file.command == "reconstruct" and (not layers or None in layers or file.against_time):
+        yield "command reconstruct needs the axis layers, and has no against_time"
+    keys: dict[str, str] = {}
+    of_axes = [(f"axes.{axis}", name) for axis, values in axes.items() for value in values for name in value.options]
+    for key, name in [*of_axes, *(("base", name) for name in base)]:
+        if name in _OF_SWEEP:
+            yield f"{key}: a sweep sets {name} itself; say {_OF_SWEEP[name]}"
+        if key not in ("base", keys.setdefault(name, key)):
+            yield f"{key}: {name} is set by {keys[name]} too"
+    for axis, values in axes.items():
+        if len({folder_name(value.label).casefold() for value in values}) < len(values):
+            yield f"axes.{axis} has a value twice; give each a label of its own"
+        for name in set(base).intersection(*(value.options for value in values)):
+            yield f"base.{name}: every value of axes.{axis} replaces it; leave it out"

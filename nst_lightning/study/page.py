@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jinja2
 import pandas as pd
@@ -15,37 +15,29 @@ import pandas as pd
 from nst_lightning import images
 from nst_lightning.metrics.table import BETTER
 from nst_lightning.study import tables
-from nst_lightning.study.report import Report, Section
+from nst_lightning.study.report import Report
 from nst_lightning.study.results import Result, Results
 
 SIDE = 768  # px; long side of a picture unless told otherwise
 
 _PLOT_SIDE = 1600  # px; lines and letters need more than paint
 _QUALITY = 76  # WebP's; strokes of paint hide what it leaves out
+_Picture: TypeAlias = dict[str, Any]
 
 
 def render(report: Report, made: str = "", side: int = SIDE) -> str:
-    """Returns a report as HTML.
-
-    Args:
-        report: What it shows.
-        made: By what the page is made and when.
-        side: Long side of its pictures in pixels.
+    """Returns a report as HTML: its pictures have a long side in pixels, `made` says by what it was made and when.
 
     Raises:
         ImageError: If a picture cannot be read.
     """
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"words": words, "spoken": spoken}
     environment.globals["better"] = {name: "↑" if name in (*BETTER, "psnr") else "↓" for name in tables.SCORES}
-    album = _Album(side)
-    sections = [_section(section, album) for section in report.sections]
+    sections = [_section(found, partial(_encoded, side=side)) for found in report.sections]
     return environment.get_template("template.html").render(report=report, made=made, sections=sections)
 
 
@@ -62,42 +54,38 @@ def spoken(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-@dataclass(frozen=True)
-class _Album:
-    """The pictures of a page, of a long side in pixels, each encoded once."""
-
-    side: int
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def add(self, file: str, alt: str, side: int | None = None) -> dict[str, Any]:
-        """Returns a picture as the template takes it, without loss where it has a side of its own."""
-        if file not in self.known:
-            rgb = images.read(file).rgb
-            rgb = images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], self.side if side is None else side))
-            stream = io.BytesIO()
-            images.to_pil(rgb.clamp(0, 1)).save(stream, "WEBP", method=4, lossless=side is not None, quality=_QUALITY)
-            source = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-            self.known[file] = {"src": source, "width": rgb.shape[-1], "height": rgb.shape[-2]}
-        return {**self.known[file], "alt": alt}
+def _encoded(file: str, alt: str, side: int, lossless: bool = False) -> _Picture:
+    """Returns a picture as the template takes it, of a long side in pixels."""
+    rgb = images.read(file).rgb
+    rgb = images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], side)).clamp(0, 1)
+    stream = io.BytesIO()
+    images.to_pil(rgb).save(stream, "WEBP", method=4, lossless=lossless, quality=_QUALITY)
+    source = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return {"src": source, "width": rgb.shape[-1], "height": rgb.shape[-2], "alt": alt}
 
 
-def _section(section: Section, album: _Album) -> dict[str, Any]:
+def _section(found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]:
     """Returns a section as the template takes it."""
-    found = section.results
-    pictures = sum(cell.picture != "" for cell in found.cells)
-    counts = {"picture": pictures, "pair": len(found.pairs), "seed": len(found.seeds)}
-    summary = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items()]
+    counts = {"picture": sum(cell.picture != "" for cell in found.cells)}
+    counts |= {"pair": len(found.distinct("pair")), "seed": len(found.distinct("seed"))}
     means = {"Means over the pairs, with 95 % intervals": tables.texts(tables.means(found))} if found.axes else {}
+    facts = {
+        "What varies": found.axes,
+        "What is the same": found.base,
+        "Versions": found.versions,
+        "What failed": found.failed,
+    }
     return {
-        "section": section,
-        "summary": [*summary, found.machine],
-        "blocks": [_block(pair, found, album) for pair in found.pairs],
-        "plots": [album.add(plot, spoken(Path(plot).stem), _PLOT_SIDE) for plot in found.plots],
+        "results": found,
+        "summary": [*(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items()), found.machine],
+        "blocks": [_block(pair, found, encoded) for pair in found.distinct("pair")],
+        "plots": [encoded(plot, spoken(Path(plot).stem), side=_PLOT_SIDE, lossless=True) for plot in found.plots],
         "tables": {**means, "Every picture": _every_picture(found)},
+        "facts": {title: values for title, values in facts.items() if values},
     }
 
 
-def _block(pair: str, found: Results, album: _Album) -> dict[str, Any]:
+def _block(pair: str, found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]:
     """Returns what the grid shows of a pair: its photograph and paintings, and lines of pictures.
 
     The first axis is the columns, the others and the seeds are the lines.
@@ -107,10 +95,14 @@ def _block(pair: str, found: Results, album: _Album) -> dict[str, Any]:
     axis, labels = next(iter(found.axes.items()), ("output", ("",)))
     lines: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        line = lines.setdefault(", ".join(_line(cell, found)), dict.fromkeys(labels))
-        picture = album.add(cell.picture, _title(cell, found)) if cell.picture else None
-        line[cell.values.get(axis, "")] = {"cell": cell, "picture": picture, "facts": _facts(cell)}
-    sources = [album.add(file, f"{name}: {spoken(Path(file).stem)}") for name, file in files if file]
+        own = [f"{spoken(name)} {cell.values[name]}" for name in found.axes]
+        own += [f"seed {cell.seed}"] if len(found.distinct("seed")) > 1 else []
+        line = lines.setdefault(", ".join(own[1 if found.axes else 0 :]), dict.fromkeys(labels))
+        picture = encoded(cell.picture, ", ".join([_pair(cell), *own])) if cell.picture else None
+        losses = {f"{name} loss": value for name, value in cell.losses.items()}
+        facts = {**cell.settings, **cell.values, "seed": cell.seed, **cell.scores, **losses}
+        line[cell.values.get(axis, "")] = {"cell": cell, "picture": picture, "facts": facts}
+    sources = [encoded(file, f"{name}: {spoken(Path(file).stem)}") for name, file in files if file]
     return {"title": _pair(cells[0]), "axis": axis, "sources": sources, "lines": lines}
 
 
@@ -118,22 +110,6 @@ def _pair(cell: Result) -> str:
     """Returns what a pair is called: after its images where the pair is, else as it is."""
     stems = [Path(file).stem for file in (cell.content, *cell.style.split("|"))]
     return " × ".join(map(spoken, stems)) if cell.pair == "_".join(stems) else spoken(cell.pair)
-
-
-def _line(cell: Result, found: Results) -> list[str]:
-    """Returns what tells a picture from the others of its column."""
-    own = [f"{spoken(axis)} {cell.values[axis]}" for axis in list(found.axes)[1:]]
-    return [*own, f"seed {cell.seed}"] if len(found.seeds) > 1 else own
-
-
-def _title(cell: Result, found: Results) -> str:
-    first = [f"{spoken(axis)} {cell.values[axis]}" for axis in list(found.axes)[:1]]
-    return ", ".join([_pair(cell), *first, *_line(cell, found)])
-
-
-def _facts(cell: Result) -> Mapping[str, Any]:
-    losses = {f"{name} loss": value for name, value in cell.losses.items()}
-    return {**cell.settings, **cell.values, "seed": cell.seed, **cell.scores, **losses}
 
 
 def _every_picture(found: Results) -> pd.DataFrame:

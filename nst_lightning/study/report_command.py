@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from nst_lightning import images, runs
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
+from nst_lightning.study import page, report, schema, verdicts
+from nst_lightning.study.predictions import read_predictions
 
 HELP = """usage: nst report FOLDER [options]
 
@@ -22,19 +25,17 @@ needs no network and no other file.
   --width PIXELS           long side of its pictures [768]
   --overwrite true|false   whether an earlier page of that name may be replaced [false]
 """
-SUFFIXES = (".html", ".htm")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the page and prints its path."""
+    """Checks predictions where some are given, writes the page, and prints the paths."""
     parser = Parser("report", "--predictions", "--output")
     parser.add_argument("folder", nargs="?")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--overwrite", choices=["true", "false"], default="false")
-    given, rest = parser.parse_known_args(arguments)
-    if given.folder is None or rest:
-        msg = f"unexpected {rest[0]!r}; see nst report --help" if rest else "no folder was given; name one of results"
-        raise InputError(msg)
+    parser.add_argument("--width", type=int, default=page.SIDE)
+    parser.add_argument("--overwrite", choices=["true", "false"])
+    given = parser.parse_args(arguments)
+    if given.folder is None:
+        raise InputError("no folder was given; name one of results")
     overwrite = given.overwrite == "true"
     if given.predictions is not None:
         for path in check(given.predictions, given.folder, overwrite):
@@ -48,51 +49,33 @@ def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) 
     Raises:
         InputError: If a file cannot be read, or findings that differ are there already and may not be replaced.
     """
-    from nst_lightning import images
-    from nst_lightning.study import schema, verdicts
-    from nst_lightning.study.predictions import read_predictions
-
     found = verdicts.check(read_predictions(predictions), folder)
     table, plain = Path(folder) / "findings.md", Path(folder) / verdicts.FILE
     images.check_writable(folder)
     for path, text in ((table, verdicts.as_markdown(found)), (plain, schema.as_json(verdicts.Findings(found)))):
         if path.is_file() and not overwrite and path.read_text(encoding="utf-8") != text:
-            msg = f"{path}: holds other findings; say --overwrite true to replace them"
-            raise InputError(msg)
+            raise InputError(f"{path}: holds other findings; say --overwrite true to replace them")
         path.write_text(text, encoding="utf-8")
     return table, plain
 
 
 def write(
-    folder: str | Path, output: str | Path | None = None, width: int | None = None, overwrite: bool = False
+    folder: str | Path, output: str | Path | None = None, width: int = page.SIDE, overwrite: bool = False
 ) -> Path:
-    """Writes the page about a folder of results, and returns its path.
+    """Writes the page about a folder of results, by default to report.html in it, and returns its path.
 
-    Args:
-        folder: The folder of a sweep, of several sweeps or of a run.
-        output: The file; None for report.html in the folder. A name that is taken gets a number.
-        width: Long side of its pictures in pixels, at least `images.MIN_SIDE`; None for `page.SIDE`.
-        overwrite: Whether the file may be replaced instead.
+    A name that is taken gets a number, unless it may be overwritten; the pictures have a width in pixels.
 
     Raises:
         InputError: If the results cannot be read or the page cannot be written.
     """
-    from nst_lightning import images, runs
-    from nst_lightning.study import page, report
-
-    side = page.SIDE if width is None else width
-    if not images.MIN_SIDE <= side <= images.MAX_SIDE:
-        msg = f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}"
-        raise InputError(msg)
     target = Path(folder) / "report.html" if output is None else Path(output)
-    if target.suffix.lower() not in SUFFIXES:
-        msg = f"output must end with {' or '.join(SUFFIXES)}, got {target}"
-        raise InputError(msg)
-    if target.is_dir():
-        msg = f"output {target} is a folder; name a file"
-        raise InputError(msg)
+    if not images.MIN_SIDE <= width <= images.MAX_SIDE:
+        raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"output must end with .html or .htm, got {target}")
     made = f"Made by nst-lightning {version('nst-lightning')}, {datetime.date.today().isoformat()}."
-    text = page.render(report.read(Path(folder)), made, side)
+    text = page.render(report.read(Path(folder)), made, width)
     images.check_writable(target.parent)
     if not overwrite:
         free = runs.free(target.with_suffix(""), [target.suffix])

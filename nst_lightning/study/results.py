@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import images
 from nst_lightning.errors import InputError
+from nst_lightning.pairs import Pair
+from nst_lightning.runs import Run
 from nst_lightning.study import schema
 from nst_lightning.study.experiment import Cell, Experiment
 from nst_lightning.study.runner import Job
@@ -27,7 +29,7 @@ _PACKAGES = ("nst-lightning", "torch", "torchvision", "lightning", "torchmetrics
 
 @dataclass(frozen=True)
 class Result:
-    """A finished picture: scores are NaN where undefined, paintings have | between them, files that are gone are empty.
+    """A finished picture: scores are NaN where undefined, paintings have | between them.
 
     Files are relative to the folder of results.json there, and absolute or relative to the working directory here.
     """
@@ -59,31 +61,19 @@ class Results:
     failed: Mapping[str, str] = field(default_factory=dict)
     plots: tuple[str, ...] = ()
 
-    @property
-    def pairs(self) -> tuple[str, ...]:
-        """The names of the pairs in the order of the cells."""
-        return tuple(dict.fromkeys(cell.pair for cell in self.cells))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds in the order of the cells."""
-        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
+    def distinct(self, name: Literal["pair", "seed"]) -> tuple[Any, ...]:
+        """Returns the names of the pairs or the seeds, in the order of the cells."""
+        return tuple(dict.fromkeys(getattr(cell, name) for cell in self.cells))
 
     def frame(self) -> pd.DataFrame:
         """Returns a row a cell: its value on each axis, its pair and seed, `loss_<name>` and scores."""
-        return pd.DataFrame(
-            [
-                {
-                    **cell.values,
-                    "pair": cell.pair,
-                    "seed": cell.seed,
-                    **{f"loss_{name}": value for name, value in cell.losses.items()},
-                    **cell.scores,
-                }
-                for cell in self.cells
-            ],
-            columns=None if self.cells else [*self.axes, "pair", "seed"],
-        )
+        rows = [
+            {**each.values, "pair": each.pair, "seed": each.seed}
+            | {f"loss_{name}": value for name, value in each.losses.items()}
+            | dict(each.scores)
+            for each in self.cells
+        ]
+        return pd.DataFrame(rows, columns=None if rows else [*self.axes, "pair", "seed"])
 
 
 def read(folder: Path) -> Results:
@@ -95,17 +85,10 @@ def read(folder: Path) -> Results:
     path = folder / FILE
     results: Results = schema.structured(Results, schema.load(path, "a sweep's results"), path)
     axes = {axis: dict.fromkeys(labels) for axis, labels in results.axes.items()}
-    seen: set[object] = set()
     for place, cell in enumerate(results.cells):
-        identity = (cell.pair, cell.seed, *sorted(cell.values.items()))
-        for key, value in (("name", cell.name), ("values", identity)):
-            if value in seen:
-                msg = f"{path}: cells[{place}].{key} must differ from every other, got {schema.shown(value)} again"
-                raise InputError(msg)
-            seen.add(value)
         if cell.values.keys() != results.cells[0].values.keys():
-            msg = f"{path}: cells[{place}].values must be of the axes of the others, got {', '.join(cell.values)}"
-            raise InputError(msg)
+            got = ", ".join(cell.values)
+            raise InputError(f"{path}: cells[{place}].values must be of the axes of the others, got {got}")
         for axis, label in cell.values.items():
             axes.setdefault(axis, {})[label] = None
     cells = tuple(replace(cell, picture=str(folder / cell.picture) if cell.picture else "") for cell in results.cells)
@@ -120,57 +103,45 @@ def write(results: Results, folder: Path) -> None:
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
-def gather(experiment: Experiment, jobs: Iterable[Job], failed: Mapping[str, str]) -> Results:
+def gather(experiment: Experiment, jobs: Sequence[Job], failed: Mapping[str, str]) -> Results:
     """Returns what is finished of a sweep, after its jobs were run, and why some of them failed."""
-    found = []
-    for job in jobs:
-        missing = job.missing
-        both = zip(job.cells, job.pictures, strict=True)
-        found += [_result(job, cell, picture) for cell, picture in both if cell not in missing]
-    return Results(
-        title=experiment.title,
-        about=experiment.about,
-        command=experiment.command,
-        axes={axis: tuple(value.label for value in values) for axis, values in experiment.axes.items()},
-        base=experiment.base,
-        cells=tuple(found),
-        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        failed=failed,
-    )
+    missing = {cell for job in jobs for cell in job.missing}
+    cells = [
+        _scored(experiment, result(job.run, cell.name, cell.pair, picture, seed=cell.seed, values=cell.values), cell)
+        for job in jobs
+        for cell, picture in zip(job.cells, job.pictures, strict=True)
+        if cell not in missing
+    ]
+    axes = {axis: tuple(value.label for value in values) for axis, values in experiment.axes.items()}
+    versions = {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    told = (experiment.title, experiment.about, experiment.command, axes, experiment.base)
+    return Results(*told, tuple(cells), versions, machine, failed)
 
 
-def _result(job: Job, cell: Cell, picture: Path) -> Result:
-    scores, losses = numbers(job.run.scores(cell.name))
-    if job.list is None:
-        scores = {"psnr": _psnr(cell, picture)}
-    return Result(
-        name=cell.name,
-        pair=cell.pair.name,
-        seed=cell.seed,
-        values=cell.values,
-        scores={name: value for name, value in scores.items() if "/" not in name},
-        losses=losses,
-        content=str(cell.pair.content),
-        style="|".join(map(str, cell.pair.styles)),
-        picture=str(picture),
-    )
+def result(run: Run, name: str, pair: Pair, picture: Path, **known: Any) -> Result:
+    """Returns a pair's picture in a run's folder with its scores and losses."""
+    scores, losses = numbers(run.scores(name))
+    content, style = str(pair.content), "|".join(map(str, pair.styles))
+    of_run = {"scores": scores, "losses": losses, "content": content, "style": style, "picture": str(picture)}
+    return Result(name, pair.name, **{**of_run, **known})
 
 
 def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Returns the scores and the losses that a run of `nst fit` left of a pair, none where there is no such file."""
-    if not file.is_file():
-        return {}, {}
-    given = schema.structured(Mapping[str, Any], schema.load(file, "a pair's scores"), file)
-    found = {name: schema.structured(float, value, file, name) for name, value in given.items() if name != "pair"}
+    given = schema.load(file, "a pair's scores") if file.is_file() else {}
+    plain = schema.structured(Mapping[str, Any], given, file)
+    found = schema.structured(Mapping[str, float], {name: plain[name] for name in plain if name != "pair"}, file)
     losses = {name.removeprefix("loss/"): value for name, value in found.items() if name.startswith("loss/")}
     return {name: value for name, value in found.items() if not name.startswith("loss/")}, losses
 
 
-def _psnr(cell: Cell, picture: Path) -> float:
-    """How near a picture rebuilt from the content comes to it, in dB; from the style, nothing keeps its place."""
-    if cell.source != "content":
-        return math.nan
-    rebuilt = images.read(picture).rgb
-    original = images.resize(images.read(cell.pair.content).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
-    return peak_signal_noise_ratio(rebuilt, original, data_range=1.0).item()
+def _scored(experiment: Experiment, made: Result, cell: Cell) -> Result:
+    """Returns a picture with its headline scores; of one that was rebuilt its PSNR to the content, in dB."""
+    if experiment.command == "fit":
+        return replace(made, scores={name: score for name, score in made.scores.items() if "/" not in name})
+    if cell.image(experiment.base) is not cell.pair.content:  # from the style, nothing keeps its place
+        return replace(made, scores={"psnr": math.nan})
+    rebuilt = images.read(made.picture).rgb
+    scaled = images.resize(images.read(cell.pair.content).rgb, (rebuilt.shape[-2], rebuilt.shape[-1])).clamp(0, 1)
+    return replace(made, scores={"psnr": peak_signal_noise_ratio(rebuilt, scaled, data_range=1.0).item()})

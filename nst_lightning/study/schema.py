@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from nst_lightning.errors import InputError
 
-Plain: TypeAlias = str | int | float | bool
-
-_WORDS: dict[object, str] = {
-    bool: "true or false",
-    dict: "an object",
-    float: "a number",
-    int: "a whole number",
-    list: "a list",
-    str: "a text",
-}
+_WORDS = {"bool": "true or false", "dict": "an object", "float": "a number", "int": "a whole number"}
+_WORDS |= {"list": "a list", "str": "a text"}
 
 
 def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the file
@@ -44,42 +36,31 @@ def load(path: Path, expected: str) -> Any:  # noqa: ANN401 - whatever is in the
 
 def as_json(value: Any) -> str:  # noqa: ANN401 - a dataclass of any kind
     """Returns a dataclass as JSON; a number that is not finite is null."""
-    return json.dumps(_finite(asdict(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    plain = json.loads(json.dumps(asdict(value)), parse_constant=lambda name: None)
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
 
-def structured(kind: Any, value: Any, file: object, key: str = "") -> Any:  # noqa: ANN401 - of any kind
-    """Returns what a file holds as a value of a type.
+def structured(kind: Any, value: Any, file: object, key: str = "", strict: bool = False) -> Any:  # noqa: ANN401
+    """Returns what a file holds at a key as a dataclass or a type that one can have.
 
-    Args:
-        kind: A dataclass of plain values, literals, tuples, mappings and dataclasses.
-        value: What was read. Null is NaN for a number, and the default of a field that has one; unknown keys are left.
-        file: Where it stands, for the message.
-        key: Where in the file.
+    Null is NaN for a number, and the default of a field that has one; unknown keys are refused only where it is strict.
 
     Raises:
-        InputError: If something is missing or of another type.
+        InputError: If something is missing, unknown or of another type; names the file and the key.
     """
-    optional = [each for each in get_args(kind) if each is not NoneType]
-    if NoneType in get_args(kind) and len(optional) == 1:
-        kind = optional[0]  # null is a default, which was taken already
     origin, of = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         _check(dict, value, file, key)
-        hints = get_type_hints(kind)
-        given = {each.name: value.get(each.name) for each in fields(kind)}
-        return kind(  # type: ignore[operator] # mypy takes it for an instance
-            **{
-                each.name: structured(hints[each.name], given[each.name], file, _below(key, each.name))
-                for each in fields(kind)
-                if given[each.name] is not None or not _has_default(each)
-            }
-        )
+        given = _given(kind, value, file, key, strict)
+        return kind(**given)  # type: ignore[operator] # mypy takes it for an instance
     if origin is Mapping:
         _check(dict, value, file, key)
-        return {name: structured(of[1], each, file, _below(key, name)) for name, each in value.items()}
+        return {
+            name: structured(of[1], each, file, f"{key}.{name}".lstrip("."), strict) for name, each in value.items()
+        }
     if origin is tuple:
         _check(list, value, file, key)
-        return tuple(structured(of[0], each, file, f"{key}[{place}]") for place, each in enumerate(value))
+        return tuple(structured(of[0], each, file, f"{key}[{place}]", strict) for place, each in enumerate(value))
     if kind is float and value is None:
         return math.nan
     if kind is not Any:
@@ -87,41 +68,28 @@ def structured(kind: Any, value: Any, file: object, key: str = "") -> Any:  # no
     return float(value) if kind is float else value
 
 
-def shown(value: object) -> str:
-    """Returns what was given instead, for a message: not all of it where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _given(kind: Any, value: Mapping[str, Any], file: object, key: str, strict: bool) -> dict[str, Any]:  # noqa: ANN401
+    """Returns a dataclass' fields that have no default or are not null."""
+    hints = get_type_hints(kind)
+    unknown = [name for name in value if name not in hints]
+    if strict and unknown:
+        raise InputError(f"{file}: unknown key {unknown[0]!r}; known are {', '.join(hints)}")
+    optional = {each.name for each in fields(kind) if {each.default, each.default_factory} != {MISSING}}
+    return {
+        name: structured(hints[name], value.get(name), file, f"{key}.{name}".lstrip("."), strict)
+        for name in hints
+        if name not in optional or value.get(name) is not None
+    }
 
 
 def _check(kind: Any, value: object, file: object, key: str) -> None:  # noqa: ANN401 - a type or an alias of types
-    literals = get_args(kind) if get_origin(kind) is Literal else None
-    kinds = (kind,) if isinstance(kind, type) else get_args(kind)
-    if value in literals if literals is not None else any(_fits(value, each) for each in kinds):
+    literals = get_args(kind) if get_origin(kind) is Literal else ()
+    kinds = (kind,) if isinstance(kind, type) else [each for each in get_args(kind) if each is not NoneType]
+    fits = type(value) in kinds or (type(value) is int and float in kinds)  # not isinstance: True is an int
+    if value in literals if literals else fits:
         return
-    expected = f"one of {', '.join(literals)}" if literals else " or ".join(_WORDS[each] for each in kinds)
-    where = f"{file}: {key}" if key else f"{file}:"
+    expected = f"one of {', '.join(literals)}" if literals else " or ".join(_WORDS[each.__name__] for each in kinds)
+    where = f"{file}: {key}".rstrip()
     if value is None:
         raise InputError(f"{where} is missing; expected {expected}")
-    raise InputError(f"{where} must be {expected}, got {shown(value)}")
-
-
-def _fits(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _has_default(field: Field[Any]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
-
-
-def _below(key: str, name: object) -> str:
-    return f"{key}.{name}" if key else str(name)
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    raise InputError(f"{where} must be {expected}, got {json.dumps(value, ensure_ascii=False, default=str)[:60]}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nst_lightning.cli.registry import Parser
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, say
+from nst_lightning.study import sweeps
 
 HELP = """usage: nst sweep FILE [--output FOLDER] [--dry-run] [options of nst fit]
 
@@ -27,27 +27,15 @@ nst report reads, and runs/ with an ordinary run folder each (TensorBoard: --log
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the sweep and returns 0, or 1 where runs failed, each with a line, or it was interrupted."""
-    try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on", file=sys.stderr)
-        return 1
-
-
-def _run(arguments: Sequence[str]) -> int:
+    """Runs a sweep and prints its files; returns 1 where runs failed, each with a line."""
     parser = Parser("sweep", "--output")
     parser.add_argument("file", nargs="?")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--overwrite", choices=["true", "false"], default="false")
+    parser.add_argument("--overwrite", choices=["true", "false"])
     given, rest = parser.parse_known_args(arguments)
     if given.file is None:
-        msg = "no file was given; name one, e.g. one of configs/figures"
-        raise InputError(msg)
+        raise InputError("no file was given; name one, e.g. one of configs/figures")
     overrides = _overrides(rest)
-
-    from nst_lightning.study import sweeps
-
     folder = sweeps.folder_of(Path(given.file), given.output)
     if given.dry_run:
         sweeps.describe(Path(given.file), folder, overrides)
@@ -56,23 +44,22 @@ def _run(arguments: Sequence[str]) -> int:
     results = sweeps.sweep(given.file, folder, given.overwrite == "true", **overrides)
     for name in sweeps.FILES:
         print(folder / name)
-    print(f"{len(results.cells)} cells, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    say(f"{len(results.cells)} cells, {time.monotonic() - began:.0f} s")
     for name, reason in results.failed.items():
-        print(f"nst: error: {name} was not run: {reason}", file=sys.stderr)
+        say(f"nst: error: {name} was not run: {reason}")
     return 1 if results.failed else 0
 
 
 def _overrides(arguments: Sequence[str]) -> dict[str, str]:
     """Returns options given as `--name value` or `--name=value`."""
     overrides: dict[str, str] = {}
-    left = list(arguments)
-    while left:
-        name, equals, value = left.pop(0).partition("=")
+    left = iter(arguments)
+    for argument in left:
+        name, equals, value = argument.partition("=")
         if not name.startswith("--"):
-            msg = f"unexpected {name!r}; options are given as --name value"
-            raise InputError(msg)
-        if not equals and not left:
-            msg = f"{name} needs a value"
-            raise InputError(msg)
-        overrides[name[2:]] = value if equals else left.pop(0)
+            raise InputError(f"unexpected {name!r}; options are given as --name value")
+        following = value if equals else next(left, None)
+        if following is None:
+            raise InputError(f"{name} needs a value")
+        overrides[name[2:]] = following
     return overrides

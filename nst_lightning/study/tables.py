@@ -19,12 +19,7 @@ UNDEFINED = "n/a"
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Returns the mean of finite numbers and the ends of its t interval: NaN for one number, all NaN for none.
-
-    Args:
-        values: The numbers.
-        level: How often such an interval covers the mean, in (0, 1).
-    """
+    """Returns the mean of finite numbers and the ends of its t interval of a level: NaN for one number and for none."""
     of = np.asarray(list(values), dtype=np.float64)
     if of.size < 2 or np.ptp(of) == 0:
         mean = float(of[0]) if of.size else math.nan
@@ -41,8 +36,7 @@ def tau(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
 def means(results: Results) -> pd.DataFrame:
     """Returns the means of every score over pairs, in the order of the axes' values; seeds are averaged first.
 
-    Returns:
-        The axes, `score`, `n` (pairs that have a number), `mean`, `low` and `high` (of the 95 % t interval).
+    Columns are the axes, `score`, `n` (pairs that have a number), `mean`, `low` and `high` (of the 95 % t interval).
     """
     axes = list(results.axes)
     frame = results.frame()
@@ -59,10 +53,9 @@ def means(results: Results) -> pd.DataFrame:
 def texts(table: pd.DataFrame) -> pd.DataFrame:
     """Returns means to read: a row a combination of values, a column a score."""
     axes = list(table.columns[: table.columns.get_loc("score")])
-    long = table[[*axes, "score"]].astype(str)
-    long["text"] = [with_ends(*ends) for ends in table[["mean", "low", "high"]].itertuples(index=False)]
-    wide = long.set_index([*axes, "score"])["text"].unstack(sort=False, fill_value=UNDEFINED)
-    return wide.reset_index()
+    texts = table[[*axes, "score"]].astype(str)
+    texts["text"] = [with_ends(*ends) for ends in table[["mean", "low", "high"]].itertuples(index=False)]
+    return texts.set_index([*axes, "score"])["text"].unstack(sort=False, fill_value=UNDEFINED).reset_index()
 
 
 def number(value: float) -> str:
@@ -83,29 +76,3 @@ def markdown(frame: pd.DataFrame) -> str:
     """Returns a table of texts in Markdown, without a last line's end."""
     lines = [list(frame), ["---"] * frame.shape[1], *frame.astype(str).replace(r"\|", r"\|", regex=True).to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def trends(results: Results) -> list[str]:
-    """Returns a line a score on how it moves along the first axis, if that is of numbers and there is no other.
-
-    Says in how many pairs it falls or rises from every value to the next, and Kendall's tau-b, the mean over pairs: 1
-    for a score that always rises, -1 for one that always falls.
-    """
-    (axis, labels), *others = results.axes.items()
-    numbers = pd.to_numeric(pd.Series(labels), errors="coerce")
-    if others or len(labels) < 3 or not np.isfinite(numbers).all():
-        return []
-    frame = results.frame()
-    lines = []
-    for score in [score for score in SCORES if score in frame]:
-        of_pairs = frame.pivot_table(score, "pair", axis, sort=False)
-        along = of_pairs.reindex(columns=[labels[place] for place in numbers.argsort()]).dropna().to_numpy()
-        if not len(along):
-            continue
-        steps, whole = np.diff(along), along[:, -1] - along[:, 0]
-        lines.append(
-            f"{score}: falls throughout in {(steps < 0).all(1).sum()} of {len(along)} pairs, rises throughout in "
-            f"{(steps > 0).all(1).sum()}; lower at the end in {(whole < 0).sum()}, higher in {(whole > 0).sum()}; "
-            f"mean tau {np.mean([tau(row) for row in along]):.2f}"
-        )
-    return lines

@@ -20,6 +20,7 @@ from nst_lightning.backbones import OXFORD, Backbone
 from nst_lightning.batches import Step
 from nst_lightning.data import PairDataModule
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.modules.problem import Problem
 from nst_lightning.schedule import Stage
 from tests.benchmarks import wasserstein
 from tests.benchmarks.contenders import bundled
@@ -114,7 +115,8 @@ def _of_crowsonkb(**options: Any) -> ImageOptimization:
     first = backbone.network.get_submodule("features.0")
     assert isinstance(first, nn.Conv2d)
     first.padding_mode = "replicate"
-    return ImageOptimization(backbone, objective, wasserstein.WEIGHTS, **options)
+    problem = Problem(backbone, objective, wasserstein.WEIGHTS, options.pop("optimizer"), **options)
+    return ImageOptimization(problem)
 
 
 DRIVERS: Mapping[str, Any] = {"crowsonkb": crowsonkb, "ours": ours}

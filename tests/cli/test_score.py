@@ -17,7 +17,7 @@ from PIL import Image
 
 from nst_lightning import images
 from nst_lightning.__main__ import main
-from nst_lightning.cli import score as command
+from nst_lightning.cli.options import score_names
 from nst_lightning.cli.score import score
 from nst_lightning.metrics.scorer import NAMES, Scorer
 from tests.conftest import SAMPLES
@@ -244,12 +244,12 @@ BAD: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "counts": (
         list,
         [*GIVEN, "--output", "out", "out/a.png", "--style", "night_cafe", "pere_tanguy"],
-        r"3 outputs and 2 style images: as many of both, or one style image",
+        r"3 outputs and 2 pairs of content and style image: as many of both, or one pair",
     ),
     "more contents than outputs": (
         list,
         [*GIVEN, "--content", "data/content-images"],
-        r"1 outputs and 2 content images: as many of both, or one content image",
+        r"1 outputs and 2 pairs of content and style image: as many of both, or one pair",
     ),
     "other proportions": (
         wide,
@@ -281,7 +281,7 @@ BAD: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "a pair without picture": (
         pairs_csv(f"{ROW}a\n{ROW}c\n"),
         ["--pairs", "p.csv", "--output", "out"],
-        r"output pattern 'out/c\.\*' matches no file",
+        r"out: has 0 pictures called c, expected one",
     ),
     "a pair of two pictures": (
         pairs_csv(f"{ROW}c\n", "out/c.jpg", "out/c.bmp"),
@@ -320,7 +320,7 @@ def test_the_help_lists_the_options(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_help_lists_the_names_of_all_scores_without_torch() -> None:
-    assert command.names() == sorted(NAMES)
+    assert score_names() == sorted(NAMES)
     code = (
         "import sys; from nst_lightning.cli.score import main\n"
         "try: main(['--help'])\n"

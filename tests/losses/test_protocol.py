@@ -29,9 +29,8 @@ from nst_lightning.losses import (
     Target,
     Term,
     TotalVariation,
-    drawn,
-    full_precision,
 )
+from nst_lightning.losses.base import drawn, full_precision
 from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
 from tests.test_tiling import error, images, small
 

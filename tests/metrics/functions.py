@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nst_lightning.metrics import Leak, Outline, Palette, PaletteDistance, Similarity, Texture, TextureDistance
+from nst_lightning.metrics import (
+    FeatureDistance,
+    Leak,
+    Outline,
+    Palette,
+    PaletteDistance,
+    Similarity,
+    Texture,
+    TextureDistance,
+)
 from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.distributions import progress
+from nst_lightning.metrics.features import Layers
 from nst_lightning.metrics.lab import SHORT_SIDE, lab, reduced
 from nst_lightning.metrics.outline import Gradients, Outlines, above_chance, edge_auc
-from nst_lightning.metrics.perceptual import Net, lpips_network, perceptual_distance
-from nst_lightning.metrics.texture import TEXTURE_FLOOR, texture_levels_score, texture_of
+from nst_lightning.metrics.perceptual import perceptual_distance
+from nst_lightning.metrics.texture import TEXTURE_FLOOR, texture_of
 
 
 def working_size(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
@@ -46,11 +56,10 @@ def palette_progress(output: Tensor, style: Tensor, content: Tensor, short_side:
 
 
 def texture_levels(output: Tensor, style: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    ours, theirs = seen(output, style, short_side=short_side)
-    return texture_levels_score(texture_of(ours), texture_of(theirs))
+    return texture_levels_score(*map(texture_of, seen(output, style, short_side=short_side)))
 
 
-def texture_distance_score(output: list[Tensor], style: list[Tensor]) -> Tensor:
+def texture_distance_score(output: Tensor, style: Tensor) -> Tensor:
     return texture_levels_score(output, style).nanmean(dim=1)
 
 
@@ -66,8 +75,28 @@ def texture_progress(output: Tensor, style: Tensor, content: Tensor, short_side:
     return Texture(short_side).numbers(output=output, style=style, content=content)
 
 
-def map_network(net: Net) -> Frozen:
-    return lpips_network(net, spatial=True)
+def outline_score(output: Gradients, outlines_of_content: Outlines) -> Tensor:
+    return Outline().compare(output, outlines_of_content)
+
+
+def similarity_score(output: Tensor, content: Tensor) -> Tensor:
+    return Similarity().compare(output[:, :1].detach(), content[:, :1])
+
+
+def palette_distance_score(output: Tensor, style: Tensor) -> Tensor:
+    return PaletteDistance().compare(output, style)
+
+
+def texture_levels_score(output: Tensor, style: Tensor) -> Tensor:
+    return TextureDistance().compare(output, style)
+
+
+def feature_distance(output: Layers, style: Layers) -> Tensor:
+    return FeatureDistance("vgg16", ("relu1_1",)).compare(output, style)
+
+
+def lpips_map(network: Frozen, output: Tensor, content: Tensor) -> Tensor:
+    return perceptual_distance(network, output, content, spatial=True)
 
 
 def lpips_distance(network: Frozen, output: Tensor, content: Tensor) -> Tensor:

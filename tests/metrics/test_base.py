@@ -351,7 +351,7 @@ def test_the_readmes_example_gives_what_it_says() -> None:
 
 
 def test_a_collection_keeps_metrics_of_one_class_apart() -> None:
-    levels = MetricCollection({str(level): TextureDistance(level) for level in range(3)})
-    levels.update(output=IMAGES["style"], style=IMAGES["style"])
-    levels.update(output=IMAGES["output"], style=IMAGES["style"])
-    assert len({value.item() for value in levels.compute().values()}) == 3
+    sizes = MetricCollection({str(side): TextureDistance(side) for side in (None, 16, 32)})
+    sizes.update(output=IMAGES["style"], style=IMAGES["style"])
+    sizes.update(output=IMAGES["output"], style=IMAGES["style"])
+    assert len({value.item() for value in sizes.compute().values()}) == 3

@@ -23,9 +23,8 @@ from nst_lightning.metrics.features import (
     QUANTILES,
     FeatureDistance,
     Projector,
-    feature_distance,
 )
-from tests.metrics.functions import working_size
+from tests.metrics.functions import feature_distance, working_size
 
 SHALLOW = ("relu", "layer1.2")
 OXFORD: dict[str, Any] = {"backbone": "vgg16", "layers": ("relu1_1", "relu2_1")}

@@ -18,10 +18,9 @@ from nst_lightning.metrics.palette import (
     Palette,
     PaletteDistance,
     directions,
-    palette_distance_score,
     palette_of,
 )
-from tests.metrics.functions import palette_distance, palette_progress, seen
+from tests.metrics.functions import palette_distance, palette_distance_score, palette_progress, seen
 
 from .variants import PAIRS, read_pair
 

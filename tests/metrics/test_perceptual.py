@@ -9,7 +9,6 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
 from nst_lightning.metrics.base import Frozen
-from nst_lightning.metrics.perceptual import TRUNKS, Lpips, Net, lpips_network, perceptual_distance
-from tests.metrics.functions import lpips_distance, map_network, working_size
+from nst_lightning.metrics.perceptual import TRUNKS, Lpips, Net, lpips_network
+from tests.metrics.functions import lpips_distance, lpips_map, working_size
 
 FAST: tuple[Net, ...] = ("alex", "squeeze")
 
@@ -104,7 +103,7 @@ def package_of(net: Net, spatial: bool) -> Frozen:
 @pytest.mark.parametrize("net", FAST)
 def test_torchmetrics_number_and_map_are_the_lpips_packages(net: Net) -> None:
     distance, package = lpips_network(net), package_of(net, spatial=False)
-    mapping, packages_map = map_network(net), package_of(net, spatial=True)
+    mapping, packages_map = lpips_network(net), package_of(net, spatial=True)
     for height, width, seed in ((48, 67, 0), (64, 64, 1), (131, 97, 2)):
         output, content = pair(height, width, seed=seed)
         found = lpips_distance(distance, output, content)
@@ -115,7 +114,7 @@ def test_torchmetrics_number_and_map_are_the_lpips_packages(net: Net) -> None:
         torch.testing.assert_close(found, expected.flatten(), rtol=1e-6, atol=1e-6)
         expected = packages_map(output, content, normalize=True)
         assert expected.shape == (2, 1, height, width)
-        torch.testing.assert_close(perceptual_distance(mapping, output, content), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(lpips_map(mapping, output, content), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("cached", "offline")
@@ -130,10 +129,10 @@ def test_the_number_is_that_of_torchmetrics_own_class_which_reads_the_same_file(
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("net", FAST)
 def test_the_maps_mean_is_the_number_but_for_the_enlarging(net: Net) -> None:
-    distance, mapping = lpips_network(net), map_network(net)
+    distance, mapping = lpips_network(net), lpips_network(net)
     for height, width in ((48, 67), (64, 64), (97, 131)):
         output, content = pair(height, width)
-        found = perceptual_distance(mapping, output, content)
+        found = lpips_map(mapping, output, content)
         assert found.shape == (2, 1, height, width)
         assert bool((found >= 0).all())
         number = lpips_distance(distance, output, content)
@@ -144,9 +143,9 @@ def test_the_maps_mean_is_the_number_but_for_the_enlarging(net: Net) -> None:
 def test_number_and_map_can_be_had_without_being_counted() -> None:
     output, content = pair()
     metric = Lpips("squeeze")
-    expected = perceptual_distance(map_network("squeeze"), output, content)
+    expected = lpips_map(lpips_network("squeeze"), output, content)
     for _ in range(2):
-        assert torch.equal(metric.map(output, content), expected)
+        assert torch.equal(lpips_map(metric.network, output, content), expected)
     assert torch.equal(metric.numbers(output=output, content=content), lpips_distance(metric.network, output, content))
     assert metric.count == 0
     assert metric.state_dict() == {}
@@ -160,7 +159,7 @@ def test_number_and_map_can_be_had_without_being_counted() -> None:
 @pytest.mark.usefixtures("cached")
 def test_the_map_is_larger_where_the_images_differ() -> None:
     output, content = pair(96, 128)
-    found = perceptual_distance(map_network("squeeze"), output, content)
+    found = lpips_map(lpips_network("squeeze"), output, content)
     assert bool((found[..., 80:].mean(dim=(1, 2, 3)) > 2 * found[..., :48].mean(dim=(1, 2, 3))).all())
 
 
@@ -170,7 +169,7 @@ def test_alike_images_are_at_0_everywhere() -> None:
     metric = Lpips("squeeze")
     assert metric(output=output, content=output) == 0
     assert metric(output=output, content=output + 0.4 / 255) == 0  # the same as written
-    assert perceptual_distance(map_network("squeeze"), output, output).abs().max() == 0
+    assert lpips_map(lpips_network("squeeze"), output, output).abs().max() == 0
 
 
 @pytest.mark.usefixtures("cached")
@@ -226,7 +225,7 @@ def test_images_that_are_too_small_have_no_number_and_are_counted(net: Net) -> N
     metric.update(**given(side - 1, 70, count=3))
     assert [int(metric.count), int(metric.undefined)] == [2, 3]
     torch.testing.assert_close(metric.compute(), lpips_distance(lpips_network(net), *pair(side, 70)).mean())
-    found = perceptual_distance(map_network(net), *pair(side - 1, 70))
+    found = lpips_map(lpips_network(net), *pair(side - 1, 70))
     assert found.shape == (2, 1, side - 1, 70)
     assert bool(found.isnan().all())
 
@@ -239,8 +238,6 @@ def test_images_of_different_sizes_or_numbers_are_refused() -> None:
         metric.update(output=output, content=content[..., 1:])
     with pytest.raises(InputError, match="must be as many"):
         metric.update(output=output, content=content[:1])
-    with pytest.raises(InputError, match="must be as many"):
-        perceptual_distance(map_network("squeeze"), output, content[:1])
 
 
 def test_an_unknown_net_is_refused() -> None:
@@ -260,7 +257,7 @@ class Holder(LightningModule):
 
 @pytest.mark.usefixtures("cached")
 def test_what_holds_it_has_no_more_parameters_and_saves_nothing_more() -> None:
-    metric, mapping = Lpips("squeeze"), map_network("squeeze")
+    metric, mapping = Lpips("squeeze"), lpips_network("squeeze")
     for module in (metric, mapping):
         holder = Holder(module)
         assert list(module.parameters()) == []
@@ -275,15 +272,15 @@ def test_what_holds_it_has_no_more_parameters_and_saves_nothing_more() -> None:
 @pytest.mark.usefixtures("cached")
 def test_it_stays_in_eval_mode_and_without_a_graph() -> None:
     output, content = pair()
-    metric, mapping = Lpips("squeeze"), map_network("squeeze")
-    before, map_before = metric(output=output, content=content), perceptual_distance(mapping, output, content)
+    metric, mapping = Lpips("squeeze"), lpips_network("squeeze")
+    before, map_before = metric(output=output, content=content), lpips_map(mapping, output, content)
     metric.train()
     mapping.train()
     output.requires_grad_()
     assert metric(output=output, content=content) == before
     assert not metric.total.requires_grad
     assert not lpips_distance(metric.network, output, content).requires_grad
-    after = perceptual_distance(mapping, output, content)  # dropout would show
+    after = lpips_map(mapping, output, content)  # dropout would show
     assert torch.equal(after, map_before)
     assert not after.requires_grad
 
@@ -323,7 +320,7 @@ def test_a_copy_is_on_its_own(copied: Callable[[Lpips], Lpips]) -> None:
 def test_building_it_draws_no_random_number_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.get_rng_state()
     Lpips("squeeze")
-    map_network("squeeze")
+    lpips_network("squeeze")
     assert torch.equal(torch.get_rng_state(), before)
     assert capsys.readouterr() == ("", "")
 
@@ -340,7 +337,7 @@ def test_building_it_draws_no_random_number_and_prints_nothing(capsys: pytest.Ca
         ("vgg", "vgg16-397923af.pth"),
     ],
 )
-@pytest.mark.parametrize("make", [Lpips, map_network])
+@pytest.mark.parametrize("make", [Lpips, lpips_network])
 def test_without_network_the_error_is_one_line_with_the_way_out(
     hub: Path, net: Net, name: str, make: Callable[[Net], object]
 ) -> None:
@@ -367,7 +364,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
                 meta={},
             )
 
-        monkeypatch.setattr(perceptual, "TRUNKS", {**TRUNKS, "squeeze": replace(TRUNKS["squeeze"], weights=Silent.V1)})
+        monkeypatch.setattr(perceptual, "TRUNKS", {**TRUNKS, "squeeze": TRUNKS["squeeze"]._replace(weights=Silent.V1)})
         begun = time.perf_counter()
         with pytest.raises(WeightsError, match=r"^cannot download squeezenet1_1-b8a52dc0\.pth from .*timed out"):
             Lpips("squeeze")

@@ -13,12 +13,13 @@ from torchvision.transforms.functional import gaussian_blur
 from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.lab import lab
-from nst_lightning.metrics.texture import TEXTURE_FLOOR, Texture, TextureDistance, texture_levels_score, texture_of
+from nst_lightning.metrics.texture import TEXTURE_FLOOR, Texture, TextureDistance, texture_of
 from tests.metrics.functions import (
     seen,
     texture_distance,
     texture_distance_score,
     texture_levels,
+    texture_levels_score,
     texture_progress,
     texture_progress_score,
 )
@@ -196,34 +197,34 @@ def test_coarse_texture_alone_differs_at_the_coarse_level() -> None:
 def test_small_images_have_fewer_levels() -> None:
     style = rand(1, 3, 64, 64)
     for side, levels in ((8, 1), (15, 1), (16, 2), (31, 2), (32, 3), (64, 3)):
-        assert [each.shape for each in texture_of(style[..., :side])] == [(1, 63, 512)] * levels
-        assert texture_levels(style[..., :side], style).shape == (1, levels)
-        assert texture_levels(style, style[..., :side, :]).shape == (1, levels)
+        there = [True] * levels + [False] * (3 - levels)
+        assert texture_of(style[..., :side]).shape == (1, 3, 63, 512)
+        assert texture_of(style[..., :side]).isfinite().all(3).all(2).tolist() == [there]
+        assert texture_of(style[..., :side]).isnan().any(3).any(2).tolist() == [[not each for each in there]]
+        assert texture_levels(style[..., :side], style).isfinite().tolist() == [there]
+        assert texture_levels(style, style[..., :side, :]).isfinite().tolist() == [there]
 
 
 def test_progress_compares_the_levels_that_all_have() -> None:
     output, style, content = rand(1, 3, 40, 40), rand(1, 3, 40, 40, seed=1) ** 2, rand(1, 3, 20, 20, seed=2) ** 3
     ours, theirs, base = (texture_of(each) for each in seen(output, style, content))
-    assert (len(ours), len(theirs), len(base)) == (3, 3, 2)
-    expected = 1 - texture_distance_score(ours[:2], theirs) / texture_distance_score(base, theirs)
+    assert [each[0, :, 0, 0].isfinite().sum() for each in (ours, theirs, base)] == [3, 3, 2]
+    expected = 1 - texture_distance_score(ours[:, :2], theirs[:, :2]) / texture_distance_score(base, theirs)
     assert torch.equal(texture_progress(output, style, content), expected)
 
 
 def test_what_has_no_window_has_no_number() -> None:
-    assert texture_of(rand(2, 3, 7, 30))[0].isnan().all()
+    assert texture_of(rand(2, 3, 7, 30)).isnan().all()
     assert texture_distance(rand(2, 3, 7, 30), rand(2, 3, 30, 30)).isnan().tolist() == [True, True]
     assert texture_progress(rand(1, 3, 30, 30), rand(1, 3, 30, 5), rand(1, 3, 30, 30)).isnan().all()
     assert texture_progress(rand(1, 3, 30, 30), rand(1, 3, 30, 30), rand(1, 3, 5, 30)).isnan().all()
 
 
-def test_rejects_unlike_numbers_and_no_level() -> None:
+def test_rejects_unlike_numbers() -> None:
     with pytest.raises(InputError, match="2 outputs cannot be compared with 1 images: must be as many"):
         texture_distance(rand(2, 3, 16, 16), rand(1, 3, 16, 16))
     with pytest.raises(InputError, match="2 outputs cannot be compared with 1 images: must be as many"):
         texture_progress(rand(2, 3, 16, 16), rand(2, 3, 16, 16), rand(1, 3, 16, 16))
-    for level in (-1, 3):
-        with pytest.raises(InputError, match=f"there is no level {level} of texture: must be 0 to 2"):
-            TextureDistance(level=level)
 
 
 def test_filters_without_response_in_the_style_are_left_out() -> None:
@@ -296,21 +297,12 @@ def test_nothing_holds_a_graph() -> None:
     assert not texture_distance(output, rand(1, 3, 32, 32, seed=1)).requires_grad
 
 
-def test_metrics_take_a_level_and_a_working_size() -> None:
+def test_metrics_take_a_working_size() -> None:
     output, style = read_pair(*PAIRS[1], 200)
     levels = texture_levels(output, style, short_side=64)[0]
     assert not torch.equal(levels, texture_levels(output, style, short_side=None)[0])
     assert TextureDistance(short_side=64)(output=output, style=style) == levels.mean()
-    for level in range(3):
-        assert TextureDistance(level=level, short_side=64)(output=output, style=style) == levels[level]
     assert Texture(short_side=64)(output=output, style=style, content=output) == 0
-
-
-def test_images_without_the_level_have_no_number() -> None:
-    metric = TextureDistance(level=2)
-    metric.update(output=rand(1, 3, 31, 31), style=rand(1, 3, 64, 64, seed=1))
-    metric.update(output=rand(1, 3, 32, 32), style=rand(1, 3, 64, 64, seed=1))
-    assert (metric.count.item(), metric.undefined.item()) == (1, 1)
 
 
 def test_patches_keep_the_texture_of_the_levels_that_fit_into_them(distances: list[dict[str, Tensor]]) -> None:

@@ -37,74 +37,46 @@ def names(found: Experiment) -> list[str]:
     [
         ("axis: {init: [content]}\n" + BASE, "unknown key 'axis'; known are title, about, command, base, axes"),
         ("1: x\naxis: {}\n" + BASE, "unknown key 1; known are"),
-        (BASE, "axes must name at least one option and its values"),
+        (BASE, "axes must name at least one option with values"),
         (BASE + "axes: {}", "axes must name at least one option"),
-        (BASE + "axes: [init]", "axes must name at least one option"),
-        (BASE + "axes: {init: []}", r"axes\.init must be a list of values, got \[\]"),
-        (BASE + "axes: {init: content}", r"axes\.init must be a list of values, got 'content'"),
+        (BASE + "axes: [init]", r'axes must be an object, got \["init"\]'),
+        (BASE + "axes: {init: []}", "axes must name at least one option with values"),
+        (BASE + "axes: {init: content}", r'axes\.init must be a list, got "content"'),
         (BASE + "axes: {init: [style, content, style]}", r"axes\.init has a value twice; give each a label of its own"),
         (BASE + "axes: {weights: [a.pth, A.pth]}", r"axes\.weights has a value twice"),
         (BASE + "axes: {weights: [a/b, a:b]}", r"axes\.weights has a value twice"),
         (BASE + "axes: {tv_weight: [0.5, '0_5']}", r"axes\.tv_weight has a value twice"),
-        (
-            BASE + "axes: {start: [{init: style}]}",
-            r"axes\.start: a value of several options needs a label, got \{'init'",
-        ),
-        (
-            BASE + "axes: {start: [{label: a, init: {b: c}}]}",
-            r"axes\.start\.init must be a plain value or a list of them, got \{'b': 'c'\}",
-        ),
-        (BASE + "axes: {init: [[[content]]]}", r"axes\.init\.init must be a plain value"),
-        (BASE + "axes: {init: [null]}", r"axes\.init\.init must be a plain value or a list of them, got None"),
-        (BASE + "axes: {content: [chelsea, temple]}", r"axes\.content: content is no axis; every pair of base"),
         (BASE + "axes: {seed: [0, 1]}", r"axes\.seed: a sweep sets seed itself; say seeds"),
         (
             BASE + "axes: {init: [style], start: [{label: a, init: content}]}",
             r"axes\.start: init is set by axes\.init too",
         ),
         (BASE + "axes: {size: [64, 128]}", r"base\.size: every value of axes\.size replaces it; leave it out"),
+        (BASE + "axes: {init: [style]}\nseeds: 3", "seeds must be a list, got 3"),
+        (BASE + "axes: {init: [style]}\nseeds: []", "axes must name at least one option with values, and seeds"),
+        (BASE + "axes: {init: [style]}\nseeds: [1.5]", r"seeds\[0\] must be a whole number, got 1\.5"),
+        (BASE + "axes: {init: [style]}\nseeds: [true]", r"seeds\[0\] must be a whole number, got true"),
         (
-            BASE + "axes: {init: [style]}\nseeds: 3",
-            "seeds must be a list of different whole numbers, 0 or above, got 3",
+            BASE + "axes: {init: [style]}\nseeds: [1, 1]",
+            "two cells would be called 'chelsea_night_cafe__init-style__se",
         ),
-        (BASE + "axes: {init: [style]}\nseeds: []", r"seeds must be a list .* got \[\]"),
-        (BASE + "axes: {init: [style]}\nseeds: [-1]", r"seeds must be a list .* got \[-1\]"),
-        (BASE + "axes: {init: [style]}\nseeds: [1.5]", r"seeds must be a list .* got \[1\.5\]"),
-        (BASE + "axes: {init: [style]}\nseeds: [true]", r"seeds must be a list .* got \[True\]"),
-        (BASE + "axes: {init: [style]}\nseeds: [1, 1]", r"seeds must be a list .* got \[1, 1\]"),
-        (BASE + "axes: {init: [style]}\ncommand: score", "command must be fit or reconstruct, got 'score'"),
-        ("base: [size]\naxes: {init: [style]}", r"base must be a mapping of options, got \['size'\]"),
-        ("base:\naxes: {init: [style]}", "base must be a mapping of options, got None"),
-        ("base: {model: {init: style}}\naxes: {init: [style]}", r"base\.model must be a plain value or a list of them"),
-        (
-            "base: {content: chelsea}\naxes: {init: [style]}",
-            r"base\.style is missing; base must name pairs, or content",
-        ),
-        ("axes: {init: [style]}", r"base\.content is missing; base must name pairs, or content and style"),
-        ("base: {pairs: a.csv, style: night_cafe}\naxes: {init: [style]}", r"base\.style: not beside pairs"),
-        ("base: {seed: 3}\naxes: {init: [style]}", r"base\.seed: a sweep sets it itself; say seeds"),
-        ("base: {output: here}\naxes: {init: [style]}", r"base\.output: a sweep sets it itself; say --output"),
-        ("- base\n- axes\n", "must be a mapping with the keys title, about, command, base, axes, seeds, against_time"),
-        ("", "must be a mapping with the keys"),
+        (BASE + "axes: {init: [style]}\ncommand: score", 'command must be one of fit, reconstruct, got "score"'),
+        ("base: [size]\naxes: {init: [style]}", r'base must be an object, got \["size"\]'),
+        ("base: {seed: 3}\naxes: {init: [style]}", r"base: a sweep sets seed itself; say seeds"),
+        ("base: {output: here}\naxes: {init: [style]}", r"base: a sweep sets output itself; say --output"),
+        ("- base\n- axes\n", r'must be an object, got \["base", "axes"\]'),
+        ("", "is missing; expected an object"),
         ("base: {size: 64\n", r"is no YAML \(while parsing a flow mapping"),
-        ("command: reconstruct\n" + BASE + "axes: {init: [gaussian]}", "axes of command reconstruct are layers and"),
-        (
-            "command: reconstruct\n" + BASE + "axes: {layers: [relu1_1], init: [gaussian]}",
-            "axes of command reconstruct are layers and",
-        ),
-        (
-            "command: reconstruct\nbase: {content: chelsea, style: night_cafe, from: style}\naxes: {layers: [relu1_1]}",
-            r"base\.from: make it an axis, of one value perhaps",
-        ),
+        ("command: reconstruct\n" + BASE + "axes: {init: [gaussian]}", "command reconstruct needs the axis layers"),
         (
             "command: reconstruct\nagainst_time: true\n" + BASE + "axes: {layers: [relu1_1]}",
-            "against_time is for command fit",
+            "command reconstruct needs the axis layers, and has no against_time",
         ),
     ],
 )
 def test_what_cannot_be_used_is_named_with_file_and_key(text: str, error: str, written: Written) -> None:
     path = written(text)
-    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: {error}"):
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}:? {error}"):
         read(path)
 
 
@@ -126,11 +98,6 @@ def test_cells_whose_names_would_be_one_are_refused(written: Written, tmp_path: 
     (tmp_path / "sweeps/list.csv").write_text("content,style,name\nchelsea,night_cafe,a b\ntemple,night_cafe,a-b\n")
     with pytest.raises(InputError, match=r"two cells would be called 'a-b__init-style'; give pairs and values other"):
         read(written("base: {pairs: list.csv}\naxes: {init: [style]}"))
-
-
-def test_a_name_that_is_too_long_for_a_file_is_refused(written: Written) -> None:
-    with pytest.raises(InputError, match=r"__weights-x+' is too long; give pairs and values shorter ones"):
-        read(written(BASE + f"axes: {{weights: [{'x' * 200}]}}"))
 
 
 # ---- cells ----
@@ -265,7 +232,7 @@ def test_overrides_replace_options_of_the_base_and_add_to_them(written: Written)
 def test_an_override_of_the_seed_replaces_the_seeds(written: Written) -> None:
     path = written(BASE + "axes: {init: [style]}\nseeds: [0, 1]")
     assert read(path, seed="7").seeds == (7,)
-    with pytest.raises(InputError, match=r"seeds must be a list .* got \['x'\]"):
+    with pytest.raises(InputError, match=r'seeds\[0\] must be a whole number, got "x"'):
         read(path, seed="x")
 
 
@@ -300,9 +267,9 @@ def test_other_images_replace_the_list_of_pairs_and_the_other_way_round(written:
     found = read(path, content="chelsea", style="pere_tanguy")
     assert [pair.name for pair in found.pairs] == ["chelsea_pere_tanguy"]
     assert found.base == {"size": 64}
-    with pytest.raises(InputError, match=r"base\.style is missing"):
+    with pytest.raises(InputError, match="no style image was given"):
         read(path, content="chelsea")
-    with pytest.raises(InputError, match=r"base\.content: not beside pairs"):
+    with pytest.raises(InputError, match="names the images already: leave out content and style"):
         read(path, pairs="list.csv", content="chelsea")
     other = read(written(BASE + "axes: {init: [style]}"), pairs="list.csv")
     assert [pair.name for pair in other.pairs] == ["temple_night_cafe"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nst_lightning.study.page import render
-from nst_lightning.study.report import Report, Section, read
+from nst_lightning.study.report import Report, read
 from nst_lightning.study.results import Result, Results
 from nst_lightning.study.tables import UNDEFINED, interval, number
 from tests.study.conftest import picture, write_sweep
@@ -108,7 +108,7 @@ def test_the_first_axis_is_the_columns_and_the_others_are_lines(sweep: Path) -> 
 
 def of_one(file: Path, pair: str) -> Report:
     cell = Result("a", pair, 0, {}, {}, picture=str(file))
-    return Report("t", "run", (Section(Results(cells=(cell,))),))
+    return Report("t", "run", (Results(cells=(cell,)),))
 
 
 def test_text_is_escaped(study: Path, sweep: Path) -> None:

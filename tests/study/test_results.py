@@ -276,25 +276,3 @@ def test_combinations_without_a_first_value_keep_their_rows(written: Written) ->
     for row, pair in ((1, PAIRS[0]), (3, PAIRS[1])):
         assert (tile(sheet, 2, row) == 255).all()
         assert (tile(sheet, 3, row) == colour(f"{pair}__style_layers-2__init-content")).all()
-
-
-def test_a_score_along_numbers_is_followed_from_the_first_to_the_last(written: Written) -> None:
-    made, jobs = read(written(f"{BASE}axes: {{style_weight: [100, 1, 10]}}\n"))
-    outline = {"1": 0.9, "10": 0.5, "100": 0.3}
-    texture = {"1": 0.1, "10": 0.4, "100": 0.2}
-
-    def scores(cell: experiment.Cell) -> Scores:
-        value = cell.values["style_weight"]
-        equal_in_one = 0.4 if cell.pair.name == PAIRS[0] else texture[value]
-        return {"outline": outline[value], "texture": equal_in_one, "leak": 0.0}
-
-    assert tables.trends(finish(made, jobs, scores)) == [
-        "outline: falls throughout in 2 of 2 pairs, rises throughout in 0; "
-        "lower at the end in 2, higher in 0; mean tau -1.00",
-        "texture: falls throughout in 0 of 2 pairs, rises throughout in 0; "
-        "lower at the end in 0, higher in 1; mean tau 0.17",
-        "leak: falls throughout in 0 of 2 pairs, rises throughout in 0; "
-        "lower at the end in 0, higher in 0; mean tau 0.00",
-    ]
-    words, jobs = read(written(f"{BASE}axes: {{init: [content, style, uniform]}}\n"))
-    assert tables.trends(finish(words, jobs, lambda cell: {"outline": 0.5})) == []

@@ -101,7 +101,7 @@ def test_a_reconstruction_has_a_run_an_image_source_and_seed(written: Written) -
 def test_the_folder_of_a_reconstruction_has_no_dot(written: Written, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("content,style,name\nchelsea,night_cafe,v1.5\n")
     (job,) = jobs_of(written("command: reconstruct\nbase: {pairs: list.csv}\naxes: {layers: [relu1_1]}"))
-    assert job.run.folder.name == "v1_5__from-content__seed-0"
+    assert job.run.folder.name == "v1_5__seed-0"
 
 
 # ---- what is missing ----
@@ -154,9 +154,9 @@ def test_a_run_is_one_that_could_be_typed(written: Written, monkeypatch: pytest.
         ]
     ]
     lines = Path("out/runs/backbone-vgg16.csv").read_text().splitlines()
-    assert lines[0] == "name,content,style,content_weight,style_weight,tv_weight,size,steps,init,seed"
+    assert lines[0] == "name,content,style,content_weight,style_weight,tv_weight,style_weights,size,steps,init,seed"
     assert re.fullmatch(
-        r"chelsea_night_cafe__backbone-vgg16__init-style,/.*chelsea\.png,/.*cafe\.png,,,,,,style,0", lines[1]
+        r"chelsea_night_cafe__backbone-vgg16__init-style,/.*chelsea\.png,/.*cafe\.png,,,,,,,style,0", lines[1]
     )
 
 
@@ -182,9 +182,9 @@ def test_a_reconstruction_is_run_with_all_its_layers(written: Written) -> None:
     )
     folder = "out/runs/chelsea_night_cafe__from-style__seed-0"
     assert job.command == (
-        *("reconstruct", "--image", str(Path("data/style-images/night_cafe.png")), "--from", "style"),
-        *("--layers", "relu1_1,relu2_1", "--output", folder, "--overwrite", "true"),
-        *("--size=64", "--steps=2", "--seed=0"),
+        *("reconstruct", "--image", str(Path("data/style-images/night_cafe.png"))),
+        *("--output", folder, "--overwrite", "true"),
+        *("--size=64", "--steps=2", "--layers=relu1_1,relu2_1", "--from=style", "--seed=0"),
     )
 
 

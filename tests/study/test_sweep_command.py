@@ -111,8 +111,7 @@ def test_leaves_a_figure_tables_plots_and_runs(made: Path) -> None:
 
 
 def test_leaves_results_that_a_report_shows(made: Path) -> None:
-    (section,) = report.read(made).sections
-    found = section.results
+    (found,) = report.read(made).sections
     assert (found.title, found.about, found.axes) == (
         "Two starts",
         "What it begins with.",
@@ -232,16 +231,16 @@ def test_another_base_is_refused_and_nothing_is_lost(
 ) -> None:
     before = kept(finished)
     line = refused(str(finished.parent / "sweep.yaml"), "--output", str(finished), "--size", "48", capfd=capfd)
-    assert line == f"{finished}: holds a sweep with another size; name another --output, or --overwrite true"
+    assert line == f"{finished}: holds a sweep with another size of base; name another --output, or --overwrite true"
     assert kept(finished) == before
 
 
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ("axes: {init: [content, style]}", "axes: {init: [{label: style, init: uniform}]}", CELLS[2]),
-        ("axes:", "seeds: [1]\naxes:", CELLS[0]),
-        ("axes: {init: [content, style]}", "axes: {layers: [relu1_1]}\ncommand: reconstruct", "command"),
+        ("axes: {init: [content, style]}", "axes: {init: [{label: style, init: uniform}]}", f"init of {CELLS[2]}"),
+        ("axes:", "seeds: [1]\naxes:", f"seed of {CELLS[0]}"),
+        ("axes: {init: [content, style]}", "axes: {layers: [relu1_1]}\ncommand: reconstruct", "command of base"),
     ],
 )
 def test_a_cell_of_the_same_name_but_other_settings_is_refused(
@@ -283,7 +282,7 @@ def test_a_damaged_note_is_named(finished: Path, no_runs: None, capfd: pytest.Ca
     (finished / "sweep.json").write_text('{"command"')
     line = refused(str(finished.parent / "sweep.yaml"), "--output", str(finished), capfd=capfd)
     assert re.fullmatch(r".*/sweep\.json: is no JSON \(.*\)", line)
-    (finished / "sweep.json").write_text('{"command": "fit", "base": []}')
+    (finished / "sweep.json").write_text('{"base": []}')
     line = refused(str(finished.parent / "sweep.yaml"), "--output", str(finished), capfd=capfd)
     assert line == f"{finished}/sweep.json: base must be an object, got []"
 
@@ -344,7 +343,7 @@ def test_help_names_the_options(capfd: pytest.CaptureFixture[str]) -> None:
         (["sweep.yaml", "other.yaml"], r"unexpected 'other\.yaml'; options are given as --name value"),
         (["sweep.yaml", "--overwrite", "maybe"], "argument --overwrite: invalid choice: 'maybe'.*"),
         (["sweep.yaml", "--init", "style"], r"sweep\.yaml: base\.init: every value of axes\.init replaces it.*"),
-        (["sweep.yaml", "--resume", "out"], r"sweep\.yaml: base\.resume: a sweep sets it itself; say --output"),
+        (["sweep.yaml", "--resume", "out"], r"sweep\.yaml: base: a sweep sets resume itself; say --output"),
         (["sweep.yaml", "--content", "nobody"], "content image nobody is neither here nor in data/content-images.*"),
         (["sweep.yaml", "--pairs", "none.csv"], r"none\.csv: cannot be opened .*"),
     ],
@@ -466,5 +465,5 @@ def test_ctrl_c_ends_with_a_line(
 
     monkeypatch.setattr(runner, "_call", interrupted)
     (workplace / "sweep.yaml").write_text(TEXT)
-    assert main(["sweep", "sweep.yaml"]) == 1
-    assert capfd.readouterr().err.endswith("\ninterrupted; the same command goes on\n")
+    assert main(["sweep", "sweep.yaml"]) == 130
+    assert capfd.readouterr().err.endswith("nst: error: interrupted\n")

@@ -1,13 +1,22 @@
-"""What finds the values of an objective's terms and the targets that they compare with."""
+"""Two ways to evaluate an objective: on the whole image, or exactly but tile by tile.
+
+A tile is a *core*, whose features count, and a *halo* of pixels that those features see besides. Cores begin at
+multiples of the network's stride and crops end early only at the image's own border, so that zeros are padded where
+they would be for the whole image. Losses that add up over positions (see `losses.base`) need no more: a first pass
+over the tiles sums the statistics, a second one brings each tile's part of the gradient. What the network keeps for
+its backward pass then depends on the tile and not on the image.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
@@ -16,19 +25,110 @@ from nst_lightning.backbones.anatomy import View, views
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Features, Global, Objective, Pointwise, Source, Statistic, Target, Term
 from nst_lightning.losses.objective import Kept
-from nst_lightning.tiling.plan import ALONE, NOWHERE, Plan, Share, Tile
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of an image's tiles that one of several processes evaluates; all have to make the same calls."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of_processes(cls) -> Share:
+        """Returns this process's share in the default group of `torch.distributed`."""
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces each tensor by its sum over all processes; does nothing in a single one."""
+        if self.world > 1:
+            for work in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                work.wait()
+
+
+ALONE = Share()
+"""The one process that evaluates all tiles."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis, in pixels."""
+
+    start: int  # of the core, a multiple of the alignment
+    stop: int | None  # its end; None for the image's
+    crop: slice  # what the network is fed
+
+    def in_map(self, stride: int) -> slice:
+        """Returns the core's positions in the whole image's feature map."""
+        return slice(self.start // stride, None if self.stop is None else self.stop // stride)
+
+    def in_crop(self, stride: int) -> slice:
+        """Returns the core's positions in the crop's feature map."""
+        left_out = self.crop.start // stride
+        whole = self.in_map(stride)
+        return slice(whole.start - left_out, None if whole.stop is None else whole.stop - left_out)
+
+
+Tile: TypeAlias = tuple[Span, Span]
+"""A tile's rows and columns."""
+NOWHERE: Tile = (Span(0, 0, slice(0, 0)), Span(0, 0, slice(0, 0)))
+"""A tile of no pixels."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How images of any size are cut into tiles; in pixels, all but the last multiples of the alignment."""
+
+    tile: int  # the side of a core
+    alignment: int  # the stride of the deepest layer
+    before: int  # the halo above and to the left
+    after: int  # the halo below and to the right
+    least: int  # the side of the smallest crop that the network takes
+
+    @classmethod
+    def of(cls, tile: int, seen: Iterable[tuple[View, View]], least: int) -> Plan:
+        """Returns the plan for tiles of a size, rounded down to the alignment but one alignment at least."""
+        if tile < 1:
+            raise InputError(f"tile must be a whole number of pixels from 1, got {tile}")
+        axes = [view for of_layer in seen for view in of_layer]
+        alignment = math.lcm(*(view.stride for view in axes))
+        before, after = (
+            math.ceil(max(halo) / alignment) * alignment
+            for halo in ([view.before for view in axes], [view.after for view in axes])
+        )
+        return cls(max(alignment, tile // alignment * alignment), alignment, before, after, least)
+
+    @property
+    def crop(self) -> int:
+        """The side in pixels of a tile with its halo, away from the borders; the last of a row may be larger."""
+        return self.before + self.tile + self.after
+
+    def spans(self, size: int) -> list[Span]:
+        """Returns the tiles along one axis of so many pixels; the last one takes what is too small for its own."""
+        cuts = list(range(0, size, self.tile))
+        while len(cuts) > 1 and size - cuts[-1] < max(self.alignment, self.least - self.before):
+            cuts.pop()
+        ends = [*(min(size, cut + self.after) for cut in cuts[1:]), size]
+        crops = [slice(max(0, start - self.before), end) for start, end in zip(cuts, ends, strict=True)]
+        return [Span(*span) for span in zip(cuts, [*cuts[1:], None], crops, strict=True)]
+
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """Returns the tiles of an image, rows first."""
+        return [(rows, columns) for rows in self.spans(height) for columns in self.spans(width)]
+
+    def overhead(self, height: int, width: int) -> float:
+        """Returns how many times as many pixels the crops of an image have together as the image itself."""
+        crops = [[span.crop for span in self.spans(size)] for size in (height, width)]
+        down, across = (sum(int(crop.stop - crop.start) for crop in axis) for axis in crops)
+        return (down * across) / (height * width)
+
 
 Targets: TypeAlias = Mapping[str, Target]
 """Those of both sources, by the term's name."""
 
 
 class Evaluator(ABC):
-    """What finds the values of an objective's terms, differentiable with respect to the image.
-
-    Args:
-        backbone: The frozen network.
-        objective: The losses, on layers of the backbone and on the image.
-    """
+    """What finds the values of an objective's terms, on a frozen network, differentiable with respect to the image."""
 
     def __init__(self, backbone: Backbone, objective: Objective) -> None:
         self._backbone = backbone
@@ -40,11 +140,7 @@ class Evaluator(ABC):
     ) -> dict[str, Target]:
         """Returns the targets of the terms that compare with one source, by their names, without a graph.
 
-        Args:
-            source: `content` or `style`.
-            images: The source images (N, 3, H, W), sRGB in [0, 1], of any sizes; several are merged.
-            weights: Their weights, >= 0, with a sum above 0.
-            draw: What random positions follow from.
+        Images (N, 3, H, W), sRGB in [0, 1], of any sizes, are merged by their weights, >= 0 with a sum above 0.
 
         Raises:
             InputError: If an image is smaller than the network can halve, or a loss cannot merge several.
@@ -53,16 +149,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
-        """Returns every term's value, not weighted, (N,) each.
-
-        Args:
-            image: The output images (N, 3, H, W), sRGB in [0, 1].
-            targets: What they are compared with.
-            draw: As in `targets`.
-
-        Raises:
-            InputError: If the image is smaller than the network can halve.
-        """
+        """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W), sRGB in [0, 1]."""
 
     @abstractmethod
     def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
@@ -70,25 +157,14 @@ class Evaluator(ABC):
 
 
 class Whole(Evaluator):
-    """Evaluates an objective on the whole image at once.
-
-    Args:
-        backbone: The frozen network.
-        objective: The losses.
-        compiled: Whether torch.compile makes the values and their gradient, anew for every size; on a GPU as
-            CUDA graphs.
-    """
+    """Evaluates an objective on the whole image at once; `compiled`, by torch.compile, anew for every size."""
 
     def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
         super().__init__(backbone, objective)
         self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
 
     def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
-        """Returns every term's value, see `Evaluator.values`.
-
-        Raises:
-            InputError: If torch.compile cannot work here, as without a C++ compiler.
-        """
+        """Returns every term's value, see `Evaluator.values`."""
         if self._compiled is None:
             return self._values(image, targets, draw)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
@@ -96,8 +172,8 @@ class Whole(Evaluator):
             # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
             return {name: value.clone() for name, value in self._compiled(image, targets, draw).items()}
         except torch._dynamo.exc.TorchDynamoException as error:
-            msg = f"torch.compile failed ({' '.join(str(error).split())[:200]}): leave out compile"
-            raise InputError(msg) from error
+            words = " ".join(str(error).split())[:200]
+            raise InputError(f"torch.compile failed ({words}): leave out compile") from error
 
     def _values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
         return self._objective.values(self._features(image), targets, draw)
@@ -118,15 +194,11 @@ class Tiled(Evaluator):
     read the image alone are evaluated on the whole of it.
 
     Args:
-        backbone: The frozen network, of operations on windows only.
+        backbone: The frozen network.
         objective: The losses, at least one of them on layers.
-        tile: The side of a tile in pixels, from 1; rounded down to a multiple of the deepest layer's stride, but at
-            least that. The halo comes on top.
+        tile: The side of a tile in pixels without its halo, see `Plan.of`.
         share: This process's part of the tiles; values, targets and gradient are the same in all processes.
         map_dtype: What targets that are maps are kept in, to save memory; None for what the loss made them.
-
-    Attributes:
-        plan: How images are cut.
 
     Raises:
         InputError: If the tile is smaller than 1 px, an operation of the network sees more than a window, or a loss on
@@ -146,8 +218,8 @@ class Tiled(Evaluator):
         self._rest = Objective(term for term in objective.terms if isinstance(term.loss, Global))
         for term in self._rest.terms:
             if term.layers != (IMAGE,):
-                msg = f"{term.name}: {type(term.loss).__name__} needs the whole image at once: set tile to off"
-                raise InputError(msg)
+                name = f"{term.name}: {type(term.loss).__name__}"
+                raise InputError(f"{name} needs the whole image at once: set tile to off")
         self._share = share
         self._map_dtype = map_dtype
         self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}
@@ -183,7 +255,7 @@ class Tiled(Evaluator):
         return found | self._rest.kept(source, {IMAGE: Features.whole(image)}, draw)
 
     def _blank(self, image: Tensor, term: Term, kept: Kept) -> Kept:
-        """Returns what is kept of no tile yet: a statistic of no positions, or zeros of the whole image's maps."""
+        """Returns what is kept of no tile yet: a statistic of no positions, or zeros for the whole image's maps."""
         if isinstance(kept, Statistic):
             return kept
         sizes = [self._sizes(image)[layer][2:] for layer in term.layers]
@@ -230,32 +302,24 @@ class Tiled(Evaluator):
 
     def _nothing(self, image: Tensor) -> dict[str, Features]:
         """Returns features of no positions by layer, whose statistics are zeros: a process may have no tile."""
-        return {
-            layer: Features(image.new_empty((*size[:2], 0, 0)), (size[2], size[3]))
-            for layer, size in self._sizes(image).items()
-        }
+        sizes = self._sizes(image).items()
+        return {layer: Features(image.new_empty((*size[:2], 0, 0)), (size[2], size[3])) for layer, size in sizes}
 
     def _targets_of(self, tile: Tile, targets: Targets) -> dict[str, Target]:
         """Returns the targets that a tile is compared with: of maps its part."""
-        return {
-            term.name: self._maps_of(tile, term, targets[term.name])
-            for term in self._in_tiles.terms
-            if isinstance(term.loss, Pointwise)
-        }
+        spatial = [term for term in self._in_tiles.terms if isinstance(term.loss, Pointwise)]
+        return {term.name: self._maps_of(tile, term, targets[term.name]) for term in spatial}
 
     def _maps_of(self, tile: Tile, term: Term, maps: Target) -> Target:
         """Returns views of a tile's part of maps, one a layer of a term."""
         rows, columns = tile
-        seen = [self._views[layer] for layer in term.layers]
-        return tuple(
-            each[..., rows.in_map(down.stride), columns.in_map(across.stride)]
-            for each, (down, across) in zip(maps, seen, strict=True)
-        )
+        strides = [[view.stride for view in self._views[layer]] for layer in term.layers]
+        pairs = zip(maps, strides, strict=True)
+        return tuple(each[..., rows.in_map(down), columns.in_map(across)] for each, (down, across) in pairs)
 
 
 def _crop(tile: Tile, image: Tensor) -> Tensor:
-    rows, columns = tile
-    return image[..., rows.crop, columns.crop]
+    return image[..., tile[0].crop, tile[1].crop]
 
 
 def _flat(statistics: Mapping[str, Statistic]) -> list[Tensor]:
