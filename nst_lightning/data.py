@@ -19,9 +19,9 @@ from nst_lightning import memory
 from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
 from nst_lightning.pairs import Pair, chosen
-from nst_lightning.parallel import TileParallel, agreed
+from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
-from nst_lightning.runs import Run, replacing
+from nst_lightning.runs import Run
 from nst_lightning.schedule import Stage, coarse_to_fine, described, scaled
 from nst_lightning.tiling import ALONE, Share
 
@@ -238,15 +238,13 @@ def _fitting(single: Batch, measure: Measure, worker: Worker) -> int:
 
 def _agreed_progress(resume: Path) -> Progress:
     """Returns what was done before: in every process what the first one found, for others may have begun to work."""
-    if resume.is_file():
+    if resume.is_file() or alone():
         return Progress.of(resume)
-    note = Run(resume).progress
+    run = Run(resume)
 
     def write() -> str:
-        found = Progress.of(resume)
-        with replacing(note) as temporary:
-            temporary.write_text(found.as_json(), encoding="utf-8")
-        return str(note)
+        Progress.of(resume).write(run)
+        return str(run.progress)
 
     return Progress.from_json(Path(agreed("progress", write)).read_text(encoding="utf-8"))
 

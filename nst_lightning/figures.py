@@ -39,7 +39,8 @@ def grid(
     if len(row_labels) != len(rows) or any(len(row) != len(column_labels) for row in rows):
         msg = f"{len(rows)} rows, {len(row_labels)} labels of rows and {len(column_labels)} of columns: do not fit"
         raise InputError(msg)
-    lefts = [_ROW_LABEL_WIDTH + column * (width + _GAP) for column in range(len(column_labels))]
+    first = _ROW_LABEL_WIDTH if any(row_labels) else 0
+    lefts = [first + column * (width + _GAP) for column in range(len(column_labels))]
     heads = [_wrapped(label, width) for label in column_labels]
     names = [_wrapped(label, _ROW_LABEL_WIDTH - 2 * _GAP) for label in row_labels]
     footer = _wrapped(settings, lefts[-1] + width - _GAP)
@@ -50,8 +51,8 @@ def grid(
     sheet = PIL.Image.new("RGB", (lefts[-1] + width + _GAP, tops[-1] + _height(footer) + 2 * _GAP), "white")
     ImageDraw.Draw(sheet).text((_GAP, _GAP), title, fill="black", font=ImageFont.load_default(size=20))
     texts = [(left + 2, 2 * LABEL_HEIGHT - 6, head) for left, head in zip(lefts, heads, strict=True)]
-    for *place, text in [*texts, *((_GAP, top, text) for top, text in zip(tops, [*names, footer], strict=True))]:
-        ImageDraw.Draw(sheet).text(tuple(place), text, fill="black", font=ImageFont.load_default(size=_LETTERS))
+    for left, top, text in [*texts, *((_GAP, top, text) for top, text in zip(tops, [*names, footer], strict=True))]:
+        ImageDraw.Draw(sheet).text((left, top), text, fill="black", font=ImageFont.load_default(size=_LETTERS))
     for row, top in zip(scaled, tops, strict=False):
         for left, picture in zip(lefts, row, strict=True):
             if picture is not None:

@@ -174,6 +174,11 @@ def _launched_world() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
+def alone() -> bool:
+    """Whether nobody has started this process, so that it is the first or the only one."""
+    return _AGREED not in os.environ and _launched_world() == 1
+
+
 def agreed(what: str, choose: Callable[[], str]) -> str:
     """Returns what the first process chooses, in every process of a launch.
 

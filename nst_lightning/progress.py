@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nst_lightning.errors import InputError
-from nst_lightning.runs import Run
+from nst_lightning.runs import Run, replacing
 from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
@@ -69,6 +69,11 @@ class Progress:
         """Returns all of it as text, for the other processes of a run."""
         saved = {str(each.path): note_of(each.names, each.stages, each.taken) for each in self.saved}
         return json.dumps({"finished": sorted(self.finished), "saved": saved})
+
+    def write(self, run: Run) -> None:
+        """Notes all of it in a run's folder, for the processes that are started to go on with the run."""
+        with replacing(run.progress) as file:
+            file.write_text(self.as_json(), encoding="utf-8")
 
     @classmethod
     def from_json(cls, text: str) -> Progress:

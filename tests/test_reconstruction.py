@@ -84,9 +84,9 @@ def test_from_the_style_each_picture_sees_the_layers_before_its_own() -> None:
 
 
 def test_has_one_loss_and_no_other_unless_asked_for() -> None:
-    assert Reconstruction("relu1_1").sizing.objective.groups == ("content",)
+    assert Reconstruction("relu1_1").problem.weighed.groups == ("content",)
     smooth = Reconstruction(["relu1_1", "relu1_2"], "style", tv_weight=2.0)
-    assert smooth.sizing.objective.groups == ("style", "tv")
+    assert smooth.problem.weighed.groups == ("style", "tv")
     assert {term.name: term.share for term in smooth.objective.terms} == {
         "style/relu1_1": 0.5,
         "style/relu1_2": 0.5,

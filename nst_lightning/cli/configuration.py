@@ -18,7 +18,7 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError, say
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, check_trainer
-from nst_lightning.parallel import RankError, agreed, telling
+from nst_lightning.parallel import RankError, agreed, alone, telling
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
@@ -109,6 +109,8 @@ class Job:
         """Runs the trainer, says where the pictures are or how to go on, and returns the module."""
         folder = self.run.folder
         go_on = f"to go on: nst fit --resume {folder}"
+        if self.resumed and self.trainer.world_size > 1 and alone():
+            self.data.progress.write(self.run)
         try:
             with telling({"folder": str(folder), "progress": str(self.run.progress)}):
                 # A checkpoint of ours is tensors and plain values: nothing in it is run.

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from nst_lightning import images, memory, optim
-from nst_lightning.batches import Step, Timeline
+from nst_lightning.batches import Batch, Step, Timeline
 from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import initial_image
@@ -161,9 +161,7 @@ class ImageOptimization(L.LightningModule):
 
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Shows the image of a checkpoint, for the callbacks to look at."""
-        assert batch.batch.saved is not None
-        checkpoint = torch.load(batch.batch.saved.path, map_location=self.device, weights_only=True)
-        self.image = nn.Parameter(checkpoint["state_dict"]["image"])
+        self.image = nn.Parameter(self._saved(batch.batch)["state_dict"]["image"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves where the run is, as `progress.Saved` reads it."""
@@ -180,20 +178,32 @@ class ImageOptimization(L.LightningModule):
     def _begin(self, step: Step) -> None:
         """Makes the image, its optimiser and its evaluation for a batch or stage that begins or goes on."""
         if step.is_first and step.batch.saved is not None:
-            self._restore(step.batch.saved)
+            self._restore(step.batch)
         if step.index == 0:
             self._place(self._initial_image(step).to(self.device))
         elif step.starts_stage:
             self._enlarge(step.batch.output_size(step.stage))
         together = len(step.batch.pairs)
-        if step.index > 0 and self.evaluation is not None:  # what was too much at one stage is at the next
+        if self.evaluation is not None and not step.is_first:  # what was too much at one stage is at the next
             together = self.evaluation.together
         self.losses = {}
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
 
-    def _restore(self, saved: Saved) -> None:
+    def _saved(self, batch: Batch) -> dict[str, Any]:
+        """Returns the checkpoint that a batch goes on from; its photographs may have been exchanged since."""
+        assert batch.saved is not None
+        checkpoint: dict[str, Any] = torch.load(batch.saved.path, map_location=self.device, weights_only=True)
+        found = checkpoint["state_dict"]["image"].shape
+        height, width = batch.output_size(batch.stages[batch.saved.stage_index])
+        if found[2:] != (height, width):
+            msg = f"{batch.saved.path}: the checkpoint holds {found[0]} images of {found[3]}x{found[2]} px"
+            wanted = f"this run asks for {len(batch.pairs)} of {width}x{height} px"
+            raise InputError(f"{msg}, {wanted}: resume with the settings of that run")
+        return checkpoint
+
+    def _restore(self, batch: Batch) -> None:
         """Takes image and optimiser from a checkpoint, which may be of the end of the stage before."""
-        checkpoint = torch.load(saved.path, map_location=self.device, weights_only=True)
+        checkpoint = self._saved(batch)
         self._place(checkpoint["state_dict"]["image"])
         self.trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         plugin = self.trainer.precision_plugin

@@ -24,8 +24,8 @@ from nst_lightning.losses import (
     Target,
     Term,
     Wasserstein,
-    full_precision,
 )
+from nst_lightning.losses.base import full_precision
 from nst_lightning.losses.wasserstein import EPSILON
 
 WEIGHTS: Mapping[str, float] = {"content": 0.015, "style": 1.0, "tv": 2.0}
@@ -134,4 +134,5 @@ class SmoothVariation(Global):
 
 
 def _squares(images: Tensor) -> Tensor:
-    return images.square().sum(dim=(1, 2, 3))
+    summed: Tensor = images.square().sum(dim=(1, 2, 3))
+    return summed
