@@ -109,7 +109,7 @@ class Job:
         """Runs the trainer, says where the pictures are or how to go on, and returns the module."""
         folder = self.run.folder
         go_on = f"to go on: nst fit --resume {folder}"
-        if self.resumed and self.trainer.world_size > 1 and alone():
+        if self._resumed and self.trainer.world_size > 1 and alone():
             self.data.progress.write(self.run)
         try:
             with telling({"folder": str(folder), "progress": str(self.run.progress)}):

@@ -181,7 +181,7 @@ BAD: dict[str, tuple[Any, list[str], str]] = {
     "of other proportions": (
         lambda path: Image.new("RGB", (60, 30), "red").save("data/content-images/photo.png"),
         [],
-        r"the output has 48x36 px, what it is compared with 48x24 px: must be equal",
+        r"the checkpoint holds 1 images of 48x36 px, this run asks for 1 of 48x24 px",
     ),
     "scores off": (none, ["--scores", "off"], r"scores is off: there is nothing to validate"),
     "unknown score": (none, ["--scores", "nonsense"], r"unknown score 'nonsense'"),
