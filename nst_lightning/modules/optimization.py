@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision.amp import MixedPrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from nst_lightning import images, memory, optim
@@ -109,7 +110,8 @@ class ImageOptimization(L.LightningModule):
         if note is None or note.get("format") != FORMAT:
             msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
             raise InputError(msg)
-        self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
+        if self.trainer.state.fn == TrainerFn.FITTING:  # what is validated is one batch of a run, not all of its steps
+            self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
 
     def on_fit_start(self) -> None:
