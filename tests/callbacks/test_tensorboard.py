@@ -19,6 +19,7 @@ from nst_lightning.callbacks import TensorBoardWriter
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import drawn, gram_figure, tiles_figure
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.progress import Progress
 from tests.callbacks.conftest import Run
 
 
@@ -139,7 +140,7 @@ def test_the_run_has_a_curve_of_the_pairs_a_minute(
 ) -> None:
     clock = iter([100.0, 105.0, 108.0])
     monkeypatch.setattr("nst_lightning.callbacks.tensorboard.time.monotonic", lambda: next(clock))
-    run(TensorBoardWriter(), batch_size=batch_size, finished=frozenset(finished))
+    run(TensorBoardWriter(), batch_size=batch_size, progress=Progress(frozenset(finished)))
     folder = tmp_path / "tensorboard" / "_run"
     assert len(list(folder.iterdir())) == 1
     found = events(folder)
@@ -150,7 +151,7 @@ def test_the_run_has_a_curve_of_the_pairs_a_minute(
 def test_the_curve_goes_on_after_a_resume(run: Run, tmp_path: Path) -> None:
     run(TensorBoardWriter())
     before = events(tmp_path / "tensorboard" / "_run").Scalars("pairs/per_minute")
-    run(TensorBoardWriter(), finished=frozenset(["image_image_1"]))
+    run(TensorBoardWriter(), progress=Progress(frozenset(["image_image_1"])))
     after = events(tmp_path / "tensorboard" / "_run").Scalars("pairs/per_minute")
     assert [event.step for event in before] == [event.step for event in after] == [1, 2]
     assert after[0] == before[0]
