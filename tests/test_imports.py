@@ -16,21 +16,17 @@ from nst_lightning.cli.registry import COMMANDS
 PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("figures", "runs", "schedule", "memory"),
-    ("images",),
-    ("optim", "parallel", "backbones"),
-    ("losses", "initializers", "metrics"),
+    ("errors", "runs"),
+    ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
+    ("initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
     ("pairs",),
-    ("progress",),
-    ("batches", "tiling", "inspection"),
+    ("batches",),
     ("data",),
     ("modules",),
     ("callbacks", "planning"),
     ("api",),
-    ("cli",),
-    ("study",),
-    ("__main__", "__init__"),
+    ("cli", "__init__"),
+    ("study", "__main__"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
