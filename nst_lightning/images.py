@@ -177,7 +177,9 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
             probe.write(b"\0")  # an empty file would still fit on a disk that is full
     except (OSError, ValueError) as err:
-        raise ImageError(f"{folder}: cannot create files there ({_reason(err)}); choose a writable folder") from err
+        blocked = any(each.is_file() for each in (Path(folder), *Path(folder).parents))
+        reason = "a file is in the way" if blocked else _reason(err)
+        raise ImageError(f"{folder}: cannot create files there ({reason}); choose a writable folder") from err
 
 
 def _decoded(source: object) -> tuple[Image.Image, str]:
@@ -209,7 +211,13 @@ def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterato
         except ImageError:
             raise
         except UnidentifiedImageError as err:
-            raise ImageError(f"{label}: is not an image in a format that Pillow reads") from err
+            empty = not isinstance(source, Image.Image) and Path(source).stat().st_size == 0
+            reason = (
+                "is empty (0 bytes); expected an image file"
+                if empty
+                else "is not an image in a format that Pillow reads"
+            )
+            raise ImageError(f"{label}: {reason}") from err
         except Exception as err:  # the decoders raise nearly anything over a damaged file
             raise ImageError(f"{label}: cannot be decoded, damaged or truncated ({_reason(err)})") from err
         finally:

@@ -46,12 +46,12 @@ class ImageWriter(Callback):
             ImageError: If a folder cannot be written to, or the file's suffix is none of a format that is written.
             InputError: If one file is to hold several pairs.
         """
-        images.check_writable(trainer.default_root_dir)
         if self.file is not None:
             images.format_of(self.file)
             images.check_writable(self.file.parent)
             if (pairs := len(data_of(trainer).pairs)) > 1:
                 raise InputError(f"{self.file}: one file cannot hold {pairs} pairs; name a folder as output")
+        images.check_writable(trainer.default_root_dir)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int

@@ -13,6 +13,9 @@ from torch.nn import grad
 
 from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, full_precision
 
+# Asked once: torch.compile would break its graph at the question.
+_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call, unused-ignore]
+
 
 class Gram(Additive):
     """Summed squared difference of Gram matrices, Gatys et al. (2016), equations 3 and 4."""
@@ -93,4 +96,4 @@ def _convolves(feature: Tensor) -> bool:
     matrix are closer to the exact ones (see tests/benchmarks).
     """
     on_cpu = feature.device.type == "cpu" and feature.dtype != torch.float64 and feature.numel() > 0
-    return on_cpu and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call, unused-ignore]
+    return on_cpu and _ONEDNN

@@ -64,7 +64,7 @@ def markdown(scores: Scores) -> str:
 
 
 def _parts_of_outline(image: Tensor, reference: Reference) -> dict[str, float]:
-    found, lines = gradients(lab(as_written(image))), reference["outline"]
+    found, lines = gradients(lab(as_written(image))), reference["outline"][0]
     return {"edge AUC": edge_auc(found, lines).item(), "clarity": clarity(found, lines).item()}
 
 
