@@ -14,6 +14,7 @@ from nst_lightning.losses.base import Additive, Features, Source, Statistic, Tar
 from nst_lightning.losses.gram import outer_products
 
 EPSILON = 1e-4  # what is added to the diagonals of covariances, as crowsonkb does
+ROUNDING = 1e-6  # the part of the second moments' trace that float32 sums can be off by, in any direction
 
 
 class Wasserstein(Additive):
@@ -52,8 +53,10 @@ def _moments(statistic: Statistic) -> tuple[Tensor, Tensor]:
     """Returns mean (N, C) and covariance (N, C, C) in float64: of float32 moments little is left where they cancel."""
     exact = Statistic({name: total.double() for name, total in statistic.sums.items()}, statistic.weight.double())
     mean, second = exact.mean("features"), exact.mean("products")
+    # Departs from crowsonkb in that large features, as on the 0-255 scale, are kept from singular covariances too.
+    least = (EPSILON + ROUNDING * _trace(second))[:, None, None]
     identity = torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
-    return mean, second - mean[:, :, None] * mean[:, None, :] + EPSILON * identity
+    return mean, second - mean[:, :, None] * mean[:, None, :] + least * identity
 
 
 def _trace(matrices: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ def distance(output: Tensor, style: Tensor) -> Tensor:
 def by_definition(output: Tensor, style: Tensor) -> float:
     """Olkin and Pukelsheim (1982), equation 4, by scipy's roots."""
     (m, s), (n, t) = (
-        (x.mean(axis=1), np.cov(x, bias=True) + 1e-4 * np.eye(len(x))) for x in (output.numpy(), style.numpy())
+        (x.mean(axis=1), np.cov(x, bias=True) + (1e-4 + 1e-6 * np.square(x).mean(axis=1).sum()) * np.eye(len(x)))
+        for x in (output.numpy(), style.numpy())
     )
     root = np.real(sqrtm(t))
     overlap = np.trace(np.real(sqrtm(root @ s @ root)))
@@ -62,3 +63,14 @@ def test_gradient_equals_finite_differences(positions: int) -> None:
     with torch.no_grad():
         ahead, behind = (distance(output + sign * step * direction, style).sum() for sign in (1, -1))
     assert (gradient * direction).sum().item() == pytest.approx(((ahead - behind) / (2 * step)).item(), rel=1e-5)
+
+
+def test_covariances_that_rounding_leaves_singular_have_a_distance() -> None:
+    # As many channels of a deep layer are: of large values, few positions, and all but multiples of each other.
+    generator = torch.Generator().manual_seed(4)
+    one = 1e3 * torch.rand(1, 1, 12, 8, generator=generator)
+    output = (one * torch.rand(1, 256, 1, 1, generator=generator)).requires_grad_()
+    style = 1e3 * torch.rand(1, 256, 9, 7, generator=generator).relu()
+    (gradient,) = torch.autograd.grad(distance(output, style).sum(), output)
+    assert gradient.isfinite().all()
+    assert distance(output, output.detach()).abs().item() < 1e-6 * distance(output, style).item()
