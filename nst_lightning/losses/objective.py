@@ -114,14 +114,18 @@ class Objective:
 
     def total(self, values: Values, weights: Mapping[str, Tensor]) -> Tensor:
         """Returns the weighted sum, (N,): the loss of each image, given its weights by group, (N,) each."""
-        weighted = [term.share * weights[term.group] * values[term.name] for term in self.terms]
         # One after the other: terms of weight 0, which a companion in the batch may bring, then leave no rounding.
-        return reduce(torch.add, weighted)
+        return reduce(torch.add, self._weighted(values, weights).values())
 
     def contributions(self, values: Values, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the weighted values summed by group and in `total`, (N,) each, for curves."""
-        sums = {group: self.only([group]).total(values, weights) for group in self.groups}
-        return {"total": self.total(values, weights), **sums}
+        weighted = self._weighted(values, weights)
+        by_group = {group: [weighted[term.name] for term in self.terms if term.group == group] for group in self.groups}
+        sums = {group: reduce(torch.add, parts) for group, parts in by_group.items()}
+        return {"total": reduce(torch.add, weighted.values()), **sums}
+
+    def _weighted(self, values: Values, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {term.name: term.share * weights[term.group] * values[term.name] for term in self.terms}
 
 
 def _kept(term: Term, features: Mapping[str, Features], draw: int) -> Kept:
