@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -48,3 +49,13 @@ def content_png(pictures: Path) -> Path:
 @pytest.fixture(scope="session")
 def style_png(pictures: Path) -> Path:
     return pictures / "style.png"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with photo.png and painting.png of 96 x 80 px in it."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("photo", 1), ("painting", 2)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"{name}.png")
+    return tmp_path

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,15 +24,7 @@ from nst_lightning.progress import Saved
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Plan, Share
 
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two small pictures."""
-    monkeypatch.chdir(tmp_path)
-    for name, seed in (("photo", 1), ("painting", 2)):
-        pixels = np.random.default_rng(seed).integers(0, 256, (80, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"{name}.png")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 # ---- arithmetic ----

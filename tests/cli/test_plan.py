@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from nst_lightning.__main__ import main
 
@@ -15,14 +13,7 @@ FAST = ["--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
 JOB = ["--content", "photo.png", "--style", "painting.png", "--size", "32", "--steps", "4", *FAST]
 
 
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two small pictures."""
-    monkeypatch.chdir(tmp_path)
-    for name, seed in (("photo", 1), ("painting", 2)):
-        pixels = np.random.default_rng(seed).integers(0, 256, (80, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"{name}.png")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def test_tells_what_a_run_would_take_and_writes_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
