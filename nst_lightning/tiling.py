@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
@@ -221,11 +222,9 @@ class Tiled(Evaluator):
             return _flat(self._in_tiles.statistics(features, self._targets_of(tile, targets), draw))
 
         sums = iter(_Sums.apply(image, self._tiles(image), self._share, summed, _flat(nothing)))
-        statistics = {
-            term: Statistic({name: next(sums) for name in each.sums}, next(sums)) for term, each in nothing.items()
-        }
+        statistics = {name: each.of(islice(sums, len(each.tensors))) for name, each in nothing.items()}
         rest = self._rest.values({IMAGE: Features.whole(image)}, targets, draw)
-        return self._in_tiles.compared(statistics, targets) | rest
+        return self._in_tiles.compared(statistics, targets, draw) | rest
 
     def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
         """Returns what the terms keep of one source image: the tiles' sums, and maps put together."""

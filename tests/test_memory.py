@@ -224,7 +224,7 @@ def step(side: int) -> int:
     targets = {term.name: (torch.zeros(1, 1, 1),) for term in objective.terms}
 
     def evaluate() -> Tensor:
-        total = objective.total(evaluator.values(image, targets, 0), {"style": torch.ones(1)})
+        total = objective.total(evaluator.values(image, targets, 0), objective.weights({}, {"style": torch.ones(1)}))
         torch.autograd.backward(total.sum())
         return total
 

@@ -49,7 +49,8 @@ def style_transfer(seeds: tuple[int, ...], style_weight: float, dtype: torch.dty
         ]
     )
     evaluator = Whole(backbone, goal)
-    weights = {group: torch.tensor(weight) for group, weight in zip(goal.groups, (1e5, style_weight, 1.0), strict=True)}
+    groups = {group: torch.tensor(weight) for group, weight in zip(goal.groups, (1e5, style_weight, 1.0), strict=True)}
+    weights = goal.weights({}, groups)
 
     def noise(kind: int) -> Tensor:
         draws = [torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(7 * seed + kind)) for seed in seeds]

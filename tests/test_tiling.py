@@ -81,7 +81,6 @@ def objective(content: str = "relu4_2", style: tuple[str, ...] = SPECS["vgg16"].
 
 
 VGG_LAYERS = objective().layers
-UNIT = {group: torch.ones(2, dtype=torch.float64) for group in objective().groups}
 
 
 def images(count: int, height: int, width: int, seed: int) -> Tensor:
@@ -201,7 +200,10 @@ def test_every_images_scores_have_a_weight_of_their_own(tmp_path: Path) -> None:
     goal = objective("relu2_1", ("relu1_1",))
     tiled = Tiled(small("vgg16", goal.layers, tmp_path), goal, 8)
     image, targets = images(2, 20, 20, 4).requires_grad_(), targets_of(tiled, images(2, 20, 20, 5))
-    total = goal.total(tiled.values(image, targets, 0), UNIT)
+    total = goal.total(
+        tiled.values(image, targets, 0),
+        goal.weights({}, {group: torch.ones(2, dtype=torch.float64) for group in goal.groups}),
+    )
     (second,) = torch.autograd.grad(total[1], image, retain_graph=True)
     (both,) = torch.autograd.grad((total * torch.tensor([0.0, 3.0])).sum(), image)
     assert not second[0].any()

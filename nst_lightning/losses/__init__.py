@@ -21,3 +21,7 @@ from nst_lightning.losses.wasserstein import Wasserstein as Wasserstein
 
 STYLE_LOSSES: Mapping[str, type[Loss]] = {"gram": Gram, "wasserstein": Wasserstein}
 """The style losses that have a name."""
+CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content}
+"""The content losses that have a name."""
+TV_LOSSES: Mapping[str, type[Loss]] = {"l1": TotalVariation}
+"""The total variations that have a name."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import accumulate, pairwise
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
@@ -50,18 +52,53 @@ class Features:
         return self.values if self.weights is None else full_precision(self.values) * self.weights.sqrt()
 
     def at(self, places: Tensor) -> Tensor:
-        """Returns the features at places as `drawn` returns them, (N, C, K); zeros at those of another tile.
+        """Returns the features of the positions that places as of `drawn` fall on, (N, C, K).
 
-        So the samples of all tiles add up to those of the whole image.
+        They are zeros at those of another tile, so that the samples of all tiles add up to those of the whole image.
         """
+        rows, columns = (places[:, axis] * self.size[axis] for axis in (0, 1))
+        return self._taken(rows.long(), columns.long())
+
+    def between(self, places: Tensor) -> Tensor:
+        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up."""
+        # Position 0 of every layer stands at the image's corner, as in STROTSS' code, not at its own window's centre.
+        points = places * places.new_tensor(self.size)
+        low = points.floor()
+        above = (points - low).to(torch.promote_types(self.values.dtype, torch.float32)).to(self.values.device)
+        parts = []
+        for steps in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            last = low.new_tensor(self.size) - 1
+            rows, columns = (low + low.new_tensor(steps)).minimum(last).long().unbind(dim=1)
+            down, across = (above[:, axis] if step == 1 else 1 - above[:, axis] for axis, step in enumerate(steps))
+            parts.append(self._taken(rows, columns) * (down * across))
+        return reduce(torch.add, parts)
+
+    def sampled(self, count: int, draw: int, exactly: bool = False) -> Tensor:
+        """Returns the features of all positions where the whole map has no more than `count`, else at so many drawn.
+
+        `exactly` so many come in no order, of small maps some twice: the samples of images of unlike sizes stack.
+        """
+        height, width = self.size
+        if height * width > count:
+            return self.at(drawn(count, draw))
+        index = torch.arange(height * width)
+        if exactly:
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(draw))
+            index = (order * (height * width)).div(count, rounding_mode="floor")
+        elif self.values.shape[2:] == self.size:
+            return full_precision(self.values).flatten(2)
+        return self._taken(index // width, index % width)
+
+    def _taken(self, rows: Tensor, columns: Tensor) -> Tensor:
         height, width = self.values.shape[2:]
         if height * width == 0:
-            return full_precision(self.values).new_zeros((*self.values.shape[:2], len(places)))
-        places = places.to(self.values.device)
-        rows, columns = ((places[:, axis] * self.size[axis]).long() - self.corner[axis] for axis in (0, 1))
+            return full_precision(self.values).new_zeros((*self.values.shape[:2], len(rows)))
+        rows, columns = rows - self.corner[0], columns - self.corner[1]
         here = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        found = self.values[:, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
-        return torch.where(here, full_precision(found), 0)
+        flat = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+        device = self.values.device
+        found = full_precision(self.values.flatten(2).index_select(2, flat.to(device)))
+        return torch.where(here.to(device), found, 0)
 
 
 def drawn(count: int, draw: int) -> Tensor:
@@ -71,19 +108,26 @@ def drawn(count: int, draw: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """Sums over weighted positions, and the sum of the weights: those of two halves of an image add up."""
+    """Sums over weighted positions, the sum of the weights, and samples: those of two halves of an image add up."""
 
     sums: Mapping[str, Tensor]  # (N, ...) each, by name
     weight: Tensor  # (N,)
+    samples: Mapping[str, Tensor] = field(default_factory=dict)  # (N, C, K) each: zeros where another tile has them
 
     def __add__(self, other: Statistic) -> Statistic:
-        sums = {name: total + other.sums[name] for name, total in self.sums.items()}
-        return Statistic(sums, self.weight + other.weight)
+        return self.of(a + b for a, b in zip(self.tensors, other.tensors, strict=True))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is added up: the sums and the weight."""
-        return *self.sums.values(), self.weight
+        """All that is added up: the sums, the samples and the weight."""
+        return *self.sums.values(), *self.samples.values(), self.weight
+
+    def of(self, tensors: Iterable[Tensor]) -> Statistic:
+        """Returns the statistic of the same names whose `tensors` are the given ones."""
+        given = iter(tensors)
+        sums = {name: next(given) for name in self.sums}
+        samples = {name: next(given) for name in self.samples}
+        return Statistic(sums, next(given), samples)
 
     def mean(self, name: str) -> Tensor:
         """Returns a sum divided by the weight: the mean over positions, (N, ...)."""
@@ -92,14 +136,22 @@ class Statistic:
 
     @classmethod
     def merged(cls, statistics: Sequence[Statistic], weights: Sequence[float]) -> Statistic:
-        """Returns the statistic of several images together, each by its weight, >= 0, whatever its size."""
+        """Returns the statistic of several images together, each by its weight, >= 0, whatever its size.
+
+        Of the samples of each, which were drawn in no order, so many are taken as are its share of them.
+        """
         if len(statistics) == 1:
             return statistics[0]
         shares = [weight / sum(weights) for weight in weights]
         pairs = list(zip(statistics, shares, strict=True))
-        names = statistics[0].sums
-        sums = {name: torch.stack([share * each.mean(name) for each, share in pairs]).sum(dim=0) for name in names}
-        return cls(sums, torch.ones_like(statistics[0].weight))
+        first = statistics[0]
+        sums = {name: torch.stack([share * each.mean(name) for each, share in pairs]).sum(dim=0) for name in first.sums}
+        samples = {}
+        for name, one in first.samples.items():
+            ends = [round(share * one.shape[2]) for share in accumulate(shares, initial=0)]
+            parts = zip(statistics, pairwise(ends), strict=True)
+            samples[name] = torch.cat([each.samples[name][..., first:last] for each, (first, last) in parts], dim=2)
+        return cls(sums, torch.ones_like(first.weight), samples)
 
 
 class Loss(ABC):
@@ -110,6 +162,15 @@ class Loss(ABC):
     """
 
     source: ClassVar[Source | None]  # the image that is compared with; None for a loss that asks for no other image
+    layers: ClassVar[tuple[str, ...]] = ()  # what it reads by default where the backbone has them; else the backbone's
+    joint: ClassVar[bool] = False  # whether one term reads all layers together, else there is one for each layer
+
+    def size(self, target: Target) -> Tensor | None:
+        """Returns what features that are all 0 would be compared as, (N,): the size of the target.
+
+        A relative comparison is divided by it; None where it is free of the features' scale by itself.
+        """
+        return None
 
 
 class Additive(Loss):
@@ -119,13 +180,17 @@ class Additive(Loss):
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the sums over the positions of any image, differentiable, float32 (float64 for float64 features)."""
 
+    def kept(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns the statistic of the source, where it is another than the output's."""
+        return self.statistic(features, draw)
+
     @abstractmethod
     def target(self, statistic: Statistic) -> Target:
         """Finishes the statistic of the source: once, after tiles, processes and weighted styles were merged."""
 
     @abstractmethod
-    def compare(self, statistic: Statistic, target: Target) -> Tensor:
-        """Returns the distance of the output's statistic to the target, (N,)."""
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
+        """Returns the distance of the output's statistic, of the same draw, to the target, (N,)."""
 
 
 class Pointwise(Loss):

@@ -22,6 +22,10 @@ class Content(Pointwise):
         (layer,) = features
         return (full_precision(layer.values.detach()),)
 
+    def size(self, target: Target) -> Tensor:
+        """Returns the mean square of the features, (N,)."""
+        return full_precision(target[0]).square().mean(dim=(1, 2, 3))
+
     def statistic(self, features: Sequence[Features], maps: Sequence[Features], draw: int) -> Statistic:
         """Returns the squared differences summed over positions, by channel: (N, C)."""
         (layer,), (source,) = features, maps

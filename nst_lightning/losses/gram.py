@@ -31,7 +31,11 @@ class Gram(Additive):
         """Returns the normalised Gram matrix, (N, C, C)."""
         return (self._normalised(statistic),)
 
-    def compare(self, statistic: Statistic, target: Target) -> Tensor:
+    def size(self, target: Target) -> Tensor:
+        """Returns the sum of squares of the target's Gram matrix, (N,)."""
+        return target[0].square().sum(dim=(1, 2))
+
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
         """Returns the sum of squared differences of the two Gram matrices, (N,)."""
         return (self._normalised(statistic) - target[0]).square().sum(dim=(1, 2))
 

@@ -25,12 +25,15 @@ class Term:
     group: str  # what it counts towards, with whose weight: content, style or tv
     layers: tuple[str, ...]  # what the loss reads, in its order; `image` stands for the pixels
     loss: Loss
-    share: float  # its part of the group's weight, above 0; those of a group add up to 1
+    share: float  # its part of the group's weight, above 0
+    relative: bool = False  # whether its value is weighed against the size of its target, see `Loss.size`
+    label: str = ""  # which of several losses of the group it is of
 
     @property
     def name(self) -> str:
         """The term's name in curves and targets, e.g. `style/relu3_1`."""
-        return f"{self.group}/{'+'.join(self.layers)}"
+        layers = () if self.loss.joint else self.layers
+        return "/".join(filter(None, [self.group, self.label, *layers]))
 
     def of(self, features: Mapping[str, Features]) -> list[Features]:
         """Returns the features of the term's layers."""
@@ -93,27 +96,38 @@ class Objective:
                 found[term.name] = term.loss.statistic(own, maps, draw)
         return found
 
-    def compared(self, statistics: Mapping[str, Statistic], targets: Mapping[str, Target]) -> dict[str, Tensor]:
-        """Returns the values of the terms that statistics are of, given those of the whole image."""
+    def compared(
+        self, statistics: Mapping[str, Statistic], targets: Mapping[str, Target], draw: int
+    ) -> dict[str, Tensor]:
+        """Returns the values of the terms that statistics of one draw are of, given those of the whole image."""
         values = {}
         for name, loss in ((term.name, term.loss) for term in self.terms):
             if isinstance(loss, Additive):
-                values[name] = loss.compare(statistics[name], targets[name])
+                values[name] = loss.compare(statistics[name], targets[name], draw)
             elif isinstance(loss, Pointwise):
                 values[name] = loss.compare(statistics[name])
         return values
 
     def values(self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int) -> dict[str, Tensor]:
         """Returns every term's value, (N,) each, of the features of whole images."""
-        found = self.compared(self.statistics(features, targets, draw), targets)
+        found = self.compared(self.statistics(features, targets, draw), targets, draw)
         return found | {
             term.name: term.loss.compare(term.of(features), targets.get(term.name, ()))
             for term in self.terms
             if isinstance(term.loss, Global)
         }
 
+    def weights(self, targets: Mapping[str, Target], groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns every term's weight, (N,), given those of the groups; a relative one's over its target's size."""
+        found = {}
+        for term in self.terms:
+            size = term.loss.size(targets[term.name]) if term.relative and term.name in targets else None
+            weight = term.share * groups[term.group]
+            found[term.name] = weight if size is None else weight / size.clamp(min=torch.finfo(size.dtype).tiny)
+        return found
+
     def total(self, values: Values, weights: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weighted sum, (N,): the loss of each image, given its weights by group, (N,) each."""
+        """Returns the weighted sum, (N,): the loss of each image, given its weights by term, (N,) each."""
         # One after the other: terms of weight 0, which a companion in the batch may bring, then leave no rounding.
         return reduce(torch.add, self._weighted(values, weights).values())
 
@@ -125,13 +139,13 @@ class Objective:
         return {"total": reduce(torch.add, weighted.values()), **sums}
 
     def _weighted(self, values: Values, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {term.name: term.share * weights[term.group] * values[term.name] for term in self.terms}
+        return {term.name: weights[term.name] * values[term.name] for term in self.terms}
 
 
 def _kept(term: Term, features: Mapping[str, Features], draw: int) -> Kept:
     own = term.of(features)
     if isinstance(term.loss, Additive):
-        return term.loss.statistic(own, draw)
+        return term.loss.kept(own, draw)
     if isinstance(term.loss, Pointwise):
         return term.loss.maps(own)
     assert isinstance(term.loss, Global)

@@ -39,7 +39,12 @@ class Wasserstein(Additive):
         root = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.transpose(1, 2)
         return mean, _trace(covariance), root
 
-    def compare(self, statistic: Statistic, target: Target) -> Tensor:
+    def size(self, target: Target) -> Tensor:
+        """Returns the distance to features that are all 0, (N,): their mean square."""
+        mean, trace, _ = target
+        return ((mean.square().sum(dim=1) + trace) / mean.shape[1]).float()
+
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
         """Returns the distance, (N,)."""
         of_mean, of_trace, root = target
         mean, covariance = _moments(statistic)

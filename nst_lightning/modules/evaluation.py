@@ -80,7 +80,8 @@ class Sizing:
     def trial(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> Callable[[Tensor], Tensor]:
         """Returns what finds losses (N,) with their gradient, as a step does, against an image of their shape."""
         targets = self._targets(worker, evaluator, image)
-        weights = {group: image.new_ones(len(image)) for group in self._objective.groups}
+        groups = {group: image.new_ones(len(image)) for group in self._objective.groups}
+        weights = self._objective.weights(targets, groups)
 
         def evaluate(output: Tensor) -> Tensor:
             with worker.context():
@@ -156,7 +157,7 @@ class Evaluation:
     evaluator: Evaluator
     objective: Objective  # the losses that any of the images weighs
     targets: Mapping[str, Target]  # by the term's name, (N, ...) each
-    weights: Mapping[str, Tensor]  # by group, (N,) each
+    weights: Mapping[str, Tensor]  # by term, (N,) each
     together: int  # how many images are evaluated at once
 
     def values(self, image: Tensor, draw: int) -> dict[str, Tensor]:
@@ -199,7 +200,7 @@ class Evaluations:
         """Returns the evaluation of a step's batch and stage, of so many images at once."""
         pairs = step.batch.pairs
         objective = self._problem.active(pairs)
-        weights = {
+        groups = {
             group: torch.tensor([self._problem.weight(pair, group) for pair in pairs], device=worker.device)
             for group in objective.groups
         }
@@ -207,7 +208,7 @@ class Evaluations:
         # In the precision of training, so that the content loss of the content image is 0.
         with torch.no_grad(), worker.context():
             targets = self._targets(worker.device, step, objective, evaluator)
-        return Evaluation(worker, evaluator, objective, targets, weights, together)
+        return Evaluation(worker, evaluator, objective, targets, objective.weights(targets, groups), together)
 
     def _evaluator(self, worker: Worker, step: Step, objective: Objective) -> Evaluator:
         count = len(step.batch.pairs)

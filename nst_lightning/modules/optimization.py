@@ -30,6 +30,7 @@ from nst_lightning.schedule import described
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
 _Optimizer = torch.optim.Optimizer | LightningOptimizer
+_QUASI_NEWTON = (torch.optim.LBFGS, optim.LBFGS)
 _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
 
 
@@ -97,7 +98,7 @@ class ImageOptimization(L.LightningModule):
             msg = "torch.optim.LBFGS couples the images of a batch"
             raise InputError(f"{msg}: use nst_lightning.optim.LBFGS or batch_size 1")
         scales = isinstance(plugin := self.trainer.precision_plugin, MixedPrecision) and plugin.scaler is not None
-        if scales and isinstance(optimizer, (torch.optim.LBFGS, optim.LBFGS)):
+        if scales and isinstance(optimizer, _QUASI_NEWTON):
             msg = "precision 16-mixed scales the gradients, which an L-BFGS cannot work with"
             raise InputError(f"{msg}: use bf16-mixed, or --optimizer adam")
         return optimizer
@@ -129,7 +130,10 @@ class ImageOptimization(L.LightningModule):
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,)."""
         assert self.evaluation is not None
-        values = self.evaluation.values(self.image, (self.problem.seed + batch.index) % 2**63)
+        # Where positions are drawn, a quasi-Newton method needs the same ones from one step to the next.
+        quasi_newton = isinstance(_inner(self.trainer.optimizers[0]), _QUASI_NEWTON)
+        number = batch.stage_index if quasi_newton else batch.index
+        values = self.evaluation.values(self.image, (self.problem.seed + number) % 2**63)
         self.losses = self.evaluation.noted(values)
         return self.evaluation.objective.total(values, self.evaluation.weights)
 
@@ -236,7 +240,7 @@ class ImageOptimization(L.LightningModule):
     def _settle(self, number: int, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
         """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
         self._check_image(number)
-        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        inner = _inner(optimizer)
         if not before:
             if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
                 msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
@@ -264,3 +268,7 @@ class ImageOptimization(L.LightningModule):
             wanted = f"{', '.join(batch.names)}, {described(batch.stages)}"
             msg = f"the checkpoint is of {found}, this run would go on with {wanted}"
             raise InputError(f"{msg}: resume with the settings of that run")
+
+
+def _inner(optimizer: _Optimizer) -> torch.optim.Optimizer:
+    return optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer

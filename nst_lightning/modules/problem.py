@@ -15,14 +15,23 @@ from nst_lightning.backbones import Backbone, Spec
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS
-from nst_lightning.losses import IMAGE, STYLE_LOSSES, Content, Objective, Term, TotalVariation
+from nst_lightning.losses import IMAGE, TV_LOSSES, Loss, Objective, Term
 from nst_lightning.pairs import Pair
 
 Layers = int | list[str] | dict[str, float] | str | None
 Tile = int | Literal["off", "auto"]
 """The side of the tiles in pixels; `auto` for the largest that fits, and none where the whole image does; or `off`."""
 
-SMOOTHNESS = Term("tv", (IMAGE,), TotalVariation(), 1.0)
+Losses = str | dict[str, float | dict[str, float]]
+"""A loss by its name, or several with the weight of each, or with those of its layers."""
+Convention = Literal["relative", "absolute"]
+
+
+def smoothness(tv_loss: str) -> Term:
+    """Returns the term of a total variation by its name."""
+    if tv_loss not in TV_LOSSES:
+        raise InputError(f"unknown tv_loss {tv_loss!r}; known are {', '.join(TV_LOSSES)}")
+    return Term("tv", (IMAGE,), TV_LOSSES[tv_loss](), 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +91,30 @@ class Problem:
                 raise InputError(f"pair {pair.name}: nothing to optimise: every weight is 0")
 
 
-def representation(group: str, given: Layers, spec: Spec, style_loss: str) -> list[Term]:
-    """Returns a term for each layer chosen by name or by its place in the study's table, see `StyleTransfer`."""
+def representation(
+    group: str, given: Layers, spec: Spec, losses: Losses, known: Mapping[str, type[Loss]], relative: bool
+) -> list[Term]:
+    """Returns the terms of losses on layers chosen by name or by place in the study's table, see `StyleTransfer`."""
+    chosen: Mapping[str, float | dict[str, float]] = {losses: 1.0} if isinstance(losses, str) else losses
+    terms = []
+    for name, weight in chosen.items():
+        if name not in known:
+            raise InputError(f"unknown {group}_loss {name!r}; known are {', '.join(known)}")
+        loss = known[name]()
+        shares = weight if isinstance(weight, Mapping) else _shares(group, given, spec, loss, weight)
+        if not shares or not all(math.isfinite(share) and share > 0 for share in shares.values()):
+            allowed = "at least one layer, with weights above 0"
+            raise InputError(f"{group}_layers must name {allowed}, got {dict(shares)} for {name}")
+        label = name if loss.joint or len(chosen) > 1 else ""
+        groups = [tuple(shares)] if loss.joint else [(layer,) for layer in shares]
+        terms += [Term(group, layers, loss, sum(shares[each] for each in layers), relative, label) for layers in groups]
+    return terms
+
+
+def _shares(group: str, given: Layers, spec: Spec, loss: Loss, weight: float) -> Mapping[str, float]:
+    """Returns the layers that a loss reads, with their parts of its weight."""
+    if given is None and loss.layers != () and {*loss.layers} <= {IMAGE, *spec.layers}:
+        given = list(loss.layers)
     if given is None:
         given = list(spec.content_layers if group == "content" else spec.style_layers)
     if isinstance(given, str):
@@ -91,20 +122,15 @@ def representation(group: str, given: Layers, spec: Spec, style_loss: str) -> li
     if isinstance(given, int):
         given = list(spec.content_at(given) if group == "content" else spec.style_up_to(given))
     layers = given if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
-    if not layers or not all(math.isfinite(weight) and weight > 0 for weight in layers.values()):
-        raise InputError(f"{group}_layers must name at least one layer, with weights above 0, got {dict(layers)}")
-    if group == "style" and style_loss not in STYLE_LOSSES:
-        raise InputError(f"unknown style_loss {style_loss!r}; known are {', '.join(STYLE_LOSSES)}")
-    loss = Content() if group == "content" else STYLE_LOSSES[style_loss]()
     total = sum(layers.values())
-    return [Term(group, (layer,), loss, weight / total) for layer, weight in layers.items()]
+    return {layer: weight * share / total if total > 0 else share for layer, share in layers.items()}
 
 
 def listed(objective: Objective, group: str) -> str:
     """Returns the layers of a group's terms between commas, with their shares where these differ."""
-    own = [term for term in objective.terms if term.group == group]
-    alike = len({term.share for term in own}) == 1
-    return ",".join(term.layers[0] if alike else f"{term.layers[0]}:{term.share:g}" for term in own)
+    shares = {layer: term.share for term in objective.terms if term.group == group for layer in term.layers}
+    alike = len(set(shares.values())) == 1
+    return ",".join(layer if alike else f"{layer}:{share:g}" for layer, share in shares.items())
 
 
 def described(make_optimizer: OptimizerCallable) -> str:

@@ -9,9 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Pooling, spec_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective, Source
+from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, Objective, Source
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.modules.problem import SMOOTHNESS, Layers, Problem, Tile, listed, representation
+from nst_lightning.modules.problem import Layers, Losses, Problem, Tile, listed, representation, smoothness
 
 
 class Reconstruction(ImageOptimization):
@@ -31,7 +31,7 @@ class Reconstruction(ImageOptimization):
         self,
         layers: Layers,
         source: Source = "content",
-        style_loss: str = "gram",
+        style_loss: Losses = "gram",
         backbone: str = "vgg16",
         weights: str | None = None,
         pooling: Pooling = "max",
@@ -45,7 +45,9 @@ class Reconstruction(ImageOptimization):
         if source not in {"content", "style"}:
             raise InputError(f"unknown representation {source!r}; known are content, style")
         optimizer = optim.LBFGS if optimizer is None else optimizer
-        objective = Objective([*representation(source, layers, spec_of(backbone), style_loss), SMOOTHNESS])
+        losses, known = ("features", CONTENT_LOSSES) if source == "content" else (style_loss, STYLE_LOSSES)
+        terms = representation(source, layers, spec_of(backbone), losses, known, relative=False)
+        objective = Objective([*terms, smoothness("l1")])
         network = Backbone(backbone, objective.layers, weights, pooling)
         of_groups = {source: 1.0, "tv": tv_weight}
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Pooling, spec_of
-from nst_lightning.losses import Objective
+from nst_lightning.errors import InputError
+from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, Objective
 from nst_lightning.modules.optimization import ImageOptimization
-from nst_lightning.modules.problem import SMOOTHNESS, Layers, Problem, Tile, listed, representation
+from nst_lightning.modules.problem import (
+    Convention,
+    Layers,
+    Losses,
+    Problem,
+    Tile,
+    listed,
+    representation,
+    smoothness,
+)
 
 
 class StyleTransfer(ImageOptimization):
     """Paints content images in the manner of style images, Gatys et al. (2016).
 
-    The weights mean what they do in gordicaleksa's pytorch-neural-style-transfer: the backbone sees pixels times 255
-    minus the mean colour, content is the mean squared difference of features, style the mean over layers of the summed
-    squared difference of Gram matrices F F^T / (C H W), and the total variation the sum of absolute differences on the
-    0-255 scale.
+    By default every comparison is divided by the size of what it compares with, which is what an image without features
+    would be compared as: one set of weights then serves every network. Departs from Gatys et al. (2016), equations 1 to
+    7, whose losses grow with the second and fourth power of the features; those are the convention `absolute`.
 
     Args:
         backbone: The network whose features are compared: `vgg16`, `vgg16_experimental`, `vgg19`,
@@ -31,11 +40,14 @@ class StyleTransfer(ImageOptimization):
             weights, or a place in the study's table, from 0, see `backbones.Spec`.
         style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
             weights of a mapping are divided by their sum.
-        style_loss: What the style is compared by: `gram`, or `wasserstein`, the distance of Gaussians with the
-            features' means and covariances, see `losses`.
-        content_weight: How much the outlines count. 0 leaves the content out. By default 1e5 with a VGG.
-        style_weight: How much the palette and the texture count. 0 leaves the style out. By default 100 with the
-            bundled weights and the predecessor's 3e4 with torchvision's VGGs, see `backbones.Origin`.
+        style_loss: What the style is compared by, a name of `losses.STYLE_LOSSES`, or several with their weights
+            (`{gram: 1, histogram: 0.1}`), or with those of their layers (`{gram: {relu1_1: 1, relu3_1: 2}}`).
+        content_loss: What the content is compared by, likewise of `losses.CONTENT_LOSSES`.
+        tv_loss: What smoothness is measured by, a name of `losses.TV_LOSSES`.
+        convention: `relative` divides each comparison by its target's size; `absolute` does not, and its weights belong
+            to one network, see the presets.
+        content_weight: How much the outlines count. 0 leaves the content out.
+        style_weight: How much the palette and the texture count. 0 leaves the style out.
         tv_weight: How much smoothness counts. 0 leaves it out.
         init: What to start from: `content`, `style`, `gaussian` or `uniform` noise.
         optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
@@ -56,10 +68,13 @@ class StyleTransfer(ImageOptimization):
         pooling: Pooling = "max",
         content_layers: Layers = None,
         style_layers: Layers = None,
-        style_loss: str = "gram",
-        content_weight: float | None = None,
-        style_weight: float | None = None,
-        tv_weight: float = 1.0,
+        style_loss: Losses = "gram",
+        content_loss: Losses = "features",
+        tv_loss: str = "l1",
+        convention: Convention = "relative",
+        content_weight: float = 1.0,
+        style_weight: float = 1.0,
+        tv_weight: float = 0.0,
         init: Literal["content", "style", "gaussian", "uniform"] = "content",
         # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
         optimizer: OptimizerCallable | None = None,
@@ -69,20 +84,21 @@ class StyleTransfer(ImageOptimization):
     ) -> None:
         optimizer = optim.LBFGS if optimizer is None else optimizer
         spec = spec_of(backbone)
-        origin = spec.origin(weights)
-        content_weight = origin.content_weight if content_weight is None else content_weight
-        style_weight = origin.style_weight if style_weight is None else style_weight
+        if convention not in get_args(Convention):
+            raise InputError(f"unknown convention {convention!r}; known are {', '.join(get_args(Convention))}")
         of_groups = {"content": content_weight, "style": style_weight, "tv": tv_weight}
-        content = representation("content", content_layers, spec, style_loss)
-        objective = Objective([*content, *representation("style", style_layers, spec, style_loss), SMOOTHNESS])
+        relative = convention == "relative"
+        content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, relative)
+        style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, relative)
+        objective = Objective([*content, *style, smoothness(tv_loss)])
         network = Backbone(backbone, objective.layers, weights, pooling)
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {
             **self.hparams,
             **self.problem.settings,
+            "style_loss": str(style_loss),
+            "content_loss": str(content_loss),
             "content_layers": listed(objective, "content"),
             "style_layers": listed(objective, "style"),
-            "content_weight": content_weight,
-            "style_weight": style_weight,
         }

@@ -35,6 +35,6 @@ def loss_of(
 
     def loss(image: Tensor) -> Tensor:
         of_images = {group: image.new_full((len(image),), weights[group]) for group in objective.groups}
-        return objective.total(evaluator.values(image, targets, 0), of_images)
+        return objective.total(evaluator.values(image, targets, 0), objective.weights(targets, of_images))
 
     return loss

@@ -56,7 +56,7 @@ class UnfinishedWasserstein(Wasserstein):
             root, _ = square_roots(covariance)
         return mean, covariance, root
 
-    def compare(self, statistic: Statistic, target: Target) -> Tensor:
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
         """Returns the distance, (N,)."""
         of_mean, of_covariance, root = target
         mean, covariance = _moments(statistic)

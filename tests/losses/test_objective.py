@@ -107,7 +107,7 @@ def test_losses_equal_the_predecessors_formulas() -> None:
     with torch.no_grad():
         targets = targets_of(goal, features(content), features(style))
         values = goal.values(whole(features(ours)), targets, 0)
-        losses = goal.contributions(values, weights(1e5, 3e4, 1.0, 2))
+        losses = goal.contributions(values, goal.weights(targets, weights(1e5, 3e4, 1.0, 2)))
         predecessor = Predecessor()
         for index in range(2):
             one = slice(index, index + 1)
@@ -137,7 +137,7 @@ def test_gradient_equals_finite_differences_in_float64() -> None:
 
     def loss(image: Tensor) -> Tensor:
         values = goal.values(whole({IMAGE: image, **backbone(image)}), targets, 0)
-        return goal.total(values, weights(1e-2, 1e-4, 1e-1)).sum()
+        return goal.total(values, goal.weights(targets, weights(1e-2, 1e-4, 1e-1))).sum()
 
     image = images(1, 20, 24, 6).double().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(image), image)
@@ -223,7 +223,7 @@ def test_an_images_values_do_not_depend_on_its_batch() -> None:
     def total(rows: slice) -> Tensor:
         targets = targets_of(goal, {"a": source[rows]}, {"a": source[rows]})
         values = goal.values(whole({"a": feature[rows]}), targets, 0)
-        return goal.total(values, weights(2.0, 3.0, 0.0, len(feature[rows])))
+        return goal.total(values, goal.weights(targets, weights(2.0, 3.0, 0.0, len(feature[rows]))))
 
     alone = torch.cat([total(slice(index, index + 1)) for index in range(3)])
     torch.testing.assert_close(total(slice(0, 3)), alone, rtol=1e-6, atol=0)
@@ -266,7 +266,8 @@ def test_total_variation_of_a_checkerboard() -> None:
 
 
 def test_contributions_sum_to_the_total() -> None:
-    goal, given = objective(), weights(2.0, 3.0, 5.0, 2)
+    goal = objective()
+    given = goal.weights({}, weights(2.0, 3.0, 5.0, 2))
     values = {term.name: torch.rand(2, generator=torch.Generator().manual_seed(8)) for term in goal.terms}
     parts = goal.contributions(values, given)
     torch.testing.assert_close(parts["content"] + parts["style"] + parts["tv"], parts["total"])

@@ -44,18 +44,18 @@ class Hypercolumns(Additive):
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         places = drawn(50, draw)
-        samples = torch.cat([layer.at(places) for layer in features], dim=1)
-        return Statistic({"samples": samples}, features[0].weight)
+        samples = torch.cat([layer.between(places) for layer in features], dim=1)
+        return Statistic({}, features[0].weight, {"places": samples})
 
     def target(self, statistic: Statistic) -> Target:
         return (self._gram(statistic),)
 
-    def compare(self, statistic: Statistic, target: Target) -> Tensor:
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
         return (self._gram(statistic) - target[0]).square().mean(dim=(1, 2))
 
     @staticmethod
     def _gram(statistic: Statistic) -> Tensor:
-        samples = statistic.sums["samples"]
+        samples = statistic.samples["places"]
         return samples @ samples.transpose(1, 2) / samples.shape[2]
 
 

@@ -21,7 +21,7 @@ def values(seed: int, width: int = 9) -> Tensor:
 def distance(output: Tensor, style: Tensor) -> Tensor:
     loss = Wasserstein()
     target = loss.target(loss.statistic([Features.whole(style)], 0))
-    return loss.compare(loss.statistic([Features.whole(output)], 0), target)
+    return loss.compare(loss.statistic([Features.whole(output)], 0), target, 0)
 
 
 def by_definition(output: Tensor, style: Tensor) -> float:
