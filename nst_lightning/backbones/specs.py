@@ -23,6 +23,11 @@ class Origin:
     content_weight: float  # the default, for content losses grow with the second power of the features' magnitude
     style_weight: float  # the default, for Gram losses grow with the fourth power
 
+    @property
+    def unit(self) -> float:
+        """How many times larger the features are than if the network were fed images normalised as ImageNet's are."""
+        return 0.226 / (sum(self.std) / 3)
+
 
 def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origin:
     """Returns the origin of a network fed as Caffe's are: pixels in [0, 255] minus a mean colour."""

@@ -165,6 +165,11 @@ class Loss(ABC):
     layers: ClassVar[tuple[str, ...]] = ()  # what it reads by default where the backbone has them; else the backbone's
     joint: ClassVar[bool] = False  # whether one term reads all layers together, else there is one for each layer
 
+    def __init__(self, unit: float = 1.0) -> None:
+        self.unit = (
+            unit  # how many times larger the features are than those of a network fed ImageNet's normalised images
+        )
+
     def size(self, target: Target) -> Tensor | None:
         """Returns what features that are all 0 would be compared as, (N,): the size of the target.
 

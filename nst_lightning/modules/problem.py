@@ -92,7 +92,7 @@ class Problem:
 
 
 def representation(
-    group: str, given: Layers, spec: Spec, losses: Losses, known: Mapping[str, type[Loss]], relative: bool
+    group: str, given: Layers, spec: Spec, losses: Losses, known: Mapping[str, type[Loss]], unit: float, relative: bool
 ) -> list[Term]:
     """Returns the terms of losses on layers chosen by name or by place in the study's table, see `StyleTransfer`."""
     chosen: Mapping[str, float | dict[str, float]] = {losses: 1.0} if isinstance(losses, str) else losses
@@ -100,7 +100,7 @@ def representation(
     for name, weight in chosen.items():
         if name not in known:
             raise InputError(f"unknown {group}_loss {name!r}; known are {', '.join(known)}")
-        loss = known[name]()
+        loss = known[name](unit)
         shares = weight if isinstance(weight, Mapping) else _shares(group, given, spec, loss, weight)
         if not shares or not all(math.isfinite(share) and share > 0 for share in shares.values()):
             allowed = "at least one layer, with weights above 0"

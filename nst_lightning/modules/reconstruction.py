@@ -46,7 +46,8 @@ class Reconstruction(ImageOptimization):
             raise InputError(f"unknown representation {source!r}; known are content, style")
         optimizer = optim.LBFGS if optimizer is None else optimizer
         losses, known = ("features", CONTENT_LOSSES) if source == "content" else (style_loss, STYLE_LOSSES)
-        terms = representation(source, layers, spec_of(backbone), losses, known, relative=False)
+        spec = spec_of(backbone)
+        terms = representation(source, layers, spec, losses, known, spec.origin(weights).unit, relative=False)
         objective = Objective([*terms, smoothness("l1")])
         network = Backbone(backbone, objective.layers, weights, pooling)
         of_groups = {source: 1.0, "tv": tv_weight}

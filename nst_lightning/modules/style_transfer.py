@@ -87,9 +87,9 @@ class StyleTransfer(ImageOptimization):
         if convention not in get_args(Convention):
             raise InputError(f"unknown convention {convention!r}; known are {', '.join(get_args(Convention))}")
         of_groups = {"content": content_weight, "style": style_weight, "tv": tv_weight}
-        relative = convention == "relative"
-        content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, relative)
-        style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, relative)
+        unit, relative = spec.origin(weights).unit, convention == "relative"
+        content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, unit, relative)
+        style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, unit, relative)
         objective = Objective([*content, *style, smoothness(tv_loss)])
         network = Backbone(backbone, objective.layers, weights, pooling)
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
