@@ -13,15 +13,23 @@ from nst_lightning.losses.base import Statistic as Statistic
 from nst_lightning.losses.base import Target as Target
 from nst_lightning.losses.content import Content as Content
 from nst_lightning.losses.gram import Gram as Gram
+from nst_lightning.losses.nearest import Nearest as Nearest
 from nst_lightning.losses.objective import Objective as Objective
 from nst_lightning.losses.objective import Term as Term
 from nst_lightning.losses.objective import Values as Values
+from nst_lightning.losses.strotss import SelfSimilarity as SelfSimilarity
+from nst_lightning.losses.strotss import Strotss as Strotss
 from nst_lightning.losses.variation import TotalVariation as TotalVariation
 from nst_lightning.losses.wasserstein import Wasserstein as Wasserstein
 
-STYLE_LOSSES: Mapping[str, type[Loss]] = {"gram": Gram, "wasserstein": Wasserstein}
+STYLE_LOSSES: Mapping[str, type[Loss]] = {
+    "gram": Gram,
+    "wasserstein": Wasserstein,
+    "nearest": Nearest,
+    "strotss": Strotss,
+}
 """The style losses that have a name."""
-CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content}
+CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content, "self_similarity": SelfSimilarity}
 """The content losses that have a name."""
 TV_LOSSES: Mapping[str, type[Loss]] = {"l1": TotalVariation}
 """The total variations that have a name."""

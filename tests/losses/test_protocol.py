@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, distributed
 from torch.multiprocessing.spawn import start_processes
 
+from nst_lightning import losses
 from nst_lightning.backbones import Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import (
+    CONTENT_LOSSES,
     IMAGE,
     STYLE_LOSSES,
     Additive,
     Content,
     Features,
     Global,
+    Gram,
     Loss,
     Objective,
     Pointwise,
@@ -92,14 +95,26 @@ class Spread(Global):
         return features[0].values.flatten(2).median(dim=2).values
 
 
-def objective(style: Callable[[], Loss]) -> Objective:
-    return Objective(
-        [
-            Term("content", ("relu3_1",), Content(), 1.0),
-            *(Term("style", (layer,), style(), 1 / len(LAYERS)) for layer in LAYERS),
-            Term("tv", (IMAGE,), TotalVariation(), 1.0),
-        ]
-    )
+def terms(group: str, loss: Loss, layers: tuple[str, ...]) -> list[Term]:
+    if loss.joint:
+        return [Term(group, (IMAGE, *layers), loss, 1.0, label="joint")]
+    return [Term(group, (layer,), loss, 1 / len(layers)) for layer in layers]
+
+
+def objective(style: Callable[[], Loss], content: Callable[[], Loss] = Content) -> Objective:
+    smoothness = Term("tv", (IMAGE,), TotalVariation(), 1.0)
+    return Objective([*terms("content", content(), ("relu3_1",)), *terms("style", style(), LAYERS), smoothness])
+
+
+class Strotss(losses.Strotss):
+    """With as many positions of the style as of the output, which are the same where the images are."""
+
+    bank = 1024
+
+
+STYLES: dict[str, type[Loss]] = {**STYLE_LOSSES, "strotss": Strotss}
+# Without those that draw samples, which count alike.
+SUMMED = [Content, *(loss for name, loss in STYLES.items() if name != "strotss")]
 
 
 def sampled() -> Objective:
@@ -112,7 +127,8 @@ def sampled() -> Objective:
 
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
-    **{name: partial(objective, loss) for name, loss in STYLE_LOSSES.items()},
+    **{name: partial(objective, loss) for name, loss in STYLES.items()},
+    **{name: partial(objective, Gram, loss) for name, loss in CONTENT_LOSSES.items()},
     "sampled": sampled,
 }
 WEIGHTS = (0.7, 0.3)
@@ -143,7 +159,8 @@ def test_a_batch_in_tiles_against_two_weighted_styles_equals_the_whole(
     assert found.keys() == expected.keys()
     for term, value in found.items():
         assert error(value, expected[term]) < most, term
-    assert error(gradient, of_whole) < most
+    # A difference that is all but 0 has either sign by float32's rounding, and the gradient of its absolute value too.
+    assert error(gradient, of_whole) < (100 * most if name == "self_similarity" and not in_float64 else most)
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -187,9 +204,9 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
             assert all(error(found[term], value) < 1e-12 for term, value in expected.items())
 
 
-@pytest.mark.parametrize("name", list(STYLE_LOSSES))
+@pytest.mark.parametrize("name", list(STYLES))
 def test_a_painting_is_nearest_to_itself_also_in_tiles(name: str, tmp_path: Path) -> None:
-    goal = objective(STYLE_LOSSES[name]).only(["style"])
+    goal = objective(STYLES[name]).only(["style"])
     backbone = small("vgg16", goal.layers, tmp_path)
     painting, another = images(1, 61, 83, 1) ** 2, images(1, 61, 83, 2)
     whole, tiled = Whole(backbone, goal), Tiled(backbone, goal, 16)
@@ -201,7 +218,9 @@ def test_a_painting_is_nearest_to_itself_also_in_tiles(name: str, tmp_path: Path
     itself, other = (
         sum(value.item() for value in whole.values(image, targets, 0).values()) for image in (painting, another)
     )
-    assert abs(itself) < 1e-9 * other
+    # STROTSS takes no two colours to be nearer than this.
+    least = (1e-5 / 3) ** 0.5 if name == "strotss" else 0.0
+    assert abs(itself - least) < 1e-9 * other
 
 
 # ---- weights ----
@@ -225,7 +244,7 @@ def statistics(loss: Loss, own: Features, other: Features) -> Statistic:
     return loss.statistic([own], [other], 0)
 
 
-@pytest.mark.parametrize("loss", [Content, *STYLE_LOSSES.values()])
+@pytest.mark.parametrize("loss", SUMMED)
 def test_a_weight_of_1_is_none_and_of_0_leaves_a_position_out(loss: type[Loss]) -> None:
     own, other = features(), features(seed=2)
     plain = statistics(loss(), own, other)
@@ -239,7 +258,7 @@ def test_a_weight_of_1_is_none_and_of_0_leaves_a_position_out(loss: type[Loss]) 
             torch.testing.assert_close(found.sums[name], total, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("loss", [Content, *STYLE_LOSSES.values()])
+@pytest.mark.parametrize("loss", SUMMED)
 def test_soft_weights_add_up(loss: type[Loss]) -> None:
     other = features(seed=2)
     parts = [statistics(loss(), features(masked(*sides)), other) for sides in ((0.3, 1.0), (0.7, 0.0))]

@@ -1,0 +1,66 @@
+"""Style losses by nearest neighbours: features of the output against the style feature most like each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, full_precision
+
+_AT_ONCE = 2**24  # similarities that are held at a time, 64 MB of float32
+
+
+class Nearest(Additive):
+    """Mean cosine distance of features to their nearest style features, both about their own mean.
+
+    The last pass of Kolkin et al. (2022), *Neural Neighbor Style Transfer*, section 3.3; without the means, the loss of
+    Zhang et al. (2022), *ARF*, equation 2. It is free of the features' scale.
+    """
+
+    # Departs from the paper, which takes maps strided to 64 positions a side: so many, drawn at random.
+    positions: ClassVar[int] = 4096
+    bank: ClassVar[int] = 4096
+    source: ClassVar[Source | None] = "style"
+    layers: ClassVar[tuple[str, ...]] = ("relu2_1", "relu3_1", "relu4_1")
+
+    def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns the sum of one layer's features, (N, C), and those at positions of the output, (N, C, K)."""
+        (layer,) = features
+        return self._summed(layer, layer.sampled(self.positions, draw))
+
+    def kept(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns the sum of one layer's features, and those at positions of the style."""
+        (layer,) = features
+        return self._summed(layer, layer.sampled(self.bank, draw, exactly=True))
+
+    def target(self, statistic: Statistic) -> Target:
+        """Returns the directions of the style's features from their mean, (N, C, K)."""
+        return (self._directions(statistic),)
+
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
+        """Returns the mean distance, (N,), 0 to 2."""
+        own = self._directions(statistic)
+        pairs = zip(own, target[0], strict=True)  # one by one, for a batched product may round otherwise
+        return torch.stack([1 - (each * nearest(each, style)).sum(dim=0).mean() for each, style in pairs])
+
+    @staticmethod
+    def _summed(layer: Features, samples: Tensor) -> Statistic:
+        values = full_precision(layer.values if layer.weights is None else layer.values * layer.weights)
+        return Statistic({"features": values.sum(dim=(2, 3))}, layer.weight, {"features": samples})
+
+    @staticmethod
+    def _directions(statistic: Statistic) -> Tensor:
+        """Returns the unit vectors from the mean of all features to the samples, (N, C, K)."""
+        return normalize(statistic.samples["features"] - statistic.mean("features")[..., None], dim=1)
+
+
+@torch.no_grad()
+def nearest(own: Tensor, others: Tensor) -> Tensor:
+    """Returns the unit vector among others (C, L) that each of own (C, K) is most like, (C, K); without a gradient."""
+    rows = max(1, _AT_ONCE // others.shape[1])
+    found = [(part.T @ others).argmax(dim=1) for part in torch.split(own.detach(), rows, dim=1)]
+    return others[:, torch.cat(found)]
