@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from typing import Any, Literal
 
 import lightning as L
 import PIL.Image
 
-from nst_lightning import images, optim
+from nst_lightning import images, optim, presets
 from nst_lightning.backbones import spec_of
 from nst_lightning.callbacks import ProgressBar
 from nst_lightning.data import PairDataModule
@@ -46,7 +48,8 @@ def stylize(
         style: The painting, likewise.
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators: `auto`, `cpu`, `gpu`, ...
-        options: Those of `data.PairDataModule` (`size`, ...) and `modules.StyleTransfer` (`style_weight`, ...).
+        options: Those of `data.PairDataModule` (`size`, ...) and `modules.StyleTransfer` (`style_weight`, ...), and
+            `preset`, which those beside it go before.
 
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
@@ -102,6 +105,9 @@ def _fitted(
     kind: type[ImageOptimization], options: dict[str, Any], progress: bool, accelerator: str
 ) -> tuple[ImageOptimization, PairDataModule]:
     """Returns module and data after a run, each made of those of the options that it takes."""
+    if "preset" in options:
+        own = {name: value for name, value in options.items() if name != "preset"}
+        options = {**presets.options(options["preset"]), **own}
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
     if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")
@@ -111,6 +117,10 @@ def _fitted(
             known = f"{', '.join(optim.NAMED)}, or a function that makes one"
             raise InputError(f"unknown optimizer {name!r}; known are {known}")
         options = {**options, "optimizer": optim.NAMED[name]}
+    elif isinstance(name, Mapping):  # a preset's
+        module_name, _, class_name = name["class_path"].rpartition(".")
+        made = partial(getattr(import_module(module_name), class_name), **name.get("init_args", {}))
+        options = {**options, "optimizer": made}
     module = kind(**{name: options[name] for name in of_model if name in options})
     data = PairDataModule(**{name: options[name] for name in of_data if name in options})
     of_trainer: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "max_epochs": 1, "logger": False}

@@ -17,6 +17,7 @@ PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "runs"),
+    ("presets",),
     ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
     ("initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
     ("pairs",),

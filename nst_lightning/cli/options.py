@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from nst_lightning import presets
 from nst_lightning.errors import InputError
 from nst_lightning.runs import Run
 
@@ -52,7 +53,8 @@ def known() -> Mapping[str, str]:
     """Returns what each option with a short name does, by its configuration key; the name is the key's last part."""
     data = _arguments("data", "data.py", "PairDataModule")
     model = _arguments("model", "modules/style_transfer.py", "StyleTransfer")
-    return {**data, **model, **{name: text for name, (_, _, text) in OF_RUN.items()}, **_OF_TRAINER}
+    preset = f"A whole convention: {', '.join(presets.names())}; options beside it go before it"
+    return {**data, **model, "preset": preset, **{name: text for name, (_, _, text) in OF_RUN.items()}, **_OF_TRAINER}
 
 
 def table() -> str:
@@ -64,7 +66,8 @@ def table() -> str:
 def expand(arguments: Sequence[str]) -> list[str]:
     """Returns command-line arguments with short names replaced: options' by keys, an optimiser's by its class path.
 
-    A run to go on with brings its configuration along. An `InputError` if there is no such optimiser or run.
+    A run to go on with and a preset bring their configuration along. An `InputError` if there is no such optimiser, run
+    or preset.
     """
     keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()}
     configuration: list[str] = []
@@ -75,10 +78,17 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if key == "--model.optimizer":
             value = _class_path(value)
         elif key == keys["--resume"]:
-            configuration = ["--config", _configuration_of(value)]
+            configuration += ["--config", _configuration_of(value)]
+        elif key == "--preset":
+            configuration += ["--config", str(presets.path(value))]
+            if not equals:
+                expanded.pop()
+            continue
         expanded.append(f"{key}={value}" if equals else keys.get(value, value))
     if expanded[-1] == keys["--resume"]:
         raise InputError("--resume needs the folder of a run, e.g. data/output-images/photo_painting")
+    if expanded[-1] == "--preset":
+        raise InputError(f"--preset needs a name: {', '.join(presets.names())}")
     return [*configuration, *expanded[1:]]
 
 

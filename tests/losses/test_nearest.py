@@ -30,7 +30,7 @@ def distance(output: Tensor, style: Tensor, loss: Nearest, draw: int = 3) -> Ten
 def by_formula(output: Tensor, style: Tensor) -> float:
     own, other = (x[0].flatten(1).T - x[0].flatten(1).mean(dim=1) for x in (output, style))
     distances = [min(1 - (a @ b / (a.norm() * b.norm())).item() for b in other.unbind()) for a in own.unbind()]
-    return sum(distances) / len(distances)
+    return float(sum(distances) / len(distances))
 
 
 def test_every_position_against_its_nearest_by_the_papers_formula() -> None:

@@ -42,7 +42,8 @@ def test_hypercolumns_are_interpolated_as_torch_does() -> None:
 
 
 def cosines(x: Tensor, y: Tensor) -> Tensor:
-    return 1 - (x.T @ y) / (x.norm(dim=0)[:, None] * y.norm(dim=0))
+    found: Tensor = 1 - (x.T @ y) / (x.norm(dim=0)[:, None] * y.norm(dim=0))
+    return found
 
 
 def relaxed(costs: Tensor) -> Tensor:
