@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nst_lightning import presets
 from nst_lightning.backbones import SPECS
 from nst_lightning.cli.configuration import parser_of
 from nst_lightning.cli.options import OF_RUN, expand, known, table
@@ -31,11 +33,11 @@ IN_WORDS = {"output": "data/output-images/<pair>", "save_every": "never", "score
 
 
 def test_every_argument_of_data_and_model_and_every_option_of_the_run_has_a_short_name() -> None:
-    assert DEFAULTS.keys() == {key for key in known() if not key.startswith("trainer.")}
+    assert {*DEFAULTS, "preset"} == {key for key in known() if not key.startswith("trainer.")}
     assert len(KEYS) == len(known())
 
 
-@pytest.mark.parametrize("key", known())
+@pytest.mark.parametrize("key", [key for key in known() if key != "preset"])
 def test_an_option_stands_for_a_key_of_the_parser_and_its_help_tells_its_default(key: str) -> None:
     parser = parser_of(StyleTransfer)
     default = parser.get_default(key)
@@ -56,7 +58,7 @@ def test_the_help_lists_the_names_there_are(key: str, names: dict[str, Any]) -> 
     assert all(re.search(rf"\b{name}\b", known()[key]) for name in names)
 
 
-@pytest.mark.parametrize("name", [name for name in KEYS if name not in ("optimizer", "resume")])
+@pytest.mark.parametrize("name", [name for name in KEYS if name not in ("optimizer", "resume", "preset")])
 @pytest.mark.parametrize("value", ["7", "a=b", "--content"])
 def test_a_short_name_becomes_its_key_with_either_spelling_of_the_value(name: str, value: str) -> None:
     assert expand([f"--{name}={value}"]) == [f"--{KEYS[name]}={value}"]
@@ -107,6 +109,27 @@ def test_the_class_path_of_a_named_optimizer_is_that_of_its_class(name: str) -> 
 @pytest.mark.parametrize("arguments", [["--optimizer", "sgd"], ["--optimizer=sgd"], ["--model.optimizer", "sgd"]])
 def test_an_unknown_optimizer_is_refused_with_those_that_are_known(arguments: list[str]) -> None:
     with pytest.raises(InputError, match=r"^unknown optimizer 'sgd'; known are lbfgs, adam or a class of torch\.optim"):
+        expand(arguments)
+
+
+@pytest.mark.parametrize("before", [["--size", "64"], []])
+@pytest.mark.parametrize("spelling", [["--preset=study"], ["--preset", "study"]])
+def test_a_preset_becomes_its_file_before_all_else(spelling: list[str], before: list[str]) -> None:
+    config, path, *rest = expand([*before, *spelling, "--tv_weight", "3"])
+    assert config == "--config"
+    assert Path(path) == presets.path("study")
+    assert rest == [*expand(before), "--model.tv_weight", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=1970"], r"^unknown preset '1970'; known are .*study"),
+        (["--preset"], r"^--preset needs a name: .*study"),
+    ],
+)
+def test_a_preset_that_is_not_there_is_refused_with_those_that_are(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         expand(arguments)
 
 
