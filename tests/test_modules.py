@@ -21,15 +21,15 @@ from torch._inductor import config as inductor_config
 
 from nst_lightning import memory
 from nst_lightning.api import quiet
-from nst_lightning.backbones import SPECS, Backbone
+from nst_lightning.backbones import Backbone
 from nst_lightning.batches import Step
 from nst_lightning.data import PairDataModule, Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
-from nst_lightning.losses import Source, Target
+from nst_lightning.losses import IMAGE, Features, Source, Target
 from nst_lightning.modules import ImageOptimization, StyleTransfer, optimization
 from nst_lightning.modules.evaluation import tensor_core_products
-from nst_lightning.modules.problem import Tile
+from nst_lightning.modules.problem import Losses, Tile
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Targets, Whole
@@ -284,12 +284,45 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message:
         StyleTransfer(**{**SHALLOW, **options})
 
 
-@pytest.mark.parametrize(("backbone", "expected"), [("vgg16", 1e2), ("vgg16_experimental", 1e2)])
-def test_the_default_weights_go_with_the_origin_of_the_backbones(backbone: str, expected: float) -> None:
-    module = StyleTransfer(backbone, content_layers="relu1_1", style_layers="relu1_1")
-    settings = [module.settings[f"{group}_weight"] for group in ("content", "style", "tv")]
-    assert settings == [1e5, expected, 1.0]
-    assert SPECS[backbone].origin("torchvision").style_weight == 3e4
+@pytest.mark.parametrize("loss", ["gram", "wasserstein"])
+def test_a_relative_term_is_divided_by_what_features_of_nothing_would_be_compared_as(loss: str) -> None:
+    settings = {**SHALLOW, "style_loss": loss, "content_weight": 2.0, "style_weight": 3.0, "tv_weight": 0.0}
+    relative, absolute = (StyleTransfer(**settings, convention=each).objective for each in ("relative", "absolute"))
+    layers = {layer: torch.rand(1, 4, 6, 5, generator=torch.Generator().manual_seed(1)) for layer in relative.layers}
+    source = {layer: Features.whole(values) for layer, values in layers.items()}
+    nothing = {layer: Features.whole(torch.zeros_like(values)) for layer, values in layers.items()}
+    image = {IMAGE: Features.whole(torch.zeros(1, 3, 6, 5))}
+    targets = relative.targets([relative.kept("content", source, 0) | relative.kept("style", source, 0)], [1.0])
+    values = relative.values(nothing | image, targets, 0)
+    groups = {group: torch.ones(1) for group in relative.groups}
+    parts = relative.contributions(values, relative.weights(targets, groups))
+    assert [parts[group].item() for group in ("content", "style")] == pytest.approx([1.0, 1.0], rel=1e-3)
+    plain = absolute.contributions(values, absolute.weights(targets, groups))
+    assert plain["content"].item() == pytest.approx(layers["relu1_1"].square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("style_loss", "expected"),
+    [
+        ("gram", {"style/relu1_1": 0.5, "style/relu1_2": 0.5}),
+        ({"gram": 2.0}, {"style/relu1_1": 1.0, "style/relu1_2": 1.0}),
+        ("strotss", {"style/strotss": 1.0}),
+        (
+            {"gram": 1.0, "nearest": {"relu2_1": 0.5, "relu1_1": 3.0}},
+            {
+                "style/gram/relu1_1": 0.5,
+                "style/gram/relu1_2": 0.5,
+                "style/nearest/relu2_1": 0.5,
+                "style/nearest/relu1_1": 3.0,
+            },
+        ),
+    ],
+)
+def test_losses_and_their_layers_have_weights(style_loss: Losses, expected: dict[str, float]) -> None:
+    layers = None if style_loss == "strotss" else "relu1_1,relu1_2"
+    module = StyleTransfer(content_layers="relu1_1", style_layers=layers, style_loss=style_loss)
+    terms = [term for term in module.objective.terms if term.group == "style"]
+    assert {term.name: term.share for term in terms} == pytest.approx(expected)
 
 
 def test_layer_weights_are_shares_of_the_groups_weight() -> None:

@@ -19,7 +19,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from nst_lightning import backbones
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.backbones.anatomy import View, views
-from nst_lightning.backbones.surgery import Pooling
+from nst_lightning.backbones.surgery import Border, Pooling
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Target, Term, TotalVariation
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
@@ -60,12 +60,14 @@ def random_state(name: str) -> dict[str, Tensor]:
     return state
 
 
-def small(name: str, layers: tuple[str, ...], folder: Path, pooling: Pooling = "max") -> Backbone:
+def small(
+    name: str, layers: tuple[str, ...], folder: Path, pooling: Pooling = "max", border: Border = "zeros"
+) -> Backbone:
     """A backbone of random weights, narrow where its network can be; float64."""
     path = folder / f"{name}.pth"
     torch.save(random_state(name), path)
     with mock.patch.dict(backbones.SPECS, {name: replace(SPECS[name], build=BUILDERS[name])}):
-        backbone = Backbone(name, layers, str(path), pooling).double()
+        backbone = Backbone(name, layers, str(path), pooling, border).double()
     path.unlink()
     return backbone
 
@@ -137,6 +139,13 @@ def test_scores_and_gradient_of_a_batch_equal_those_of_the_whole(
     backbone = small(name, goal.layers, tmp_path).to(dtype)
     for tile, count in ((64, 2), (128, 1)):
         assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, tile), count, SIZE, most)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "l2"])
+def test_other_poolings_and_a_replicated_border_equal_the_whole(pooling: Pooling, tmp_path: Path) -> None:
+    goal = objective()
+    backbone = small("vgg16", goal.layers, tmp_path, pooling, "replicate")
+    assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, 64), 1, SIZE, 1e-12)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg19"])

@@ -2,6 +2,6 @@
 
 from nst_lightning.backbones.network import Backbone
 from nst_lightning.backbones.specs import OXFORD, SPECS, Origin, Spec, spec_of
-from nst_lightning.backbones.surgery import Pooling
+from nst_lightning.backbones.surgery import Border, Pooling
 
-__all__ = ["OXFORD", "SPECS", "Backbone", "Origin", "Pooling", "Spec", "spec_of"]
+__all__ = ["OXFORD", "SPECS", "Backbone", "Border", "Origin", "Pooling", "Spec", "spec_of"]

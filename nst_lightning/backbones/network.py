@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from nst_lightning.backbones import surgery
 from nst_lightning.backbones import weights as weights_
 from nst_lightning.backbones.specs import Spec, spec_of
-from nst_lightning.backbones.surgery import Pooling
+from nst_lightning.backbones.surgery import Border, Pooling
 from nst_lightning.errors import InputError
 
 # Up to so many values of a single image's map, torch convolves it on the CPU by other code than a batch's
@@ -30,7 +30,11 @@ class Backbone(nn.Module):
     Args:
         name, layers: A key of `SPECS`, and the names of the layers to return.
         weights: `oxford`, `torchvision`, a file's path, or None for the backbone's default.
-        pooling: `max`, or `avg` as Gatys et al. (2016), section 2, suggest for synthesis.
+        pooling: `max`, `avg_plain` as Gatys et al. (2016), section 2, suggest for synthesis, `avg`, twice that, or
+            `l2`, see `surgery`.
+        border: What the first convolution sees beyond the image: `zeros` or `replicate`, its outermost pixels.
+        pixel_range: None feeds the network what its weights were trained on; a number r, r times the image less the
+            weights' mean colour on 0 to 255.
 
     Raises:
         InputError: If one of them is unknown; as `WeightsError`, if the weights cannot be had or do not fit.
@@ -39,7 +43,15 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, layers: Iterable[str], weights: str | None = None, pooling: Pooling = "max") -> None:
+    def __init__(
+        self,
+        name: str,
+        layers: Iterable[str],
+        weights: str | None = None,
+        pooling: Pooling = "max",
+        border: Border = "zeros",
+        pixel_range: float | None = None,
+    ) -> None:
         super().__init__()
         spec = spec_of(name)
         nodes = _nodes(name, spec, tuple(layers))
@@ -50,19 +62,19 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
-        self.network = surgery.extractor(whole, nodes, pooling)
+        self.network = surgery.extractor(whole, nodes, pooling, border)
         self.min_side = _min_side(self.network)  # the smallest height and width of an image in pixels
         # Up to so many pixels a single image is computed on a CPU as if it had a companion: bit for bit as in a batch.
         self.small = math.ceil(_ALONE / _values_per_pixel(self.network))
-        state = weights_.load(self.origin, spec.torchvision_weights)
+        state = weights_.load(self.origin, spec.torchvision_weights, spec.bundled)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), self.origin)
         in_float32 = {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
         self.network.load_state_dict(in_float32, assign=True)
         surgery.freeze(self.network)
-        for scale in ("mean", "std"):
-            values = torch.tensor(getattr(spec.origin(self.origin), scale))
-            self.register_buffer(scale, values.view(1, 3, 1, 1), persistent=False)
+        origin = spec.origin(self.origin, pixel_range)
+        for scale, given in (("mean", origin.mean), ("std", origin.std)):
+            self.register_buffer(scale, torch.tensor(given).view(1, 3, 1, 1), persistent=False)
         self._parts: dict[tuple[str, ...], fx.GraphModule] = {}  # of the network's own modules, so not registered
         self.to(memory_format=torch.channels_last)  # what oneDNN and tensor cores work in: 7 % less time on a CPU
         super().train(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,32 +21,18 @@ class Origin:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    content_weight: float  # the default, for content losses grow with the second power of the features' magnitude
-    style_weight: float  # the default, for Gram losses grow with the fourth power
 
     @property
     def unit(self) -> float:
         """How many times larger the features are than if the network were fed images normalised as ImageNet's are."""
-        return 0.226 / (sum(self.std) / 3)
+        return sum(IMAGENET.std) / sum(self.std)
 
 
-def _pixels(red: float, green: float, blue: float, style_weight: float) -> Origin:
-    """Returns the origin of a network fed as Caffe's are: pixels in [0, 255] minus a mean colour."""
-    return Origin((red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255), 1e5, style_weight)
-
-
-# 10,000 : 10 between content and style, where the study's pictures were best, is where these weights' are too.
-OXFORD = _pixels(123.68, 116.779, 103.939, style_weight=1e2)
-# Torchvision's VGGs were trained on (image - mean) / std; the study's predecessor feeds them pixels in [0, 255] minus
-# torchvision's mean all the same, and its weights of content and style mean something on that scale only.
-PREDECESSOR = _pixels(123.675, 116.28, 103.53, style_weight=3e4)
-# Networks with batch normalisation have to be fed the scale they were trained on. Their default weights are the
-# predecessor's as if the network were linear: features about 58 times smaller, by calculation and not by eye.
-_SMALLER = 255 * 0.226
-_TRAINED = {"content_weight": 1e5 * _SMALLER**2, "style_weight": 3e4 * _SMALLER**4}
-IMAGENET = Origin((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), **_TRAINED)
+IMAGENET = Origin((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# As Caffe feeds its networks: pixels in [0, 255] minus a mean colour.
+OXFORD = Origin((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
 # Torchvision's InceptionV3 undoes ImageNet's normalisation inside (`transform_input`): what is left is this.
-INCEPTION = Origin((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), **_TRAINED)
+INCEPTION = Origin((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -58,6 +45,7 @@ class Spec:
     style_layers: tuple[str, ...]  # those that the style loss reads by default
     origins: Mapping[str, Origin]  # where weights can be had from, the default first; a file's are as torchvision's
     torchvision_weights: WeightsEnum
+    bundled: weights_.Bundled | None = None  # what `oxford` stands for
 
     @property
     def ordinals(self) -> tuple[str, ...]:
@@ -69,12 +57,18 @@ class Spec:
         """The weights taken unless told otherwise."""
         return next(iter(self.origins))
 
-    def origin(self, weights: str | None) -> Origin:
-        """Returns what goes with the weights of a name, of a file, or with the default ones for None."""
+    def origin(self, weights: str | None, pixel_range: float | None = None) -> Origin:
+        """Returns what goes with the weights of a name or file, or with the default ones for None, see `Backbone`."""
         name = self.default_weights if weights is None else weights
-        if name.startswith(weights_.CAFFE):
-            return OXFORD  # the networks that Caffe trained are Oxford's
-        return self.origins.get(name, self.origins[weights_.TORCHVISION])
+        # The networks that Caffe trained are Oxford's.
+        caffe = name.startswith(weights_.CAFFE)
+        found = OXFORD if caffe else self.origins.get(name, self.origins[weights_.TORCHVISION])
+        if pixel_range is None:
+            return found
+        if not (math.isfinite(pixel_range) and pixel_range > 0):
+            raise InputError(f"pixel_range must be a finite number above 0, got {pixel_range}")
+        red, green, blue = (255 * mean / pixel_range for mean in found.mean)
+        return Origin((red, green, blue), (1 / pixel_range,) * 3)
 
     def content_at(self, place: int) -> tuple[str, ...]:
         """Returns the layer at a place of the study's table, counted from 0; an `InputError` if there is none."""
@@ -108,8 +102,9 @@ _VGG16 = Spec(
     # The predecessor calls it conv4_2, for VGG19 too, but the ReLU after it works in place and overwrites it.
     content_layers=("relu4_2",),
     style_layers=("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
-    origins={weights_.OXFORD: OXFORD, weights_.TORCHVISION: PREDECESSOR},
+    origins={weights_.OXFORD: OXFORD, weights_.TORCHVISION: IMAGENET},
     torchvision_weights=models.VGG16_Weights.IMAGENET1K_V1,
+    bundled=weights_.VGG16,
 )
 _RESNET50_BLOCKS = [f"layer{stage}.{block}" for stage, count in enumerate((3, 4, 6, 3), 1) for block in range(count)]
 _INCEPTION_LAYERS = (
@@ -131,8 +126,8 @@ SPECS: Mapping[str, Spec] = {
         _VGG16,
         build=models.vgg19,
         layers=_vgg_layers(2, 2, 4, 4, 4),
-        origins={weights_.TORCHVISION: PREDECESSOR},
         torchvision_weights=models.VGG19_Weights.IMAGENET1K_V1,
+        bundled=weights_.VGG19,
     ),
     "resnet50": Spec(
         build=models.resnet50,

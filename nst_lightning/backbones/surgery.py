@@ -6,7 +6,7 @@ import copy
 import operator
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,26 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from nst_lightning.errors import InputError
 
-Pooling = Literal["max", "avg"]
+Pooling = Literal["max", "avg", "avg_plain", "l2"]
+Border = Literal["zeros", "replicate"]
 
 
-def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling) -> GraphModule:
+def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, border: Border) -> GraphModule:
     """Returns what computes some layers, given by torchvision's nodes, of a network on the meta device in eval mode."""
-    if pooling not in {"max", "avg"}:
-        raise InputError(f"unknown pooling {pooling!r}; known are max, avg")
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.MaxPool2d) and pooling == "avg":
-            network.set_submodule(name, nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
+    for option, given, allowed in (("pooling", pooling, Pooling), ("border", border, Border)):
+        if given not in get_args(allowed):
+            raise InputError(f"unknown {option} {given!r}; known are {', '.join(get_args(allowed))}")
     traced = create_feature_extractor(network, dict(nodes), suppress_diff_warning=True)
+    for node, module in _calls(traced, nn.MaxPool2d):
+        if pooling == "l2":
+            traced.set_submodule(str(node.target), L2Pooling(module.stride))
+        elif pooling != "max":
+            average = AveragePooling(module.kernel_size, module.stride, module.padding)
+            average.scale = 1.0 if pooling == "avg_plain" else 2.0
+            traced.set_submodule(str(node.target), average)
     for node, convolution in _calls(traced, nn.Conv2d):
         if node.all_input_nodes[0].op == "placeholder":
-            traced.set_submodule(str(node.target), ImageConvolution(convolution))
+            traced.set_submodule(str(node.target), ImageConvolution(convolution, border))
     _pool_before_relu(traced)
     _work_in_place(traced)
     return traced
@@ -53,6 +59,34 @@ def freeze(network: nn.Module) -> None:
             module.register_buffer(key, tensor.detach(), persistent=False)
 
 
+class AveragePooling(nn.AvgPool2d):
+    """Average pooling times a factor, of 2 as crowsonkb has it, for the layers behind were trained on maxima."""
+
+    scale = 2.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns the scaled averages, (N, C, H', W')."""
+        return self.scale * super().forward(input)
+
+
+class L2Pooling(nn.AvgPool2d):
+    """The root of the mean square under a Hann window of 3x3, Henaff and Simoncelli (2016), section 2.1, times 1.56.
+
+    Maxima alias, these do not. The factor is crowsonkb's 0.78, which he multiplies a root of a sum over 2x2 with.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__(3, stride, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns the scaled roots, (N, C, H', W')."""
+        channels = input.shape[1]
+        row = input.new_tensor([0.25, 0.5, 0.25])
+        window = (row[:, None] * row).expand(channels, 1, 3, 3)
+        squares = nn.functional.conv2d(input.square(), window, stride=self.stride, padding=1, groups=channels)
+        return 1.56 * (squares + torch.finfo(torch.float32).eps).sqrt()  # whose slope at 0 would not be finite
+
+
 class ImageConvolution(nn.Conv2d):
     """A convolution of an image, computed in the image's own precision also under autocast, then rounded once.
 
@@ -60,9 +94,10 @@ class ImageConvolution(nn.Conv2d):
     another picture. Made like another one, on the meta device: the weights come later.
     """
 
-    def __init__(self, like: nn.Conv2d) -> None:
+    def __init__(self, like: nn.Conv2d, border: Border) -> None:
         shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
-        super().__init__(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
+        biased = like.bias is not None
+        super().__init__(*shape, bias=biased, padding_mode=border, device="meta")  # type: ignore[arg-type, unused-ignore]
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the convolution of images (N, C, H, W), in autocast's type where that is on."""

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -25,7 +26,6 @@ from nst_lightning.errors import InputError
 OXFORD = "oxford"
 TORCHVISION = "torchvision"
 CAFFE = "caffe:"  # before the path of a VGG as Caffe trained it: its first convolution takes blue, green, red
-OXFORD_SHA256 = "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957"
 DOWNLOAD_TIMEOUT = 30.0  # s without a byte after which a download is given up; torch.hub would wait for ever
 
 _CAFFE_FIRST = "conv1_1.weight"
@@ -36,17 +36,32 @@ class WeightsError(InputError):
     """Weights that cannot be had or do not fit; the text says which, from where, and what to do."""
 
 
-def load(weights: str, torchvision_weights: WeightsEnum | None) -> dict[str, Tensor]:
+class Bundled(NamedTuple):
+    """A file of weights in the package, see bundled/PROVENANCE.md."""
+
+    name: str
+    sha256: str
+
+
+VGG16 = Bundled("vgg16_oxford_fp16.safetensors", "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957")
+VGG19 = Bundled("vgg19_oxford_codebook.safetensors", "9255ab2d5cf2691e848b1252e4270467b65d1fab654a773f00f456c86a5151bb")
+
+
+def load(
+    weights: str, torchvision_weights: WeightsEnum | None = None, bundled: Bundled | None = None
+) -> dict[str, Tensor]:
     """Returns a state dict with the names of torchvision's models; a WeightsError if it cannot be had.
 
     Args:
-        weights: `oxford` (bundled: the 13 convolutions of the original VGG16, see bundled/PROVENANCE.md),
+        weights: `oxford` (bundled: the convolutions of the original VGG16 or VGG19, see bundled/PROVENANCE.md),
             `torchvision` (downloaded once by torch.hub), the path of a .safetensors, .pth or .pt file, or `caffe:`
             before the path of a VGG as Caffe trained it, under Caffe's names (conv1_1) or torchvision's.
         torchvision_weights: What `torchvision` stands for; None where it is not asked for.
+        bundled: What `oxford` stands for, likewise.
     """
     if weights == OXFORD:
-        return _bundled()
+        assert bundled is not None
+        return _bundled(bundled)
     if weights == TORCHVISION:
         assert torchvision_weights is not None
         return _file(fetch(torchvision_weights, ", or name a local file with --weights"))
@@ -100,18 +115,30 @@ def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
     return path
 
 
-def _bundled() -> dict[str, Tensor]:
-    file = resources.files("nst_lightning") / "bundled" / "vgg16_oxford_fp16.safetensors"
+def _bundled(bundled: Bundled) -> dict[str, Tensor]:
+    file = resources.files("nst_lightning") / "bundled" / bundled.name
     try:
         content = file.read_bytes()
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
         raise WeightsError(f"{file}: the bundled weights {fault}: install nst-lightning again") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != OXFORD_SHA256:
-        fault = f"are damaged (sha256 {digest}, expected {OXFORD_SHA256})"
+    if digest != bundled.sha256:
+        fault = f"are damaged (sha256 {digest}, expected {bundled.sha256})"
         raise WeightsError(f"{file}: the bundled weights {fault}: install nst-lightning again")
-    return load_safetensors(content)
+    return _decoded(load_safetensors(content))
+
+
+def _decoded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors, of which those stored as indices into a codebook are looked up in it."""
+    found = {}
+    for name, tensor in state.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == "index":
+            found[stem] = state[f"{stem}.codebook"][tensor.long()]
+        elif kind != "codebook":
+            found[name] = tensor
+    return found
 
 
 def _caffe(path: Path) -> dict[str, Tensor]:

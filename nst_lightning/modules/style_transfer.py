@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
-from nst_lightning.backbones import Backbone, Pooling, spec_of
+from nst_lightning.backbones import Backbone, Border, Pooling, spec_of
 from nst_lightning.errors import InputError
 from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, Objective
 from nst_lightning.modules.optimization import ImageOptimization
@@ -33,9 +33,12 @@ class StyleTransfer(ImageOptimization):
     Args:
         backbone: The network whose features are compared: `vgg16`, `vgg16_experimental`, `vgg19`,
             `resnet50` or `inception_v3`.
-        weights: `oxford` (bundled, VGG16 only), `torchvision` (downloaded once) or a .safetensors or .pth file;
+        weights: `oxford` (bundled, VGGs only), `torchvision` (downloaded once) or a .safetensors or .pth file;
             by default the first of these that the backbone has.
-        pooling: `max`, or `avg` for smoother gradients.
+        pooling: `max`, whose gradients alias; `avg` or `l2`, smoother ones; or `avg_plain`, which fades with depth.
+        border: What the network sees beyond the image: `zeros`, or `replicate`, its outermost pixels.
+        pixel_range: Feeds the network the image times a number, less the mean colour on 0 to 255; by default it is fed
+            what its weights were trained on.
         content_layers: A layer or several (`relu3_1,relu4_2` or a list), a mapping from layers to their relative
             weights, or a place in the study's table, from 0, see `backbones.Spec`.
         style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
@@ -66,6 +69,8 @@ class StyleTransfer(ImageOptimization):
         backbone: str = "vgg16",
         weights: str | None = None,
         pooling: Pooling = "max",
+        border: Border = "zeros",
+        pixel_range: float | None = None,
         content_layers: Layers = None,
         style_layers: Layers = None,
         style_loss: Losses = "gram",
@@ -87,11 +92,11 @@ class StyleTransfer(ImageOptimization):
         if convention not in get_args(Convention):
             raise InputError(f"unknown convention {convention!r}; known are {', '.join(get_args(Convention))}")
         of_groups = {"content": content_weight, "style": style_weight, "tv": tv_weight}
-        unit, relative = spec.origin(weights).unit, convention == "relative"
+        unit, relative = spec.origin(weights, pixel_range).unit, convention == "relative"
         content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, unit, relative)
         style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, unit, relative)
         objective = Objective([*content, *style, smoothness(tv_loss)])
-        network = Backbone(backbone, objective.layers, weights, pooling)
+        network = Backbone(backbone, objective.layers, weights, pooling, border, pixel_range)
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {

@@ -66,7 +66,7 @@ def test_the_table_shows_every_backbone_and_layer() -> None:
     text = table()
     assert text.count(": weights ") == len(SPECS)
     assert "vgg16: weights oxford (bundled), torchvision (download)" in text
-    assert "vgg19: weights torchvision (download)\n" in text
+    assert "vgg19: weights oxford (bundled), torchvision (download)\n" in text
     assert re.search(r"\n  relu4_2 +512 +8 +84  4 content\n", text)
     for spec in SPECS.values():
         assert all(f"  {layer} " in text for layer in spec.layers)

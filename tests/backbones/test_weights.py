@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, VGG19_Weights
+from torchvision.models import VGG16_Weights, VGG19_Weights, vgg19
 from torchvision.models._api import Weights, WeightsEnum
 
 from nst_lightning.backbones import weights
@@ -39,7 +39,7 @@ def serialised(value: object, legacy: bool = False) -> bytes:
 def refusal(origin: str | Path, torchvision_weights: WeightsEnum | None = None) -> str:
     """The text of the error, which has to be one line."""
     with pytest.raises(WeightsError) as caught:
-        load(str(origin), torchvision_weights)
+        load(str(origin), torchvision_weights, weights.VGG16)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,7 +57,7 @@ def assert_is_state(state: dict[str, Tensor]) -> None:
 
 
 def test_oxford_is_the_bundled_files_thirteen_convolutions() -> None:
-    state = load("oxford", None)
+    state = load("oxford", None, weights.VGG16)
     places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
     assert state.keys() == {f"features.{place}.{kind}" for place in places for kind in ("weight", "bias")}
     with safe_open(str(BUNDLED / "vgg16_oxford_fp16.safetensors"), framework="np") as file:
@@ -66,8 +66,21 @@ def test_oxford_is_the_bundled_files_thirteen_convolutions() -> None:
             assert (tensor.numpy() == file.get_tensor(name)).all()
 
 
-def test_the_hash_of_the_bundled_file_is_the_one_in_its_provenance() -> None:
-    assert f"| sha256 | {weights.OXFORD_SHA256} |" in (BUNDLED / "PROVENANCE.md").read_text()
+def test_of_the_vgg19_a_codebook_and_indices_into_it_are_bundled() -> None:
+    state = load("oxford", None, weights.VGG19)
+    assert {name: tensor.shape for name, tensor in state.items()} == {
+        name: tensor.shape for name, tensor in vgg19().state_dict().items() if name.startswith("features")
+    }
+    with safe_open(str(BUNDLED / weights.VGG19.name), framework="np") as file:
+        index, codebook = (file.get_tensor(f"features.5.weight.{kind}") for kind in ("index", "codebook"))
+        assert (state["features.5.weight"].numpy() == codebook[index]).all()
+        assert (state["features.5.bias"].numpy() == file.get_tensor("features.5.bias")).all()
+
+
+@pytest.mark.parametrize("file", [weights.VGG16, weights.VGG19])
+def test_the_hash_of_a_bundled_file_is_the_one_in_its_provenance(file: weights.Bundled) -> None:
+    section = (BUNDLED / "PROVENANCE.md").read_text().partition(f"# {file.name}\n")[2].partition("\n# ")[0]
+    assert f"| sha256 | {file.sha256} |" in section
 
 
 @pytest.fixture
@@ -81,7 +94,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_bundled_file_with_one_bit_flipped_is_refused(installed: Path) -> None:
-    load("oxford", None)  # the copy itself is good
+    load("oxford", None, weights.VGG16)  # the copy itself is good
     with installed.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         last = file.read(1)[0]
@@ -386,7 +399,7 @@ def as_caffe(state: dict[str, Tensor], renamed: bool) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("renamed", [True, False])
 def test_caffes_layout_is_turned_to_torchvisions(renamed: bool, tmp_path: Path) -> None:
-    bundled = load("oxford", None)
+    bundled = load("oxford", None, weights.VGG16)
     torch.save(as_caffe(bundled, renamed), tmp_path / "vgg.pth")
     state = load(f"caffe:{tmp_path / 'vgg.pth'}", None)
     assert state.keys() == bundled.keys()
@@ -394,14 +407,14 @@ def test_caffes_layout_is_turned_to_torchvisions(renamed: bool, tmp_path: Path) 
 
 
 def test_a_classifier_of_caffes_is_renamed_too(tmp_path: Path) -> None:
-    state = as_caffe(load("oxford", None), renamed=True)
+    state = as_caffe(load("oxford", None, weights.VGG16), renamed=True)
     torch.save({**state, "fc6.weight": torch.zeros(4, 2), "fc8.bias": torch.zeros(3)}, tmp_path / "vgg.pth")
     found = load(f"caffe:{tmp_path / 'vgg.pth'}", None)
     assert {"classifier.0.weight", "classifier.6.bias"} <= found.keys()
 
 
 def test_caffes_names_without_a_word_on_the_order_of_channels_are_refused(tmp_path: Path) -> None:
-    torch.save(as_caffe(load("oxford", None), renamed=True), tmp_path / "vgg.pth")
+    torch.save(as_caffe(load("oxford", None, weights.VGG16), renamed=True), tmp_path / "vgg.pth")
     with pytest.raises(
         WeightsError, match=r"vgg\.pth: has Caffe's names of layers; say --weights caffe:.*vgg\.pth, so"
     ):

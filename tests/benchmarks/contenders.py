@@ -113,7 +113,7 @@ def source(name: str, folder: Path, long_side: int) -> Path:
 
 def bundled() -> dict[str, torch.Tensor]:
     """Returns the bundled weights of VGG16 in float32, red first, for pixels from 0 to 255 minus a mean colour."""
-    return {key: value.float() for key, value in weights.load(weights.OXFORD, None).items()}
+    return {key: value.float() for key, value in weights.load(weights.OXFORD, bundled=weights.VGG16).items()}
 
 
 def neural_style_pt(checkout: Path, folder: Path, size: int, device: str, iterations: int = 1000) -> Rival:

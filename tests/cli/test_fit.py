@@ -251,8 +251,8 @@ BAD_INPUTS = {
     "weights not there": (lambda: None, ["--weights", "w.pth"], r"w\.pth: no such weights file"),
     "weights of another network": (
         lambda: None,
-        ["--backbone", "vgg19", "--weights", "oxford"],
-        r"no oxford weights for vgg19",
+        ["--backbone", "resnet50", "--weights", "oxford"],
+        r"no oxford weights for resnet50",
     ),
     "nothing to do": (lambda: None, ["--steps", "0"], r"steps must be at least the number of stages \(\d\), got 0"),
     "bad stage": (lambda: None, ["--stages", "[{size: 32, steps: -1}]"], r"a stage's steps must be at least 1, got -1"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from nst_lightning.backbones import Backbone
-from nst_lightning.backbones.weights import load
+from nst_lightning.backbones.weights import VGG16, load
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Features, Gram, Objective, Statistic, Target, Term, TotalVariation
 from nst_lightning.modules import StyleTransfer
@@ -58,7 +58,7 @@ class Predecessor:
 
     def __init__(self) -> None:
         network = vgg16()
-        network.load_state_dict(load("oxford", None), strict=False)
+        network.load_state_dict(load("oxford", bundled=VGG16), strict=False)
         self.layers = network.features.double().eval()
         for layer in self.layers:
             if isinstance(layer, nn.ReLU):
