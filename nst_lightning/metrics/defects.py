@@ -151,7 +151,7 @@ class Blotches(Defect):
 
     name = "blotches"
     order = 98
-    limit = 0.65
+    limit = 0.6
     remedy = "more --content_weight or fewer --stages"
     against = ("content", "stretched style")
 
