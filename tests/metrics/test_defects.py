@@ -138,6 +138,16 @@ def test_a_flat_picture_has_no_defects() -> None:
     assert [defect().numbers(output=flat, content=flat, style=flat).item() for defect in DEFECTS] == [0, 0, 0, 0]
 
 
+def test_what_any_source_has_is_no_defect() -> None:
+    content, style = (in_8_bits(0.25 + 0.5 * picture(seed, (96, 96))) for seed in (1, 2))
+    output = in_8_bits(2 * blotched(checkered(content, 4)) - 0.5)
+    scorer = Scorer(("defects",))
+    alone, beside = (scorer.scores(output, scorer.reference(content, styles)) for styles in ([style], [style, output]))
+    for name in ("grid", "clipped", "blotches"):
+        assert beside[name] == pytest.approx(0, abs=1e-3) != alone[name]
+    assert beside["border"] == alone["border"]
+
+
 # ---- pictures with defects ----
 
 
