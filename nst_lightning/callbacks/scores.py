@@ -92,10 +92,11 @@ class Scores(Callback):
                 self.finals |= self.found
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prints the time that scoring took, and the final scores of a few pairs."""
+        """Prints the final scores of a few pairs, what is wrong with any, and the time that scoring took."""
         if self.finals:
             share = self.seconds / (time.monotonic() - self._began)
             shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
+            shown += "".join(f"nst: {line}\n" for line in table.warnings(self.finals))
             # Not on the line of a progress bar, which is closed after this.
             tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
 

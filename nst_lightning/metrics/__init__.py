@@ -1,5 +1,9 @@
 """Scores of style transfer: torchmetrics with their logic in functions, see README.md for what each cannot see."""
 
+from nst_lightning.metrics.defects import Blotches as Blotches
+from nst_lightning.metrics.defects import Border as Border
+from nst_lightning.metrics.defects import Clipped as Clipped
+from nst_lightning.metrics.defects import Grid as Grid
 from nst_lightning.metrics.features import FeatureDistance as FeatureDistance
 from nst_lightning.metrics.leak import Leak as Leak
 from nst_lightning.metrics.outline import Outline as Outline

@@ -25,10 +25,16 @@ _NUMBERS = itertools.count()
 
 
 class Seen:
-    """Images as the scores see them: (N, 3, H, W), sRGB in [0, 1], as they would be written, at the working size."""
+    """Images as the scores see them: (N, 3, H, W), sRGB in [0, 1], as they would be written.
 
-    def __init__(self, rgb: Tensor) -> None:
-        self.rgb = rgb
+    Attributes:
+        whole: The images at the size that they have.
+        rgb: The images at the working size, see `lab.reduced`.
+    """
+
+    def __init__(self, image: Tensor, like: Tensor, short_side: int | None) -> None:
+        self.whole = as_written(image)
+        self.rgb = reduced(self.whole, like, short_side)
         self._found: dict[Callable[[Tensor], Any], Any] = {}
 
     @cached_property
@@ -61,9 +67,7 @@ class Sources:
             if len(given) != len(like):
                 raise InputError(f"{len(like)} outputs cannot be compared with {len(given)} images: must be as many")
         self._sizes = [f"{each.shape[-1]}x{each.shape[-2]} px" for each in (like, *written["content"])]
-        self._seen = {
-            kind: [Seen(reduced(each, like, short_side)) for each in found] for kind, found in written.items()
-        }
+        self._seen = {kind: [Seen(each, like, short_side) for each in found] for kind, found in written.items()}
 
     def of(self, kind: str, in_place: bool = False) -> list[Seen]:
         """Returns `content`, `style` or `stretched style`; an InputError if none, or, in place, of unlike size."""
@@ -87,6 +91,8 @@ class Score(Metric):
     parts: ClassVar[tuple[type[Score], ...]] = ()  # the scores that it sums up
     order: ClassVar[int] = 90  # the place among the scores, which are shown in rising order
     headline: ClassVar[bool] = True  # whether tables for reading have a column for it; files have all
+    limit: ClassVar[float | None] = None  # what a finished picture is warned of above; None where nothing is a defect
+    remedy: ClassVar[str] = ""  # what is done about it
     is_differentiable = False  # what is scored is rounded to 8 bits
     full_state_update = False
     plot_lower_bound: float | None = 0.0
@@ -119,7 +125,7 @@ class Score(Metric):
 
     def numbers(self, *, output: Tensor, content: Tensor | None = None, style: Tensor | None = None) -> Tensor:
         """Returns the number of every image, (N,), NaN where undefined; counts nothing. Arguments as of `update`."""
-        seen = Seen(reduced(output, output, self.short_side))
+        seen = Seen(output, output, self.short_side)
         sources = Sources(output, content, [] if style is None else [style], self.short_side)
         return self.values(seen, self.reference(sources))[self.name]
 

@@ -50,7 +50,7 @@ class Scorer:
     @torch.no_grad()
     def scores(self, output: Tensor, reference: Reference) -> dict[str, float]:
         """Returns the numbers of an output, (1, 3, H, W), sRGB in [0, 1], by name, NaN where one is undefined."""
-        seen = Seen(reduced(output, output, self.short_side))
+        seen = Seen(output, output, self.short_side)
         found = [score.values(seen, reference[score.name]) for score in self._scores]
         return {name: value.item() for values in found for name, value in values.items()}
 

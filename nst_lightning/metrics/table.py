@@ -13,6 +13,8 @@ HEADLINES = tuple(score.name for score in known() if score.headline)
 """The scores of which a table for reading has a column; files have all."""
 SUMMARY = tuple(score.name for score in sorted(known(), key=lambda score: not score.parts) if score.headline)
 """The same, those first that sum up others."""
+DEFECTS = tuple(score.name for score in known() if score.limit is not None)
+"""The scores of what is wrong, which such a table has below the others."""
 BETTER = {score.name: "+" for score in known() if score.headline and score.higher_is_better}
 """What stands behind the names of scores that are better when they are higher."""
 
@@ -22,16 +24,35 @@ Row = Mapping[str, str | float]
 
 
 def text(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Returns a table with a line a picture, by its name, and below several the mean of what is defined."""
+    """Returns a table with a line a picture, by its name, and below several the mean of what is defined.
+
+    Defects are in a second one below it.
+    """
     import pandas as pd  # takes half a second
 
-    columns = [name for name in HEADLINES if any(name in values for values in rows.values())]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
-    if len(rows) > 1:
-        table.loc["mean"] = table.mean()
-    table.columns = [name + BETTER.get(name, "-") for name in columns]
-    shown = table.to_string(float_format="{:.3f}".format, na_rep="n/a", col_space=9)
-    return f"{shown}\n+ higher is better, - lower is better; n/a: undefined, see nst_lightning/metrics/README.md"
+    shown = []
+    for group in (HEADLINES, DEFECTS):
+        columns = [name for name in group if any(name in values for values in rows.values())]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+        if len(rows) > 1:
+            table.loc["mean"] = table.mean()
+        table.columns = [name + BETTER.get(name, "-") for name in columns]
+        shown += [table.to_string(float_format="{:.3f}".format, na_rep="n/a", col_space=9)] if columns else []
+    legend = "+ higher is better, - lower is better; n/a: undefined, see nst_lightning/metrics/README.md"
+    return "\n".join([*shown, legend])
+
+
+def warnings(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns a line for each defect that is above its limit: the picture that has most of it, and what is done."""
+    lines = []
+    for score in known():
+        limit = math.inf if score.limit is None else score.limit
+        found = {name: values[score.name] for name, values in rows.items() if values.get(score.name, 0) > limit}
+        if found:
+            worst = max(found, key=lambda name: found[name])
+            others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            lines.append(f"{worst}{others}: {score.name} {found[worst]:.2f}, above {limit:g}; try {score.remedy}")
+    return lines
 
 
 def as_json(row: Row) -> str:

@@ -62,7 +62,8 @@ def test_the_final_scores_are_those_of_the_written_picture_to_the_last_digit(
     scores = Scores()
     seen = Seen(scores)
     run(scores, seen, ImageWriter(), content=str(content_png), style=str(style_png), size=64)
-    assert re.search(r"content_style .*\n.*\nscoring took \d+\.\d s, \d+\.\d% of the run\n$", capfd.readouterr().err)
+    told = capfd.readouterr().err
+    assert re.search(r"content_style .*\n[^\n]* grid- .*\ncontent_style .*\n.*\nscoring took \d+\.\d s, \d.*\n$", told)
     ((name, found),) = written(tmp_path).items()
     assert found.pop("pair") == name == "content_style"
     losses = {key.removeprefix("loss/"): found.pop(key) for key in list(found) if key.startswith("loss/")}
@@ -73,6 +74,21 @@ def test_the_final_scores_are_those_of_the_written_picture_to_the_last_digit(
     (row,) = json.loads((tmp_path / "r.json").read_text())
     assert {key: value for key, value in row.items() if key not in ("output", "content", "style")} == found
     assert scores.finals[name]["outline"] == found["outline"] > 0
+
+
+def test_what_is_wrong_with_a_finished_picture_is_told_with_a_remedy(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scores = Scores(("defects",), every=1)
+    found = {"grid": 0.75, "border": 0.1, "clipped": math.nan, "blotches": 0.2}
+    monkeypatch.setattr(scores.scorer, "scores", lambda output, reference: found)
+    run(scores)
+    warned = (
+        "nst: image_image_1 and 1 more: grid 0.75, above 0.55; try --pooling l2 or avg, or a little more --tv_weight"
+    )
+    told = capfd.readouterr().err
+    assert re.search(rf"\n{re.escape(warned)}\nscoring took ", told)
+    assert told.count("; try ") == 1
 
 
 def test_with_steps_given_they_are_taken_at_those_and_the_last(run: Run) -> None:
@@ -233,6 +249,7 @@ def test_what_is_undefined_is_left_out_of_tensorboard_and_null_in_the_file(run: 
     run(scores, TensorBoardWriter(scores=scores), content=[torch.full((3, 24, 32), 0.5)])
     ((name, found),) = written(tmp_path).items()
     undefined = {"outline", "ms_ssim", "lpips", "overall", "texture_distance_3"}
+    undefined |= {"grid", "border", "clipped", "blotches"}
     assert {key for key, value in found.items() if value is None} == undefined
     tags = events(tmp_path / "tensorboard" / name).Tags()
     assert "score/palette" in tags["scalars"]

@@ -24,6 +24,7 @@ import nst_lightning.metrics
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import perceptual
 from nst_lightning.metrics.base import Frozen, Score, known
+from nst_lightning.metrics.defects import Blotches, Border, Clipped, Grid
 from nst_lightning.metrics.features import FeatureDistance
 from nst_lightning.metrics.leak import Leak
 from nst_lightning.metrics.outline import Outline
@@ -32,24 +33,28 @@ from nst_lightning.metrics.palette import Palette, PaletteDistance
 from nst_lightning.metrics.perceptual import Lpips, Net
 from nst_lightning.metrics.similarity import SHORTEST, Similarity
 from nst_lightning.metrics.texture import Texture, TextureDistance
+from tests.metrics.test_defects import checkered, framed, in_8_bits
 from tests.metrics.test_outline import picture
 
 NUMBER, SIZE = 5, (40, 56)
 LARGER = (SHORTEST, SHORTEST + 16)  # for the score that smaller ones have no number of
 
 
-def _in_8_bits(image: Tensor) -> Tensor:
-    return (image * 255).round() / 255
-
-
 def _images(size: tuple[int, int]) -> dict[str, Tensor]:
     """Outputs that are a little of their content and of their fainter style, another share in each."""
-    content, style = (_in_8_bits(picture(seed, size, NUMBER) * contrast) for seed, contrast in ((1, 1), (2, 0.6)))
+    content, style = (in_8_bits(picture(seed, size, NUMBER) * contrast) for seed, contrast in ((1, 1), (2, 0.6)))
     share = torch.linspace(0.1, 0.5, NUMBER)[:, None, None, None]
-    return {"output": _in_8_bits(share * content + (1 - share) * style), "content": content, "style": style}
+    return {"output": in_8_bits(share * content + (1 - share) * style), "content": content, "style": style}
+
+
+def _spoilt(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs with a frame, a checkerboard, clipped values and blotches, another share of each in every one."""
+    share = torch.linspace(0.1, 0.5, NUMBER)[:, None, None, None]
+    return {**given, "output": in_8_bits(framed(checkered(given["output"], 4, share / 10), 3, share) * 1.5 - share)}
 
 
 IMAGES, LARGER_IMAGES = _images(SIZE), _images(LARGER)
+SPOILT_IMAGES = _spoilt(LARGER_IMAGES)
 GREY = torch.full((2, 3, *SIZE), 0.5)
 SMALL = torch.full((2, 3, 32, 32), 0.5)
 TINY = torch.full((2, 3, 8, 8), 0.5)
@@ -102,6 +107,15 @@ CASES = [
         {"output": TINY[..., :7], "style": TINY},
     ),
     Case(lpips, given("output", "content"), {"output": TINY, "content": TINY}),
+    *(
+        Case(kind, given(*names, images=SPOILT_IMAGES), dict.fromkeys(names, SMALL))
+        for kind, *names in (
+            (Grid, "output", "content", "style"),
+            (Border, "output", "content"),
+            (Clipped, "output", "content", "style"),
+            (Blotches, "output", "content", "style"),
+        )
+    ),
 ]
 
 
@@ -233,7 +247,7 @@ def test_a_collection_gives_each_its_images() -> None:
     assert set(found) == {case.name for case in CASES}
     for case in CASES:
         expected = of(case, given(*case.given))
-        assert expected.isfinite() or case.name == "Similarity"  # the images are too small for it
+        assert expected.isfinite() or case.given["output"] is not IMAGES["output"]  # these are too small for it
         torch.testing.assert_close(found[case.name], expected, equal_nan=True)
 
 
@@ -288,7 +302,7 @@ def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) ->
 def test_all_scores_are_known_in_their_order_and_checked_here() -> None:
     assert [score.__name__ for score in known()] == [
         *("Outline", "Similarity", "Palette", "PaletteDistance", "Texture", "TextureDistance"),
-        *("Leak", "Lpips", "FeatureDistance", "Overall"),
+        *("Leak", "Lpips", "FeatureDistance", "Grid", "Border", "Clipped", "Blotches", "Overall"),
     ]
     assert {type(case.metric()) for case in CASES} == set(known())
     assert len({score.name for score in known()}) == len(CASES)

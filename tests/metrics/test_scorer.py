@@ -16,7 +16,11 @@ from nst_lightning import images
 from nst_lightning.backbones.weights import WeightsError
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import (
+    Blotches,
+    Border,
+    Clipped,
     FeatureDistance,
+    Grid,
     Leak,
     Lpips,
     Outline,
@@ -41,9 +45,11 @@ from tests.metrics.functions import (
     working_size,
 )
 
+DEFECTS = {"grid", "border", "clipped", "blotches"}
 ALL_OF_AUTO = {
     *("outline", "ms_ssim", "palette", "palette_distance", "texture", "texture_distance"),
     *("texture_distance_1", "texture_distance_2", "texture_distance_3", "leak", "overall"),
+    *DEFECTS,
 }
 
 
@@ -105,6 +111,10 @@ def test_every_number_is_that_of_its_metric(scale: int) -> None:
         **{f"texture_distance_{place}": each for place, each in enumerate(texture_levels(output, style)[0], start=1)},
         "leak": Leak()(**both),
         "overall": Overall()(content=content, **both),
+        "grid": Grid()(content=content, **both),
+        "border": Border()(output=output, content=content),
+        "clipped": Clipped()(content=content, **both),
+        "blotches": Blotches()(content=content, **both),
     }
     assert found.keys() == expected.keys() == ALL_OF_AUTO
     assert found == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-5, nan_ok=True)
@@ -200,8 +210,9 @@ def test_what_is_undefined_is_nan(style: Tensor) -> None:
         (("palette",), {"palette", "palette_distance"}),
         (("leak", "outline"), {"leak", "outline", "ms_ssim"}),
         (["texture"], {"texture", "texture_distance"} | {f"texture_distance_{level}" for level in (1, 2, 3)}),
-        (("outline", "palette", "texture"), ALL_OF_AUTO - {"leak", "overall"}),
-        (("leak", "texture", "palette", "outline"), ALL_OF_AUTO),
+        (("outline", "palette", "texture"), ALL_OF_AUTO - {"leak", "overall"} - DEFECTS),
+        (("leak", "texture", "palette", "outline"), ALL_OF_AUTO - DEFECTS),
+        (("defects",), DEFECTS),
         ((), set()),
     ],
 )
@@ -215,7 +226,7 @@ def test_auto_without_the_network_leaves_lpips_out_and_says_how_to_have_it(conte
     taken = Scorer()
     assert taken.missing == (
         "LPIPS is left out, for its network is not on this machine: "
-        "--scores outline,palette,texture,leak,lpips downloads it once (233 MB)"
+        "--scores outline,palette,texture,leak,defects,lpips downloads it once (233 MB)"
     )
     reference = taken.reference(content, [style])
     assert taken.map(content, reference) is None
@@ -249,7 +260,7 @@ def test_lpips_by_name_without_network_says_where_to_copy_its_file(hub: Path) ->
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
-    message = "^unknown score 'nonsense'; known are outline, palette, texture, leak, lpips, features, or auto "
+    message = "^unknown score 'nonsense'; known are outline, palette, texture, leak, lpips, features, defects, or auto "
     for refuses in (checked, Scorer):
         with pytest.raises(InputError, match=message):
             refuses(["outline", "nonsense"])

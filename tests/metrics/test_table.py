@@ -32,6 +32,23 @@ def test_the_table_has_a_line_a_picture_and_the_mean_of_what_is_defined() -> Non
     assert legend.startswith("+ higher is better, - lower is better; n/a: undefined")
 
 
+def test_defects_have_a_table_of_their_own_below() -> None:
+    both = {"a": {"grid": 0.5, "outline": 0.25, "blotches": math.nan}, "b": {"grid": 0.25, "outline": 0.75}}
+    lines = [line.split() for line in table.text(both).splitlines()[:-1]]
+    assert lines[:4] == [["outline+"], ["a", "0.250"], ["b", "0.750"], ["mean", "0.500"]]
+    assert lines[4:] == [["grid-", "blotches-"], ["a", "0.500", "n/a"], ["b", "0.250", "n/a"], ["mean", "0.375", "n/a"]]
+    assert [line.split() for line in table.text({"a": {"grid": 0.5}}).splitlines()[:-1]] == [["grid-"], ["a", "0.500"]]
+
+
+def test_a_defect_beyond_its_limit_is_one_line_with_the_worst_picture_and_a_remedy() -> None:
+    rows = {"a": {"grid": 0.6, "border": 0.4}, "b": {"grid": 0.8, "clipped": math.nan}, "c": {"blotches": 0.61}}
+    assert table.warnings(rows) == [
+        "b and 1 more: grid 0.80, above 0.55; try --pooling l2 or avg, or a little more --tv_weight",
+        "c: blotches 0.61, above 0.6; try more --content_weight or fewer --stages",
+    ]
+    assert table.warnings({"a": {"outline": 0.1, "grid": 0.55, "border": 0.4, "clipped": 0.03}}) == []
+
+
 def test_a_single_picture_has_no_mean() -> None:
     assert len(table.text({"a": ROWS["a"]}).splitlines()) == 3
 
