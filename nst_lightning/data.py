@@ -77,10 +77,10 @@ class PairDataModule(L.LightningDataModule):
         pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
             content with every style.
         pairs: A CSV file of pairs instead of `content` and `style`, see `pairs.read_pairs`.
-        size: Long side of the output in pixels.
-        steps: Number of optimiser steps, all stages together.
+        size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
+        steps: Number of optimiser steps, all stages together. By default 300, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
-            (size, steps), which `size` and `steps` then have no part in.
+            (size, steps), which `size` and `steps` scale.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
         upscale: Whether an output may be larger than its content image's file.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
@@ -97,8 +97,8 @@ class PairDataModule(L.LightningDataModule):
         style: list[str] | str | None = None,
         pairing: Literal["zip", "product"] = "zip",
         pairs: str | None = None,
-        size: int = 512,
-        steps: int = 300,
+        size: int | None = None,
+        steps: int | None = None,
         stages: int | list[Stage] = 2,
         style_scale: float = 1.0,
         upscale: bool = False,
@@ -110,9 +110,12 @@ class PairDataModule(L.LightningDataModule):
             raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
-        self.stages = tuple(stages) if isinstance(stages, list) else coarse_to_fine(size, steps, stages)
-        if not self.stages:
+        if stages == []:
             raise InputError("stages is an empty list: there is nothing to do")
+        if isinstance(stages, list):
+            self.stages = scaled(stages, size, steps)
+        else:
+            self.stages = coarse_to_fine(512 if size is None else size, 300 if steps is None else steps, stages)
         self.pairs = chosen(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale

@@ -15,7 +15,7 @@ from nst_lightning.tiling import Whole
 from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.preconditioner import Smoothness
 from tests.conftest import SAMPLES
-from tests.test_optim import minimise
+from tests.optim.test_lbfgs import minimise
 
 
 def preconditioned(gradient: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nst_lightning.backbones import Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
-from nst_lightning.optim import LBFGS, NAMED, Adam, carried_state
+from nst_lightning.optim import LBFGS, carried_state
 from nst_lightning.tiling import Whole
 from tests.questions import NoQuestions
 
@@ -281,27 +281,8 @@ def test_arguments_out_of_range_are_refused() -> None:
         LBFGS([image]).step(lambda: torch.zeros(2))
 
 
-def test_adam_is_torchs_with_a_learning_rate_for_pixels() -> None:
-    ours, theirs = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
-    minimise(Adam([ours]), ours, lambda x: x.square().sum(dim=1), 5)
-    minimise(torch.optim.Adam([theirs], lr=10 / 255), theirs, lambda x: x.square().sum(dim=1), 5)
-    assert torch.equal(ours, theirs)
-
-
 def half(tensor: Tensor) -> Tensor:
     return nn.functional.avg_pool2d(tensor, 2)
-
-
-def test_averages_of_gradients_are_carried_to_another_size() -> None:
-    image = nn.Parameter(torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(6)))
-    optimizer = Adam([image])
-    minimise(optimizer, image, lambda x: x.square().sum(dim=(1, 2, 3)), 3)
-    state = optimizer.state[image]
-    carried = carried_state(state, image.shape, half)
-    assert carried is not None
-    assert carried["step"] == 3
-    assert torch.equal(carried["exp_avg"], half(state["exp_avg"]))
-    assert torch.equal(carried["exp_avg_sq"], half(state["exp_avg_sq"]))
 
 
 @pytest.mark.parametrize("make", [LBFGS, torch.optim.LBFGS])
@@ -311,11 +292,6 @@ def test_curvature_pairs_are_forgotten_at_another_size(make: type[torch.optim.Op
     minimise(optimizer, image, lambda x: x.square().sum(dim=(1, 2, 3)), 3)
     assert carried_state(optimizer.state[image], image.shape, half) is None
     assert carried_state({}, image.shape, half) is None
-
-
-@pytest.mark.parametrize(("name", "kind"), [("lbfgs", LBFGS), ("adam", Adam)])
-def test_optimisers_are_known_by_short_names(name: str, kind: type[torch.optim.Optimizer]) -> None:
-    assert NAMED[name] is kind
 
 
 def test_a_closure_may_return_a_number_for_a_single_image() -> None:

@@ -1,8 +1,8 @@
-"""Optimisers of images: L-BFGS with one problem an image, vectorised over the batch, and Adam for pixels."""
+"""L-BFGS with one problem an image, vectorised over the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -10,14 +10,6 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import InputError
-
-
-class Adam(torch.optim.Adam):
-    """`torch.optim.Adam` with a learning rate made for pixels in [0, 1], by default the predecessor's 10 of 255."""
-
-    def __init__(self, params: Iterable[Any], lr: float = 10 / 255, **options: Any) -> None:
-        super().__init__(params, lr=lr, **options)
-
 
 Precondition = Callable[[Tensor], Tensor]
 """A linear, symmetric and positive definite map of tensors shaped like the parameter, each image by itself."""
@@ -98,8 +90,6 @@ class LBFGS(torch.optim.Optimizer):
         self.accepted = accepted
         return loss
 
-
-NAMED: Mapping[str, type[torch.optim.Optimizer]] = {"lbfgs": LBFGS, "adam": Adam}  # the names that users give
 
 _SHORTEST = 1e-3  # of the learning rate: a step cut below it says that the history is of no use any more
 _ROUNDING = 1e-3  # of a loss: a smaller difference of two may be rounding, in bfloat16
@@ -224,17 +214,3 @@ def _two_loops(state: State, gradient: Tensor, precondition: Precondition) -> Te
     for step, change, inverse, alpha in reversed(newest_first):
         direction.addcmul_((alpha - _dot(change, direction) * inverse)[:, None], step)
     return direction
-
-
-def carried_state(state: Mapping[str, Any], shape: torch.Size, resize: Callable[[Tensor], Tensor]) -> State | None:
-    """Returns an optimiser's state of a parameter for the same image at another size, None where it begins anew.
-
-    Averages of gradients, as Adam's, have the parameter's old `shape` and are resized like an image; the curvature
-    pairs of a quasi-Newton method belong to one size and are forgotten.
-    """
-    carried: dict[str, Any] = {}
-    for key, value in state.items():
-        if not isinstance(value, Tensor) or value.shape not in {shape, torch.Size()}:
-            return None
-        carried[key] = resize(value) if value.shape == shape else value
-    return carried if carried else None
