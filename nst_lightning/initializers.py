@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,8 +25,7 @@ def content(content: Tensor, style: Tensor, generator: torch.Generator) -> Tenso
 
 def style(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
     """Returns the style image (1, 3, h, w) resized to the content's size (1, 3, H, W), in [0, 1]."""
-    height, width = content.shape[-2:]
-    return images.resize(style, (height, width)).clamp(0, 1)
+    return _fitted(style, content)
 
 
 def gaussian(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
@@ -41,22 +41,50 @@ def uniform(content: Tensor, style: Tensor, generator: torch.Generator) -> Tenso
     return _around_mean(2 * torch.rand(content.shape, generator=generator) - 1, content)
 
 
+def mean(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns a blank of the style's mean colour."""
+    return style.mean(dim=(2, 3), keepdim=True).expand_as(content).clone()
+
+
+def grey(content: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns a blank of the ImageNet mean colour, which is 0 in the space of the network's input."""
+    return _around_mean(torch.zeros(content.shape), content)
+
+
+def _fitted(image: Tensor, content: Tensor) -> Tensor:
+    height, width = content.shape[-2:]
+    return images.resize(image, (height, width)).clamp(0, 1)
+
+
 def _around_mean(noise: Tensor, content: Tensor) -> Tensor:
     return (torch.tensor(IMAGENET.mean).view(1, 3, 1, 1) + SPREAD * noise).to(content)
 
 
-INITIALIZERS: Mapping[str, Initializer] = {each.__name__: each for each in (content, style, gaussian, uniform)}
+INITIALIZERS: Mapping[str, Initializer] = {
+    each.__name__: each for each in (content, style, gaussian, uniform, mean, grey)
+}
+
+
+def check(init: str) -> None:
+    """Raises an `InputError` if there is neither an initialisation of that name nor a picture."""
+    if init not in INITIALIZERS and not Path(init).is_file():
+        raise InputError(f"unknown init {init!r}; known are {', '.join(INITIALIZERS)}, or a picture's file")
+    if init not in INITIALIZERS:
+        images.read(init)
 
 
 def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tensor:
     """Returns the image to start from, (1, 3, H, W), of the content image's size; the style image has any size.
 
+    The name is one of `INITIALIZERS`, or a picture's file.
+
     Noise is drawn on the CPU with a generator of its own, so that a pair starts alike on every device, rank and
     in every batch.
 
     Raises:
-        InputError: If there is no initialisation of that name.
+        InputError: See `check`.
     """
+    check(name)
     if name not in INITIALIZERS:
-        raise InputError(f"unknown init {name!r}; known are {', '.join(INITIALIZERS)}")
+        return _fitted(images.read(name).rgb, content)
     return INITIALIZERS[name](content, style, torch.Generator().manual_seed(seed))

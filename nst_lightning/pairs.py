@@ -20,9 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
-from nst_lightning import images
+from nst_lightning import images, initializers
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 
 Pairing: TypeAlias = Literal["zip", "product"]
 Images: TypeAlias = images.Source | Sequence[images.Source] | None
@@ -55,7 +54,7 @@ class Pair:
         weights: Weights by group, `content`, `style` or `tv`; finite, >= 0. A group that is missing has the run's.
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
         steps: Number of optimiser steps, >= 1.
-        init: What the optimisation starts from, one of `initializers.INITIALIZERS`.
+        init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.
         seed: Seed of the noise, in [0, 2**63 - 1].
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
 
@@ -322,8 +321,10 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     """The pair of a line; its name is empty where the line has none."""
     named = cells.get("style", "")
     styles = tuple(_file("style", name.strip(), named, base, STYLE_FOLDER) for name in named.split("|"))
-    if cells.get("init", "content") not in INITIALIZERS:
-        raise InputError(f"unknown init {cells['init']!r}; known are {', '.join(INITIALIZERS)}")
+    init = cells.get("init")
+    if init is not None and init not in initializers.INITIALIZERS:
+        init = str(base / init)
+        initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
     listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
     return Pair(
@@ -333,7 +334,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         {group: weight for group, weight in weights.items() if weight is not None},
         _value(cells, "size", *_WHOLE),
         _value(cells, "steps", *_WHOLE),
-        cells.get("init"),
+        init,
         _value(cells, "seed", *_SEED),
         _value(cells, "style_weights", *listed) or (),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,5 +100,28 @@ def test_style_of_the_contents_size_is_a_copy(content: Tensor) -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(content: Tensor, style: Tensor) -> None:
-    with pytest.raises(InputError, match=r"^unknown init 'noise'; known are content, style, gaussian, uniform$"):
+    with pytest.raises(
+        InputError, match=r"^unknown init 'noise'; known are content, style, .*, grey, or a picture's file$"
+    ):
         initial_image("noise", content, style, 0)
+
+
+def test_blanks_are_of_the_styles_mean_colour_and_of_the_networks_grey(content: Tensor, style: Tensor) -> None:
+    blank = initial_image("mean", content, style, 0)
+    assert blank.shape == content.shape
+    torch.testing.assert_close(blank[0, :, 5, 7], style.mean(dim=(0, 2, 3)))
+    assert blank.std(dim=(2, 3)).max() < 1e-6
+    assert in_the_predecessors_space(initial_image("grey", content, style, 0)).abs().max() < 1e-4
+
+
+def test_a_picture_is_resized_to_the_contents_size(content: Tensor, style: Tensor, tmp_path: Path) -> None:
+    images.write(tmp_path / "start.png", style)
+    start = initial_image(str(tmp_path / "start.png"), content, style, 0)
+    expected = images.resize(images.read(tmp_path / "start.png").rgb, (64, 48)).clamp(0, 1)
+    assert torch.equal(start, expected)
+
+
+def test_a_picture_that_cannot_be_read_is_refused(content: Tensor, style: Tensor, tmp_path: Path) -> None:
+    (tmp_path / "start.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"start\.png"):
+        initial_image(str(tmp_path / "start.png"), content, style, 0)

@@ -16,6 +16,7 @@ from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Score
 from nst_lightning.cli import options
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError, say
+from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, check_trainer
 from nst_lightning.parallel import RankError, agreed, alone, telling
@@ -41,6 +42,9 @@ class Configuration:
         if checkpoint is not None and not Path(checkpoint).is_file():
             raise InputError(f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints")
         _find_images(self.values.data)
+        if self.values.model.init not in INITIALIZERS:
+            check(self.values.model.init)
+            self.values.model.init = os.path.abspath(self.values.model.init)  # so that the configuration runs anywhere
 
     def make(self) -> tuple[ImageOptimization, PairDataModule, dict[str, Any]]:
         """Returns module, data, and the arguments of the trainer, or raises an `InputError`."""

@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
+from nst_lightning import initializers
 from nst_lightning.backbones import Backbone, Spec
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS
 from nst_lightning.losses import IMAGE, TV_LOSSES, Loss, Objective, Term
 from nst_lightning.pairs import Pair
 
@@ -52,8 +52,7 @@ class Problem:
         for group, weight in self.weights.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise InputError(f"{group}_weight must be a finite number, 0 or above, got {weight}")
-        if self.init not in INITIALIZERS:
-            raise InputError(f"unknown init {self.init!r}; known are {', '.join(INITIALIZERS)}")
+        initializers.check(self.init)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed}")
         if (isinstance(tile, int) and tile < 1) or (isinstance(tile, str) and tile not in {"off", "auto"}):

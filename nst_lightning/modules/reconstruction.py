@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
@@ -36,7 +34,7 @@ class Reconstruction(ImageOptimization):
         weights: str | None = None,
         pooling: Pooling = "max",
         tv_weight: float = 0.0,
-        init: Literal["content", "style", "gaussian", "uniform"] = "uniform",
+        init: str = "uniform",
         optimizer: OptimizerCallable | None = None,
         seed: int = 0,
         tile: Tile = "off",

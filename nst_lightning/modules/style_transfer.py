@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from lightning.pytorch.cli import OptimizerCallable
 
@@ -52,7 +52,8 @@ class StyleTransfer(ImageOptimization):
         content_weight: How much the outlines count. 0 leaves the content out.
         style_weight: How much the palette and the texture count. 0 leaves the style out.
         tv_weight: How much smoothness counts. 0 leaves it out.
-        init: What to start from: `content`, `style`, `gaussian` or `uniform` noise.
+        init: What to start from: `content`, `style`, `gaussian` or `uniform` noise, a blank of the style's `mean`
+            colour or a `grey` one, or a picture's file.
         optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
         seed: The seed of the noise to start from.
         tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
@@ -80,7 +81,7 @@ class StyleTransfer(ImageOptimization):
         content_weight: float = 1.0,
         style_weight: float = 1.0,
         tv_weight: float = 0.0,
-        init: Literal["content", "style", "gaussian", "uniform"] = "content",
+        init: str = "content",
         # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
         optimizer: OptimizerCallable | None = None,
         seed: int = 0,
