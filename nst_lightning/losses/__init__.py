@@ -19,6 +19,7 @@ from nst_lightning.losses.objective import Term as Term
 from nst_lightning.losses.objective import Values as Values
 from nst_lightning.losses.strotss import SelfSimilarity as SelfSimilarity
 from nst_lightning.losses.strotss import Strotss as Strotss
+from nst_lightning.losses.variation import MeanVariation as MeanVariation
 from nst_lightning.losses.variation import TotalVariation as TotalVariation
 from nst_lightning.losses.wasserstein import Wasserstein as Wasserstein
 
@@ -31,5 +32,5 @@ STYLE_LOSSES: Mapping[str, type[Loss]] = {
 """The style losses that have a name."""
 CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content, "self_similarity": SelfSimilarity}
 """The content losses that have a name."""
-TV_LOSSES: Mapping[str, type[Loss]] = {"l1": TotalVariation}
+TV_LOSSES: Mapping[str, type[Loss]] = {"l1_mean": MeanVariation, "l1": TotalVariation}
 """The total variations that have a name."""

@@ -29,3 +29,11 @@ class TotalVariation(Global):
         across = (image[..., :, 1:] - image[..., :, :-1]).abs().sum(dim=(1, 2, 3))
         down = (image[..., 1:, :] - image[..., :-1, :]).abs().sum(dim=(1, 2, 3))
         return 255 * (across + down)
+
+
+class MeanVariation(TotalVariation):
+    """Mean absolute difference of neighbouring pixels on the 0-1 scale: the same for an image of any size."""
+
+    def compare(self, features: Sequence[Features], target: Target) -> Tensor:
+        """Returns the sum of both axes' mean differences of images (N, 3, H, W) in [0, 1], (N,)."""
+        return super().compare(features, target) / (255 * features[0].values[0].numel())

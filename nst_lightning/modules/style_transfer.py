@@ -46,7 +46,7 @@ class StyleTransfer(ImageOptimization):
         style_loss: What the style is compared by, a name of `losses.STYLE_LOSSES`, or several with their weights
             (`{gram: 1, histogram: 0.1}`), or with those of their layers (`{gram: {relu1_1: 1, relu3_1: 2}}`).
         content_loss: What the content is compared by, likewise of `losses.CONTENT_LOSSES`.
-        tv_loss: What smoothness is measured by, a name of `losses.TV_LOSSES`.
+        tv_loss: What smoothness is measured by: `l1_mean`, or `l1`, which grows with the image and counts on 0 to 255.
         convention: `relative` divides each comparison by its target's size; `absolute` does not, and its weights belong
             to one network, see the presets.
         content_weight: How much the outlines count. 0 leaves the content out.
@@ -76,10 +76,10 @@ class StyleTransfer(ImageOptimization):
         style_layers: Layers = None,
         style_loss: Losses = "gram",
         content_loss: Losses = "features",
-        tv_loss: str = "l1",
+        tv_loss: str = "l1_mean",
         convention: Convention = "relative",
         content_weight: float = 1.0,
-        style_weight: float = 1.0,
+        style_weight: float = 5.0,
         tv_weight: float = 0.0,
         init: str = "content",
         # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
