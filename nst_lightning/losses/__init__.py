@@ -13,10 +13,14 @@ from nst_lightning.losses.base import Statistic as Statistic
 from nst_lightning.losses.base import Target as Target
 from nst_lightning.losses.content import Content as Content
 from nst_lightning.losses.gram import Gram as Gram
+from nst_lightning.losses.moments import Cmd as Cmd
+from nst_lightning.losses.moments import Moments as Moments
 from nst_lightning.losses.nearest import Nearest as Nearest
 from nst_lightning.losses.objective import Objective as Objective
 from nst_lightning.losses.objective import Term as Term
 from nst_lightning.losses.objective import Values as Values
+from nst_lightning.losses.sliced import Histogram as Histogram
+from nst_lightning.losses.sliced import Sliced as Sliced
 from nst_lightning.losses.strotss import SelfSimilarity as SelfSimilarity
 from nst_lightning.losses.strotss import Strotss as Strotss
 from nst_lightning.losses.variation import MeanVariation as MeanVariation
@@ -28,6 +32,10 @@ STYLE_LOSSES: Mapping[str, type[Loss]] = {
     "wasserstein": Wasserstein,
     "nearest": Nearest,
     "strotss": Strotss,
+    "moments": Moments,
+    "sliced": Sliced,
+    "histogram": Histogram,
+    "cmd": Cmd,
 }
 """The style losses that have a name."""
 CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content, "self_similarity": SelfSimilarity}

@@ -220,7 +220,9 @@ def test_a_painting_is_nearest_to_itself_also_in_tiles(name: str, tmp_path: Path
     )
     # STROTSS takes no two colours to be nearer than this.
     least = (1e-5 / 3) ** 0.5 if name == "strotss" else 0.0
-    assert abs(itself - least) < 1e-9 * other
+    # Of a map that is smaller than the samples, some positions of the painting are taken once more than others.
+    most = 1e-3 if name in {"sliced", "histogram"} else 1e-9
+    assert abs(itself - least) < most * other
 
 
 # ---- weights ----

@@ -1,0 +1,77 @@
+"""Style losses by sorted values: of random projections, and of single channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target
+
+
+class Histogram(Additive):
+    """Mean squared distance of each channel to itself with the style's histogram, Risser et al. (2017), equation 9.
+
+    *Stable and Controllable Neural Texture Synthesis and Style Transfer Using Histogram Losses*. The match is exact, by
+    sorting, Zhang et al. (2022), *Exact Feature Distribution Matching*, equation 5.
+    """
+
+    # Departs from the papers, which sort all positions, where a map has more than these: so many drawn at random.
+    positions: ClassVar[int] = 2048
+    source: ClassVar[Source | None] = "style"
+    layers: ClassVar[tuple[str, ...]] = ("relu1_1", "relu4_1")
+
+    def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns one layer's features at positions of the output, (N, C, K)."""
+        (layer,) = features
+        return Statistic({}, layer.weight, {"features": layer.sampled(self.positions, draw)})
+
+    def kept(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns one layer's features at positions of the style, (N, C, K)."""
+        (layer,) = features
+        return Statistic({}, layer.weight, {"features": layer.sampled(self.positions, draw, exactly=True)})
+
+    def target(self, statistic: Statistic) -> Target:
+        """Returns the style's features, (N, C, K)."""
+        return (statistic.samples["features"],)
+
+    def size(self, target: Target) -> Tensor:
+        """Returns the mean square of the style's features, (N,)."""
+        return target[0].square().mean(dim=(1, 2))
+
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
+        """Returns the mean squared difference of what is equal in rank, (N,)."""
+        pairs = zip(statistic.samples["features"], target[0], strict=True)  # one by one: products may round otherwise
+        return torch.stack([_apart(*self._projected(own, other, draw)) for own, other in pairs])
+
+    def _projected(self, own: Tensor, other: Tensor, draw: int) -> tuple[Tensor, Tensor]:
+        """Returns values (D, K) and (D, L) whose distributions are compared, of features (C, K) and (C, L)."""
+        return own, other
+
+
+class Sliced(Histogram):
+    """Sliced Wasserstein-2 distance, Heitz et al. (2021), equation 5, on as many directions as there are channels.
+
+    *A Sliced Wasserstein Loss for Neural Texture Synthesis*.
+    """
+
+    layers: ClassVar[tuple[str, ...]] = ()
+
+    def _projected(self, own: Tensor, other: Tensor, draw: int) -> tuple[Tensor, Tensor]:
+        channels = len(own)
+        generator = torch.Generator().manual_seed(draw)
+        drawn = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
+        directions = normalize(drawn, dim=1).to(own)
+        return directions @ own, directions @ other
+
+
+def _apart(own: Tensor, other: Tensor) -> Tensor:
+    count, of_other = own.shape[1], other.shape[1]
+    quantiles = other.sort(dim=1).values
+    if count != of_other:
+        ranks = (2 * torch.arange(count, device=own.device) + 1) * of_other // (2 * count)
+        quantiles = quantiles[:, ranks]
+    return (own.sort(dim=1).values - quantiles).square().mean()
