@@ -20,6 +20,7 @@ from nst_lightning.callbacks import ProgressBar
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
+from nst_lightning.schedule import Stage
 
 RECONSTRUCTION = {
     "content": {"size": 256, "steps": 200, "stages": 2},
@@ -107,7 +108,8 @@ def _fitted(
     """Returns module and data after a run, each made of those of the options that it takes."""
     if "preset" in options:
         own = {name: value for name, value in options.items() if name != "preset"}
-        options = {**presets.options(options["preset"]), **own}
+        given = presets.options(options["preset"])
+        options = {**given, "stages": [Stage(**stage) for stage in given["stages"]], **own}
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
     if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")

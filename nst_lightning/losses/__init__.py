@@ -24,6 +24,7 @@ from nst_lightning.losses.sliced import Sliced as Sliced
 from nst_lightning.losses.strotss import SelfSimilarity as SelfSimilarity
 from nst_lightning.losses.strotss import Strotss as Strotss
 from nst_lightning.losses.variation import MeanVariation as MeanVariation
+from nst_lightning.losses.variation import NinePointVariation as NinePointVariation
 from nst_lightning.losses.variation import TotalVariation as TotalVariation
 from nst_lightning.losses.wasserstein import Wasserstein as Wasserstein
 
@@ -40,5 +41,9 @@ STYLE_LOSSES: Mapping[str, type[Loss]] = {
 """The style losses that have a name."""
 CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content, "self_similarity": SelfSimilarity}
 """The content losses that have a name."""
-TV_LOSSES: Mapping[str, type[Loss]] = {"l1_mean": MeanVariation, "l1": TotalVariation}
+TV_LOSSES: Mapping[str, type[Loss]] = {
+    "l1_mean": MeanVariation,
+    "l1": TotalVariation,
+    "nine_point": NinePointVariation,
+}
 """The total variations that have a name."""

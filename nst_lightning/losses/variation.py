@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nst_lightning.losses.base import Features, Global, Source, Target, full_precision
 
@@ -37,3 +38,16 @@ class MeanVariation(TotalVariation):
     def compare(self, features: Sequence[Features], target: Target) -> Tensor:
         """Returns the sum of both axes' mean differences of images (N, 3, H, W) in [0, 1], (N,)."""
         return super().compare(features, target) / (255 * features[0].values[0].numel())
+
+
+class NinePointVariation(TotalVariation):
+    """Mean squared differences of pixels in [0, 1] to their eight neighbours: crowsonkb's style-transfer-pytorch."""
+
+    def compare(self, features: Sequence[Features], target: Target) -> Tensor:
+        """Returns twice the weighted sum over the four directions, of images whose border is replicated, (N,)."""
+        image = pad(full_precision(features[0].values), (1, 1, 1, 1), "replicate")
+        inner = slice(1, -1)
+        along = (image[..., inner, 2:] - image[..., inner, 1:-1], image[..., 2:, inner] - image[..., 1:-1, inner])
+        across = (image[..., 1:, 1:] - image[..., :-1, :-1], image[..., 1:, :-1] - image[..., :-1, 1:])
+        means = [[each.square().mean(dim=(1, 2, 3)) for each in both] for both in (along, across)]
+        return 2 * ((means[0][0] + means[0][1]) / 3 + (means[1][0] + means[1][1]) / 12)

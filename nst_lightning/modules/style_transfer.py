@@ -46,7 +46,8 @@ class StyleTransfer(ImageOptimization):
         style_loss: What the style is compared by, a name of `losses.STYLE_LOSSES`, or several with their weights
             (`{gram: 1, histogram: 0.1}`), or with those of their layers (`{gram: {relu1_1: 1, relu3_1: 2}}`).
         content_loss: What the content is compared by, likewise of `losses.CONTENT_LOSSES`.
-        tv_loss: What smoothness is measured by: `l1_mean`, or `l1`, which grows with the image and counts on 0 to 255.
+        tv_loss: What smoothness is measured by: `l1_mean`; `l1`, which grows with the image and counts on 0 to 255; or
+            `nine_point`, squared differences.
         convention: `relative` divides each comparison by its target's size; `absolute` does not, and its weights belong
             to one network, see the presets.
         content_weight: How much the outlines count. 0 leaves the content out.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nst_lightning.errors import InputError
 
-_OF_ONE_SIZE = {"iterate", "sum", "left"}
+_OF_ONE_SIZE = {"iterate", "averaged", "left"}
 
 
 class Adam(torch.optim.Adam):
@@ -64,11 +64,11 @@ class Adam(torch.optim.Adam):
 
 def _show_average(state: dict[str, Any], parameter: Tensor, decay: float) -> None:
     if "iterate" not in state:
-        state |= {"sum": torch.zeros_like(parameter), "left": 1.0}
+        state |= {"averaged": torch.zeros_like(parameter), "left": 1.0}
     state["iterate"] = parameter.clone()
-    state["sum"].mul_(decay).add_(parameter, alpha=1 - decay)
+    state["averaged"].mul_(decay).add_(parameter, alpha=1 - decay)
     state["left"] *= decay
-    parameter.copy_(state["sum"] / (1 - state["left"]))
+    parameter.copy_(state["averaged"] / (1 - state["left"]))
 
 
 def carried_state(

@@ -44,7 +44,7 @@ def test_a_photograph_is_painted_in_fewer_steps_than_without() -> None:
         images.resize(images.read(SAMPLES / name).rgb, (42, 64)).clamp(0, 1)
         for name in ("content-images/temple.jpg", "style-images/church_at_auvers.jpg")
     )
-    module = StyleTransfer()
+    module = StyleTransfer(convention="absolute", tv_loss="l1")
     evaluator = Whole(module.backbone, module.objective)
     loss = loss_of(module.objective, evaluator, targets_of(evaluator, content, style))
     ends = []

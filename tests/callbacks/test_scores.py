@@ -67,7 +67,7 @@ def test_the_final_scores_are_those_of_the_written_picture_to_the_last_digit(
     ((name, found),) = written(tmp_path).items()
     assert found.pop("pair") == name == "content_style"
     losses = {key.removeprefix("loss/"): found.pop(key) for key in list(found) if key.startswith("loss/")}
-    assert set(losses) == {"total", "content", "style", "tv"}
+    assert set(losses) == {"total", "content", "style"}
     assert losses == {key: value for key, value in seen.losses[name].items() if "/" not in key}
     given = ["--content", str(content_png), "--style", str(style_png), "--output", str(tmp_path / f"{name}.png")]
     assert main(["score", *given, "--results", str(tmp_path / "r")]) == 0

@@ -54,7 +54,11 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
     assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["_run", *names]
     for place, name in enumerate(names):
         found = events(tmp_path / "tensorboard" / name)
-        for tag, key in {"loss/total": "total", "loss/tv": "tv", "term/style/relu2_1": "style/relu2_1"}.items():
+        for tag, key in {
+            "loss/total": "total",
+            "loss/content": "content",
+            "term/style/relu2_1": "style/relu2_1",
+        }.items():
             written = {event.step: event.value for event in found.Scalars(tag)}
             expected = {step: losses.curves[place][step - 1][key] for step in (1, 3, 6, 8)}
             assert written == pytest.approx(expected), tag
@@ -75,7 +79,7 @@ def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
     assert {metric.name.tag for metric in experiment.metric_infos} == set(found.Tags()["scalars"])
     content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert settings["style_weight"].number_value == 100
+    assert settings["style_weight"].number_value == 5
     assert settings["init"].string_value == "content"
     assert settings["pair"].string_value == "image_image_1"
 

@@ -251,7 +251,7 @@ BAD_INPUTS = {
     "weights not there": (lambda: None, ["--weights", "w.pth"], r"w\.pth: no such weights file"),
     "weights of another network": (
         lambda: None,
-        ["--backbone", "resnet50", "--weights", "oxford"],
+        ["--backbone", "resnet50", "--weights", "oxford", "--content_layers", "relu", "--style_layers", "relu"],
         r"no oxford weights for resnet50",
     ),
     "nothing to do": (lambda: None, ["--steps", "0"], r"steps must be at least the number of stages \(\d\), got 0"),
@@ -329,7 +329,7 @@ def test_adam_and_any_optimiser_of_torch_can_be_named() -> None:
 
 
 def test_stages_can_be_listed() -> None:
-    assert fit("--stages", "[{size: 24, steps: 2}, {size: 40, steps: 1}]", "--output", "x.png") == 0
+    assert fit("--stages", "[{size: 24, steps: 2}, {size: 40, steps: 1}]", "--size", "40", "--output", "x.png") == 0
     with Image.open("x.png") as picture:
         assert picture.size == (40, 33)
 

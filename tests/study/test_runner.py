@@ -198,11 +198,11 @@ def test_the_reason_of_a_run_that_fails_is_returned_and_the_others_go_on(
         raise OSError("no route")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
-    jobs = jobs_of(written(ONE + "axes: {backbone: [vgg19, vgg16]}"))
+    jobs = jobs_of(written(ONE + "axes: {backbone: [resnet50, vgg16]}"))
     failed = runner.execute(jobs)
-    assert list(failed) == ["backbone-vgg19"]
+    assert list(failed) == ["backbone-resnet50"]
     assert re.match(
-        r"cannot download vgg19-\w+\.pth from https://.* \(no route\): copy the file to", failed["backbone-vgg19"]
+        r"cannot download resnet50-\w+\.pth from https://.* \(no route\): copy the file to", failed["backbone-resnet50"]
     )
     assert len(commands) == 2
     assert [len(job.missing) for job in jobs] == [1, 0]
