@@ -288,7 +288,8 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message:
 def test_a_relative_term_is_divided_by_what_features_of_nothing_would_be_compared_as(loss: str) -> None:
     settings = {**SHALLOW, "style_loss": loss, "content_weight": 2.0, "style_weight": 3.0, "tv_weight": 0.0}
     relative, absolute = (StyleTransfer(**settings, convention=each).objective for each in ("relative", "absolute"))
-    layers = {layer: torch.rand(1, 4, 6, 5, generator=torch.Generator().manual_seed(1)) for layer in relative.layers}
+    noise = 100 * torch.rand(1, 4, 6, 5, generator=torch.Generator().manual_seed(1))
+    layers = dict.fromkeys(relative.layers, noise)
     source = {layer: Features.whole(values) for layer, values in layers.items()}
     nothing = {layer: Features.whole(torch.zeros_like(values)) for layer, values in layers.items()}
     image = {IMAGE: Features.whole(torch.zeros(1, 3, 6, 5))}
@@ -389,7 +390,7 @@ def test_a_run_of_one_stage_can_be_given_more_steps_on_resume(tmp_path: Path) ->
 
 def test_a_loss_that_is_not_finite_when_a_stage_begins_is_refused() -> None:
     with pytest.raises(InputError, match=r"the loss is not finite when a stage begins \(.*style.*\)"):
-        fit(StyleTransfer(**SHALLOW, style_weight=1e38), data())
+        fit(StyleTransfer(**SHALLOW, style_weight=1e38, convention="absolute"), data())
 
 
 def test_an_image_that_the_network_cannot_halve_is_refused() -> None:

@@ -263,7 +263,7 @@ def test_a_job_that_lost_a_process_goes_on_with_any_number_to_the_same_files(
 
 def test_a_process_with_an_error_of_its_own_fails_the_job_after_the_other_has_finished(place: Path) -> None:
     rows = list(SIX)
-    rows[1] = f"{rows[1]}1e38"
+    rows[1] = f"{rows[1]}1e39"
     run = launched([*PROGRAM, *options(place, rows, "bad"), *TWO])
     assert run.returncode == 1
     assert "Traceback" not in run.stderr

@@ -285,7 +285,7 @@ def test_three_sizes_at_most_are_measured_and_none_twice(monkeypatch: pytest.Mon
         return 1e-3
 
     monkeypatch.setattr(planning, "_seconds_a_step", pretend)
-    data = job(stages=[Stage(side, 2) for side in (32, 40, 48, 56, 64)])
+    data = job(stages=[Stage(side, 2) for side in (32, 40, 48, 56, 64)], size=None, steps=None)
     known: planning.Measured = {}
     for module in (StyleTransfer(**SMALL), StyleTransfer(**SMALL, init="style", content_weight=1.0)):
         planning.estimate(module, data, worker(), measured=known)

@@ -105,8 +105,11 @@ def representation(
             allowed = "at least one layer, with weights above 0"
             raise InputError(f"{group}_layers must name {allowed}, got {dict(shares)} for {name}")
         label = name if loss.joint or len(chosen) > 1 else ""
-        groups = [tuple(shares)] if loss.joint else [(layer,) for layer in shares]
-        terms += [Term(group, layers, loss, sum(shares[each] for each in layers), relative, label) for layers in groups]
+        if loss.joint:  # hypercolumns begin with the image
+            layers = tuple(dict.fromkeys((IMAGE, *shares)))
+            terms.append(Term(group, layers, loss, sum(shares.values()), relative, label))
+        else:
+            terms += [Term(group, (layer,), loss, share, relative, label) for layer, share in shares.items()]
     return terms
 
 
