@@ -271,7 +271,7 @@ def test_the_wasserstein_loss_falls() -> None:
         ({"style_weight": float("nan")}, "style_weight must be a finite number, 0 or above, got nan"),
         ({"content_weight": -1.0}, "content_weight must be a finite number, 0 or above, got -1.0"),
         ({"tv_weight": float("inf")}, "tv_weight must be a finite number, 0 or above, got inf"),
-        ({"style_loss": "histogram"}, "unknown style_loss 'histogram'; known are gram, wasserstein"),
+        ({"style_loss": "hist"}, "unknown style_loss 'hist'; known are gram, wasserstein"),
         ({"style_layers": []}, "style_layers must name at least one layer"),
         ({"style_layers": {"relu1_1": -1.0}}, "style_layers must name at least one layer, with weights above 0"),
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
