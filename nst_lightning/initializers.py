@@ -67,10 +67,14 @@ INITIALIZERS: Mapping[str, Initializer] = {
 
 def check(init: str) -> None:
     """Raises an `InputError` if there is neither an initialisation of that name nor a picture."""
-    if init not in INITIALIZERS and not Path(init).is_file():
-        raise InputError(f"unknown init {init!r}; known are {', '.join(INITIALIZERS)}, or a picture's file")
     if init not in INITIALIZERS:
-        images.read(init)
+        _picture(init)
+
+
+def _picture(file: str) -> Tensor:
+    if not Path(file).is_file():
+        raise InputError(f"unknown init {file!r}; known are {', '.join(INITIALIZERS)}, or a picture's file")
+    return images.read(file).rgb
 
 
 def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tensor:
@@ -84,7 +88,6 @@ def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tenso
     Raises:
         InputError: See `check`.
     """
-    check(name)
     if name not in INITIALIZERS:
-        return _fitted(images.read(name).rgb, content)
+        return _fitted(_picture(name), content)
     return INITIALIZERS[name](content, style, torch.Generator().manual_seed(seed))

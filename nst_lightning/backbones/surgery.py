@@ -29,9 +29,7 @@ def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, bo
         if pooling == "l2":
             traced.set_submodule(str(node.target), L2Pooling(module.stride))
         elif pooling != "max":
-            average = AveragePooling(module.kernel_size, module.stride, module.padding)
-            average.scale = 1.0 if pooling == "avg_plain" else 2.0
-            traced.set_submodule(str(node.target), average)
+            traced.set_submodule(str(node.target), AveragePooling(module, 1.0 if pooling == "avg_plain" else 2.0))
     for node, convolution in _calls(traced, nn.Conv2d):
         if node.all_input_nodes[0].op == "placeholder":
             traced.set_submodule(str(node.target), ImageConvolution(convolution, border))
@@ -62,7 +60,9 @@ def freeze(network: nn.Module) -> None:
 class AveragePooling(nn.AvgPool2d):
     """Average pooling times a factor, of 2 as crowsonkb has it, for the layers behind were trained on maxima."""
 
-    scale = 2.0
+    def __init__(self, like: nn.MaxPool2d, scale: float) -> None:
+        super().__init__(like.kernel_size, like.stride, like.padding)
+        self.scale = scale
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the scaled averages, (N, C, H', W')."""

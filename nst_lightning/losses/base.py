@@ -51,6 +51,12 @@ class Features:
         """The features times the square roots of the weights: their products are weighted as the positions are."""
         return self.values if self.weights is None else full_precision(self.values) * self.weights.sqrt()
 
+    @property
+    def total(self) -> Tensor:
+        """The features summed over weighted positions, (N, C)."""
+        values = self.values if self.weights is None else self.values * self.weights
+        return full_precision(values).sum(dim=(2, 3))
+
     def at(self, places: Tensor) -> Tensor:
         """Returns the features of the positions that places as of `drawn` fall on, (N, C, K).
 

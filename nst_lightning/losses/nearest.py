@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, full_precision
+from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target
 
 _AT_ONCE = 2**24  # similarities that are held at a time, 64 MB of float32
 
@@ -49,8 +49,7 @@ class Nearest(Additive):
 
     @staticmethod
     def _summed(layer: Features, samples: Tensor) -> Statistic:
-        values = full_precision(layer.values if layer.weights is None else layer.values * layer.weights)
-        return Statistic({"features": values.sum(dim=(2, 3))}, layer.weight, {"features": samples})
+        return Statistic({"features": layer.total}, layer.weight, {"features": samples})
 
     @staticmethod
     def _directions(statistic: Statistic) -> Tensor:

@@ -18,7 +18,17 @@ _SETS = 8  # of positions of the content, one of which is compared at a step
 _OPPONENT = ((0.577350, 0.577350, 0.577350), (-0.577350, 0.788675, -0.211325), (-0.577350, -0.211325, 0.788675))
 
 
-class Strotss(Additive):
+class _Hypercolumns(Additive):
+    """A loss on the image and several layers together, at drawn positions; the image is the first of them."""
+
+    layers: ClassVar[tuple[str, ...]] = (IMAGE, *_LAYERS)
+    joint: ClassVar[bool] = True
+
+    def _at(self, features: Sequence[Features], places: Tensor) -> Statistic:
+        return Statistic({}, features[0].weight, {"columns": hypercolumns(features, places, self.unit)})
+
+
+class Strotss(_Hypercolumns):
     """Relaxed earth mover's distance, moments and palette of hypercolumns, Kolkin et al. (2019), equations 5 to 9.
 
     *Style Transfer by Relaxed Optimal Transport and Self-Similarity*. The sum of the three, by the weights that its
@@ -26,18 +36,16 @@ class Strotss(Additive):
     """
 
     source: ClassVar[Source | None] = "style"
-    layers: ClassVar[tuple[str, ...]] = (IMAGE, *_LAYERS)
-    joint: ClassVar[bool] = True
     bank: ClassVar[int] = 5000  # positions of the style
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns hypercolumns at drawn positions, (N, C, K); the image is to be the first of the layers."""
+        """Returns hypercolumns at drawn positions, (N, C, K)."""
         # Departs from the code, which takes a grid with a random offset and draws anew every ten steps.
-        return self._hypercolumns(features, drawn(_POSITIONS, draw))
+        return self._at(features, drawn(_POSITIONS, draw))
 
     def kept(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the style's hypercolumns at more positions."""
-        return self._hypercolumns(features, drawn(self.bank, draw))
+        return self._at(features, drawn(self.bank, draw))
 
     def target(self, statistic: Statistic) -> Target:
         """Returns hypercolumns (N, C, K), their mean (N, C, 1) and covariance (N, C, C)."""
@@ -49,9 +57,6 @@ class Strotss(Additive):
         images = zip(statistic.samples["columns"], *target, strict=True)
         return torch.stack([self._distance(*each) for each in images])
 
-    def _hypercolumns(self, features: Sequence[Features], places: Tensor) -> Statistic:
-        return Statistic({}, features[0].weight, {"columns": hypercolumns(features, places, self.unit)})
-
     @staticmethod
     def _distance(own: Tensor, style: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
         transport = relaxed(own, style, colours=False)
@@ -61,20 +66,18 @@ class Strotss(Additive):
         return transport + moments + relaxed(turn @ own[:3], turn @ style[:3], colours=True)
 
 
-class SelfSimilarity(Additive):
+class SelfSimilarity(_Hypercolumns):
     """Difference of the normalised cosine distances between positions, Kolkin et al. (2019), equation 4."""
 
     source: ClassVar[Source | None] = "content"
-    layers: ClassVar[tuple[str, ...]] = (IMAGE, *_LAYERS)
-    joint: ClassVar[bool] = True
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns hypercolumns at the positions of a draw, (N, C, K)."""
-        return self._hypercolumns(features, _content_places()[_set(draw)])
+        return self._at(features, _content_places()[_set(draw)])
 
     def kept(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the content's hypercolumns at the positions of all draws."""
-        return self._hypercolumns(features, _content_places())
+        return self._at(features, _content_places())
 
     def target(self, statistic: Statistic) -> Target:
         """Returns the hypercolumns, (N, C, K)."""
@@ -84,9 +87,6 @@ class SelfSimilarity(Additive):
         """Returns the mean over positions of the summed differences, (N,)."""
         pairs = zip(statistic.samples["columns"], target[0][..., _set(draw)], strict=True)
         return torch.stack([(_similarity(own) - _similarity(other)).abs().sum(dim=0).mean() for own, other in pairs])
-
-    def _hypercolumns(self, features: Sequence[Features], places: Tensor) -> Statistic:
-        return Statistic({}, features[0].weight, {"columns": hypercolumns(features, places, self.unit)})
 
 
 def hypercolumns(features: Sequence[Features], places: Tensor, unit: float) -> Tensor:

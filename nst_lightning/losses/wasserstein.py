@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, full_precision
+from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target
 from nst_lightning.losses.gram import outer_products
 
 EPSILON = 1e-4  # what is added to the diagonals of covariances, as crowsonkb does
@@ -29,8 +29,7 @@ class Wasserstein(Additive):
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns one layer's features (N, C) and their outer products (N, C, C), summed over positions."""
         (layer,) = features
-        values = full_precision(layer.values if layer.weights is None else layer.values * layer.weights)
-        return Statistic({"products": outer_products(layer), "features": values.sum(dim=(2, 3))}, layer.weight)
+        return Statistic({"products": outer_products(layer), "features": layer.total}, layer.weight)
 
     def target(self, statistic: Statistic) -> Target:
         """Returns mean (N, C), trace of the covariance (N,), and its square root (N, C, C), in float64."""

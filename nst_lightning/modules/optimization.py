@@ -131,7 +131,7 @@ class ImageOptimization(L.LightningModule):
         """Returns the losses of the images, (N,)."""
         assert self.evaluation is not None
         # Where positions are drawn, a quasi-Newton method needs the same ones from one step to the next.
-        quasi_newton = isinstance(_inner(self.trainer.optimizers[0]), _QUASI_NEWTON)
+        quasi_newton = isinstance(self.trainer.optimizers[0], _QUASI_NEWTON)
         number = batch.stage_index if quasi_newton else batch.index
         values = self.evaluation.values(self.image, (self.problem.seed + number) % 2**63)
         self.losses = self.evaluation.noted(values)
@@ -240,7 +240,7 @@ class ImageOptimization(L.LightningModule):
     def _settle(self, number: int, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
         """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
         self._check_image(number)
-        inner = _inner(optimizer)
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not before:
             if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
                 msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
@@ -268,7 +268,3 @@ class ImageOptimization(L.LightningModule):
             wanted = f"{', '.join(batch.names)}, {described(batch.stages)}"
             msg = f"the checkpoint is of {found}, this run would go on with {wanted}"
             raise InputError(f"{msg}: resume with the settings of that run")
-
-
-def _inner(optimizer: _Optimizer) -> torch.optim.Optimizer:
-    return optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
