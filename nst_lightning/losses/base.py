@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,21 +80,31 @@ class Features:
             parts.append(self._taken(rows, columns) * (down * across))
         return reduce(torch.add, parts)
 
-    def sampled(self, count: int, draw: int, exactly: bool = False) -> Tensor:
-        """Returns the features of all positions where the whole map has no more than `count`, else at so many drawn.
+    def sampled(self, count: int, draw: int) -> Tensor:
+        """Returns the features of the most positions, up to `count`, on a square grid whose corner is drawn, (N, C, K).
 
-        `exactly` so many come in no order, of small maps some twice: the samples of images of unlike sizes stack.
+        A grid and not places drawn one by one, which leave gaps where an optimiser that keeps them never looks.
         """
+        return self._taken(*self._grid(count, draw))
+
+    def shuffled(self, count: int, draw: int) -> Tensor:
+        """Returns the features of `sampled` in no order, some twice, so that they are exactly so many, (N, C, count).
+
+        Those of images of unlike sizes stack then, and any part of them is of everywhere.
+        """
+        rows, columns = self._grid(count, draw)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # the same ones twice in every draw
+        index = (order * len(rows)).div(count, rounding_mode="floor")
+        return self._taken(rows[index], columns[index])
+
+    def _grid(self, count: int, draw: int) -> tuple[Tensor, Tensor]:
         height, width = self.size
-        if height * width > count:
-            return self.at(drawn(count, draw))
-        index = torch.arange(height * width)
-        if exactly:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(draw))
-            index = (order * (height * width)).div(count, rounding_mode="floor")
-        elif self.values.shape[2:] == self.size:
-            return full_precision(self.values).flatten(2)
-        return self._taken(index // width, index % width)
+        stride = 1
+        while math.ceil(height / stride) * math.ceil(width / stride) > count:
+            stride += 1
+        row, column = (drawn(1, draw)[0] * stride).long().tolist()
+        rows, columns = torch.arange(row, height, stride), torch.arange(column, width, stride)
+        return rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
 
     def _taken(self, rows: Tensor, columns: Tensor) -> Tensor:
         height, width = self.values.shape[2:]

@@ -21,21 +21,20 @@ class Nearest(Additive):
     Zhang et al. (2022), *ARF*, equation 2. It is free of the features' scale.
     """
 
-    # Departs from the paper, which takes maps strided to 64 positions a side: so many, drawn at random.
-    positions: ClassVar[int] = 4096
-    bank: ClassVar[int] = 4096
+    positions: ClassVar[int] = 64**2  # as in the paper, on a grid
+    bank: ClassVar[int] = 4096  # departs from the paper, which takes as many of each of the style's four rotations
     source: ClassVar[Source | None] = "style"
     layers: ClassVar[tuple[str, ...]] = ("relu2_1", "relu3_1", "relu4_1")
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns the sum of one layer's features, (N, C), and those at positions of the output, (N, C, K)."""
+        """Returns the sum of one layer's features, (N, C), and those on a grid of the output's positions, (N, C, K)."""
         (layer,) = features
         return self._summed(layer, layer.sampled(self.positions, draw))
 
     def kept(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the sum of one layer's features, and those at positions of the style."""
         (layer,) = features
-        return self._summed(layer, layer.sampled(self.bank, draw, exactly=True))
+        return self._summed(layer, layer.shuffled(self.bank, draw))
 
     def target(self, statistic: Statistic) -> Target:
         """Returns the directions of the style's features from their mean, (N, C, K)."""

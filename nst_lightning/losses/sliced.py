@@ -19,20 +19,15 @@ class Histogram(Additive):
     sorting, Zhang et al. (2022), *Exact Feature Distribution Matching*, equation 5.
     """
 
-    # Departs from the papers, which sort all positions, where a map has more than these: so many drawn at random.
+    # Departs from the papers, which sort all positions, where a map has more than these.
     positions: ClassVar[int] = 2048
     source: ClassVar[Source | None] = "style"
     layers: ClassVar[tuple[str, ...]] = ("relu1_1", "relu4_1")
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns one layer's features at positions of the output, (N, C, K)."""
+        """Returns one layer's features on a grid of positions, as many of every image, (N, C, K)."""
         (layer,) = features
-        return Statistic({}, layer.weight, {"features": layer.sampled(self.positions, draw)})
-
-    def kept(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns one layer's features at positions of the style, (N, C, K)."""
-        (layer,) = features
-        return Statistic({}, layer.weight, {"features": layer.sampled(self.positions, draw, exactly=True)})
+        return Statistic({}, layer.weight, {"features": layer.shuffled(self.positions, draw)})
 
     def target(self, statistic: Statistic) -> Target:
         """Returns the style's features, (N, C, K)."""
@@ -48,7 +43,7 @@ class Histogram(Additive):
         return torch.stack([_apart(*self._projected(own, other, draw)) for own, other in pairs])
 
     def _projected(self, own: Tensor, other: Tensor, draw: int) -> tuple[Tensor, Tensor]:
-        """Returns values (D, K) and (D, L) whose distributions are compared, of features (C, K) and (C, L)."""
+        """Returns values (D, K) whose distributions are compared, of features (C, K) each."""
         return own, other
 
 
@@ -69,9 +64,4 @@ class Sliced(Histogram):
 
 
 def _apart(own: Tensor, other: Tensor) -> Tensor:
-    count, of_other = own.shape[1], other.shape[1]
-    quantiles = other.sort(dim=1).values
-    if count != of_other:
-        ranks = (2 * torch.arange(count, device=own.device) + 1) * of_other // (2 * count)
-        quantiles = quantiles[:, ranks]
-    return (own.sort(dim=1).values - quantiles).square().mean()
+    return (own.sort(dim=1).values - other.sort(dim=1).values).square().mean()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from nst_lightning import images
 from nst_lightning.backbones import weights
 
 ROOT = Path(__file__).parents[2]
-CONTENT, STYLE = "content-images/temple.jpg", "style-images/church_at_auvers.jpg"
+DATA = ROOT / "data"
+CONTENT, STYLE = DATA / "content-images/temple.jpg", DATA / "style-images/church_at_auvers.jpg"
 NUMBER = r"(?P<loss>[-+.\deEnaif]+)"
+Pair = tuple[Path, Path]
 _CHANNELS = (64, 128, 256, 512, 512)
 
 
@@ -100,15 +102,15 @@ class Rival:
     coarse_first: bool = False
 
 
-def source(name: str, folder: Path, long_side: int) -> Path:
-    """Writes a sample at exactly the size that is computed with, so that nobody resizes it in another way.
+def source(file: Path, folder: Path, long_side: int) -> Path:
+    """Writes an image at exactly the size that is computed with, so that nobody resizes it in another way.
 
-    Smaller samples are enlarged, as the peers do and this project does not: the objective would be another.
+    Smaller ones are enlarged, as the peers do and this project does not: the objective would be another.
     """
-    image = images.read(str(ROOT / "data" / name)).rgb
+    image = images.read(str(file)).rgb
     height, width = image.shape[-2:]
     resized = images.resize(image, images.fit(height, width, long_side, upscale=True)).clamp(0, 1)
-    return images.write(folder / f"{Path(name).stem}_{long_side}.png", resized, overwrite=True)
+    return images.write(folder / f"{file.parent.name}_{file.stem}_{long_side}.png", resized, overwrite=True)
 
 
 def bundled() -> dict[str, torch.Tensor]:
@@ -116,9 +118,11 @@ def bundled() -> dict[str, torch.Tensor]:
     return {key: value.float() for key, value in weights.load(weights.OXFORD, bundled=weights.VGG16).items()}
 
 
-def neural_style_pt(checkout: Path, folder: Path, size: int, device: str, iterations: int = 1000) -> Rival:
+def neural_style_pt(
+    checkout: Path, folder: Path, size: int, device: str, iterations: int = 1000, pair: Pair = (CONTENT, STYLE)
+) -> Rival:
     """Returns ProGamerGov's script with its defaults but for the network."""
-    content, style = (source(name, folder, size) for name in (CONTENT, STYLE))
+    content, style = (source(file, folder, size) for file in pair)
     state = bundled()
     state["features.0.weight"] = state["features.0.weight"].flip(1)  # it reads blue first
     torch.save(state, folder / "vgg16.pth")
@@ -145,11 +149,13 @@ def neural_style_pt(checkout: Path, folder: Path, size: int, device: str, iterat
     return Rival(Contender(command, rf"Total loss: {NUMBER}", folder, picture), arguments, "mean colour")
 
 
-def gordicaleksa(checkout: Path, folder: Path, size: int, device: str) -> Rival:
-    """Returns gordicaleksa's script with its defaults but for network and height."""
-    content = source(CONTENT, folder, size)
+def gordicaleksa(
+    checkout: Path, folder: Path, size: int, device: str, every: int | None = None, pair: Pair = (CONTENT, STYLE)
+) -> Rival:
+    """Returns gordicaleksa's script with its defaults but for network and height; `every` so often it writes."""
+    content = source(pair[0], folder, size)
     height = images.read(str(content)).rgb.shape[-2]
-    style = source(STYLE, folder, height)  # a portrait, which it brings to the content's height
+    style = source(pair[1], folder, height)  # the sample is a portrait, which it brings to the content's height
     copy = folder / "gordicaleksa"  # it writes beside itself
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("data", ".git"), dirs_exist_ok=True)
     state = bundled()
@@ -163,6 +169,8 @@ def gordicaleksa(checkout: Path, folder: Path, size: int, device: str) -> Rival:
     torch.save(bundled(), ours)
     command = ["neural_style_transfer.py", "--model", "vgg16", "--height", str(height)]
     files = ["--content_img_name", str(content), "--style_img_name", str(style)]
+    if every is not None:
+        files += ["--saving_freq", str(every)]
     environment = {"TORCH_HOME": str(folder / "torch"), "MPLBACKEND": "agg"}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -183,14 +191,32 @@ def gordicaleksa(checkout: Path, folder: Path, size: int, device: str) -> Rival:
     return Rival(Contender([*command, *files], line, copy, picture, environment), arguments, "content")
 
 
-def crowsonkb(checkout: Path, folder: Path, size: int, device: str, least: int) -> Rival:
-    """Returns crowsonkb's package with its defaults but for the network and the smallest of its scales."""
-    content, style = (str(source(name, folder, size)) for name in (CONTENT, STYLE))
+def crowsonkb(
+    checkout: Path,
+    folder: Path,
+    size: int,
+    device: str,
+    least: int,
+    iterations: int = 500,
+    pair: Pair = (CONTENT, STYLE),
+) -> Rival:
+    """Returns crowsonkb's package with its defaults but for the network, the smallest of its scales and iterations."""
+    content, style = (str(source(file, folder, size)) for file in pair)
     picture = folder / "crowsonkb.png"
     path = os.pathsep.join([str(checkout), str(ROOT)])
-    peer = driven("crowsonkb", [content, style, least, size, device, str(picture)], folder, picture, path)
+    peer = driven("crowsonkb", [content, style, least, size, iterations, device, str(picture)], folder, picture, path)
     arguments = {"content": content, "style": style, "size": size, "objective": "crowsonkb"}
     return Rival(peer, arguments, "content", coarse_first=least < size)
+
+
+def kolkin(name: str, checkout: Path, folder: Path, device: str, pair: Pair) -> Contender:
+    """Returns the script of NNST or STROTSS as it is but for the weights, for a picture of 512 px."""
+    picture = folder / f"{name}.png"
+    copy = folder / name
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "inputs"), dirs_exist_ok=True)
+    given = [name, *(str(file) for file in pair), device, str(picture)]
+    contender = driven("kolkin", given, folder, picture, os.pathsep.join([str(copy), str(folder), str(ROOT)]))
+    return replace(contender, line=r"(?:total time: |Finished in: *)" + NUMBER)
 
 
 def ours(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from torch import nn
 from torchvision import models
 
 from nst_lightning import StyleTransfer, images, initializers, optim
-from nst_lightning.backbones import OXFORD, Backbone
+from nst_lightning.backbones import OXFORD, Backbone, spec_of
 from nst_lightning.batches import Step
 from nst_lightning.data import PairDataModule
 from nst_lightning.modules import ImageOptimization
@@ -30,20 +31,26 @@ from tests.benchmarks.trainer import fit
 OXFORD_MEAN = 255 * torch.tensor(OXFORD.mean)
 
 
-def crowsonkb(content: str, style: str, least: int, size: int, device: str, picture: str) -> None:
+def torchvision_like(unit: float = 1.0) -> models.VGG:
+    """Returns torchvision's VGG16 with the bundled weights, its features divided by a unit."""
+    network: models.VGG = models.vgg16()
+    state = bundled()
+    # It is fed torchvision's scale, (x - mean) / std of x in [0, 1]; Oxford's weights want 255 x - mean colour.
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    first, shift = state["features.0.weight"], 255 * mean - OXFORD_MEAN
+    state["features.0.bias"] = state["features.0.bias"] + (first * shift.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+    state["features.0.weight"] = first * (255 * std).view(1, 3, 1, 1) / unit
+    state.update({name: bias / unit for name, bias in state.items() if name.endswith("bias")})
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def crowsonkb(content: str, style: str, least: int, size: int, iterations: int, device: str, picture: str) -> None:
     """Runs crowsonkb's package, on VGG16 laid out like the VGG19 that it asks for."""
     import style_transfer  # type: ignore[import-not-found]
 
     def laid_out(weights: object) -> nn.Module:
-        network = models.vgg16()
-        state = bundled()
-        # It feeds torchvision's scale, (x - mean) / std of x in [0, 1]; Oxford's weights want 255 x - mean colour.
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        first, shift = state["features.0.weight"], 255 * mean - OXFORD_MEAN
-        state["features.0.bias"] = state["features.0.bias"] + (first * shift.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
-        state["features.0.weight"] = first * (255 * std).view(1, 3, 1, 1)
-        network.load_state_dict(state, strict=False)
-        layers = list(network.features)
+        layers = [*torchvision_like().features.children()]
         for place in (16, 25):  # where VGG19 has a fourth convolution
             layers[place:place] = [nn.Identity(), nn.Identity()]
         found = nn.Module()
@@ -58,7 +65,31 @@ def crowsonkb(content: str, style: str, least: int, size: int, device: str, pict
     transfer = style_transfer.StyleTransfer(devices=[device])
     with Image.open(content) as first, Image.open(style) as second:
         pair = first.convert("RGB"), [second.convert("RGB")]
-        transfer.stylize(*pair, min_scale=least, end_scale=size, callback=say).save(picture)
+        times = {"iterations": iterations, "initial_iterations": 2 * iterations}
+        transfer.stylize(*pair, min_scale=least, end_scale=size, callback=say, **times).save(picture)
+
+
+def kolkin(name: str, content: str, style: str, device: str, picture: str) -> None:
+    """Runs the script of NNST or STROTSS, a folder on the path."""
+    network = torchvision_like(spec_of("vgg16").origin("oxford").unit)
+
+    def vgg16(pretrained: bool) -> models.VGG:
+        return network
+
+    models.vgg16 = vgg16
+    on_cpu = device == "cpu"
+    if name == "nnst":
+        given = ["--content_path", content, "--style_path", style, "--output_path", picture, *["--cpu"] * on_cpu]
+    else:
+        given = [content, style, "1.0", "5", picture, *["-cpu"] * on_cpu]
+    if on_cpu:
+        torch.cuda.synchronize = _nothing
+    sys.argv = [name, *given]
+    runpy.run_module("styleTransfer" if name == "nnst" else "strotss.styleTransfer", run_name="__main__")
+
+
+def _nothing(device: object = None) -> None:
+    """Waits for no GPU."""
 
 
 class Printer(L.Callback):
@@ -119,7 +150,7 @@ def _of_crowsonkb(**options: Any) -> ImageOptimization:
     return ImageOptimization(problem)
 
 
-DRIVERS: Mapping[str, Any] = {"crowsonkb": crowsonkb, "ours": ours}
+DRIVERS: Mapping[str, Any] = {"crowsonkb": crowsonkb, "kolkin": kolkin, "ours": ours}
 
 if __name__ == "__main__":
     DRIVERS[sys.argv[1]](*json.loads(sys.argv[2]))
