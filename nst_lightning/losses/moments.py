@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, full_precision
 
@@ -78,10 +80,37 @@ class Cmd(Additive):
 
 
 def _powers(layer: Features, values: Tensor, orders: int) -> Statistic:
-    """Returns the sums of the first powers over weighted positions, by order, in float64 where float32 would cancel."""
-    weights = 1.0 if layer.weights is None else layer.weights
-    sums = {str(order): (values.double() ** order * weights).sum(dim=(2, 3)) for order in range(1, orders + 1)}
-    return Statistic(sums, layer.weight)
+    """Returns the sums of the first powers over weighted positions, by order, (N, C) each."""
+    weights = torch.ones_like(values[:1, :1]) if layer.weights is None else layer.weights
+    sums: Tensor = _PowerSums.apply(values, weights, orders)
+    return Statistic({str(order): each for order, each in enumerate(sums.unbind(), start=1)}, layer.weight)
+
+
+class _PowerSums(Function):
+    """The sums of the first powers of (N, C, H, W), (orders, N, C), in float64, for float32 would cancel in moments.
+
+    Neither the powers nor anything in float64 is kept for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, weights: Tensor, orders: int) -> Tensor:
+        ctx.save_for_backward(values, weights)
+        exact = values.double()
+        powers, sums = exact * weights, []
+        for order in range(orders):
+            powers = powers if order == 0 else powers.mul_(exact)
+            sums.append(powers.sum(dim=(2, 3)))
+        return torch.stack(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch names no type with saved_tensors
+        values, weights = ctx.saved_tensors
+        factors = gradient.to(values.dtype)[..., None, None]
+        slope = torch.zeros_like(values)
+        for order in range(len(factors), 0, -1):  # Horner's scheme
+            slope.mul_(values).add_(order * factors[order - 1])
+        return slope.mul_(weights), None, None
 
 
 def _central(statistic: Statistic, orders: int) -> list[Tensor]:
