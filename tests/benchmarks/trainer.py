@@ -1,6 +1,8 @@
-"""A run through Lightning's Trainer that writes nothing."""
+"""A run through Lightning's Trainer that writes nothing but what callbacks do."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -17,8 +19,9 @@ def fit(
     *callbacks: L.Callback,
     device: torch.device = CPU,
     precision: str = "32-true",
+    folder: Path | None = None,
 ) -> None:
-    """Optimises the images of a data module."""
+    """Optimises the images of a data module; what callbacks write goes into a folder."""
     with quiet():
         L.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu",
@@ -30,4 +33,5 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=False,
             callbacks=list(callbacks),
+            default_root_dir=folder,
         ).fit(module, datamodule=data)
