@@ -78,7 +78,7 @@ class PairDataModule(L.LightningDataModule):
             content with every style.
         pairs: A CSV file of pairs instead of `content` and `style`, see `pairs.read_pairs`.
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
-        steps: Number of optimiser steps, all stages together. By default 300, or those of a list of `stages`.
+        steps: Number of optimiser steps, all stages together. By default 240, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
             (size, steps), which `size` and `steps` scale.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
@@ -115,7 +115,7 @@ class PairDataModule(L.LightningDataModule):
         if isinstance(stages, list):
             self.stages = scaled(stages, size, steps)
         else:
-            self.stages = coarse_to_fine(512 if size is None else size, 300 if steps is None else steps, stages)
+            self.stages = coarse_to_fine(512 if size is None else size, 240 if steps is None else steps, stages)
         self.pairs = chosen(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale

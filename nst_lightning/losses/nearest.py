@@ -24,7 +24,7 @@ class Nearest(Additive):
     positions: ClassVar[int] = 64**2  # as in the paper, on a grid
     bank: ClassVar[int] = 4096  # departs from the paper, which takes as many of each of the style's four rotations
     source: ClassVar[Source | None] = "style"
-    layers: ClassVar[tuple[str, ...]] = ("relu2_1", "relu3_1", "relu4_1")
+    layers: ClassVar[tuple[str, ...]] = ("relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the sum of one layer's features, (N, C), and those on a grid of the output's positions, (N, C, K)."""

@@ -3,14 +3,15 @@
     python -m tests.benchmarks.arena gather --packages FOLDER --to PAIRS
     python -m tests.benchmarks.arena paint --pairs PAIRS --to ARENA [--size 512] [--methods NAMES] [--only PAIRS]
         [--device cpu] [--workers 1] [--peers FOLDER]
+    python -m tests.benchmarks.arena score --pairs PAIRS --to ARENA
     python -m tests.benchmarks.arena sheets --pairs PAIRS --to ARENA [--methods NAMES] [--seed 0]
 
 `gather` writes the pairs at 768 px at most: the project's samples, and pictures that may not all be shipped, from
 Debian's packages and scikit-image's wheel, which are unpacked in FOLDER (`dpkg -x PACKAGE FOLDER`, `unzip WHEEL
 'skimage/data/*' -d FOLDER`). `paint` paints them by the methods of arena.yaml and by the peers, whose checkouts are
-folders of --peers, into ARENA/SIZE/METHOD, and adds a line a picture to ARENA/pictures.csv: seconds, scores, defects;
-what is there is not painted again. `sheets` writes a sheet a pair with the methods in an order that follows from the
-seed, under letters, and what the letters stand for into key.json beside.
+folders of --peers, into ARENA/SIZE/METHOD, and adds a line a picture to ARENA/seconds.csv; what is there is not painted
+again. `score` writes their scores and defects into ARENA/scores.csv. `sheets` writes a sheet a pair with the methods
+under letters, in an order that follows from the seed, and what the letters stand for into key.json beside.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def pair_of(pairs: Path, name: str) -> Pair:
     return (pairs / "content" / f"{name}.jpg").resolve(), (pairs / "style" / f"{name}.jpg").resolve()
 
 
+def picture_of(options: argparse.Namespace, method: str, name: str) -> Path:
+    """Returns the file of a picture, painted or to be painted."""
+    return Path(options.to / str(options.size) / method / f"{name}.png")
+
+
 def by_peer(given: Mapping[str, Any], peers: Path, pair: Pair, folder: Path, size: int, device: str) -> Path:
     """Returns the picture that a peer leaves after so many evaluations as its method says."""
     name, evaluations = given["peer"], given.get("evaluations", 0)
@@ -88,7 +94,7 @@ def paint(job: tuple[str, str, argparse.Namespace]) -> dict[str, Any]:
     """Paints one picture and returns its line of the table."""
     method, name, options = job
     pair = pair_of(options.pairs, name)
-    picture = options.to / str(options.size) / method / f"{name}.png"
+    picture = picture_of(options, method, name)
     given = dict(METHODS[method])
     began = time.perf_counter()
     try:
@@ -108,23 +114,36 @@ def paint(job: tuple[str, str, argparse.Namespace]) -> dict[str, Any]:
         return {"method": method, "pair": name, "size": options.size, "error": " ".join(str(error).split())[-300:]}
     seconds = time.perf_counter() - began
     images.write(picture, rgb, overwrite=True)
-    return {"method": method, "pair": name, "size": options.size, "seconds": round(seconds, 2), **scored(rgb, pair)}
+    return {"method": method, "pair": name, "size": options.size, "seconds": round(seconds, 2)}
 
 
-def scored(rgb: torch.Tensor, pair: Pair) -> dict[str, float]:
-    """Returns the scores and defects of a picture."""
-    torch.set_num_threads(2)
+def score(options: argparse.Namespace) -> None:
+    """Writes scores and defects of all pictures."""
+    rows = []
     scorer = Scorer()
-    content, style = (images.read(str(file)).rgb for file in pair)
-    size = (rgb.shape[-2], rgb.shape[-1])
-    styles = [images.resize(style, images.fit(style.shape[-2], style.shape[-1], max(size))).clamp(0, 1)]
-    found = scorer.scores(rgb, scorer.reference(images.resize(content, size).clamp(0, 1), styles))
-    return {score: round(value, 4) for score, value in found.items()}
+    for picture in sorted(options.to.glob("*/*/*.*g")):
+        content, style = (images.read(str(file)).rgb for file in pair_of(options.pairs, picture.stem))
+        rgb = images.read(str(picture)).rgb
+        size = (rgb.shape[-2], rgb.shape[-1])
+        style = images.resize(style, images.fit(style.shape[-2], style.shape[-1], max(size))).clamp(0, 1)
+        found = scorer.scores(rgb, scorer.reference(images.resize(content, size).clamp(0, 1), [style]))
+        of = {"size": picture.parts[-3], "method": picture.parts[-2], "pair": picture.stem}
+        rows.append({**of, **{name: round(value, 4) for name, value in found.items()}})
+        print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+    written(rows, options.to / "scores.csv")
+
+
+def written(rows: Sequence[Mapping[str, Any]], table: Path) -> None:
+    """Writes rows as a table."""
+    with table.open("w") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def painted(options: argparse.Namespace) -> None:
     """Paints what is not there yet."""
-    table = options.to / "pictures.csv"
+    table = options.to / "seconds.csv"
     rows = list(csv.DictReader(table.open())) if table.exists() else []
     done = {(row["method"], row["pair"], row["size"]) for row in rows if not row.get("error")}
     wanted = [(method, name, options) for method in options.methods for name in options.only]
@@ -135,10 +154,7 @@ def painted(options: argparse.Namespace) -> None:
         for row in pool.imap_unordered(paint, jobs):
             print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
             rows.append(row)
-            with table.open("w") as file:  # each time: what was painted stays if this breaks off
-                writer = csv.DictWriter(file, list(dict.fromkeys(key for each in rows for key in each)))
-                writer.writeheader()
-                writer.writerows(rows)
+            written(rows, table)  # each time: what was painted stays if this breaks off
 
 
 def sheets(options: argparse.Namespace) -> None:
@@ -147,10 +163,10 @@ def sheets(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     key = {}
     for name in options.only:
-        painters = [m for m in options.methods if (options.to / str(options.size) / m / f"{name}.png").exists()]
+        painters = [m for m in options.methods if picture_of(options, m, name).exists()]
         random.Random(f"{options.seed} {name}").shuffle(painters)
         key[name] = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", painters, strict=False))
-        files = [*pair_of(options.pairs, name), *(options.to / str(options.size) / m / f"{name}.png" for m in painters)]
+        files = [*pair_of(options.pairs, name), *(picture_of(options, m, name) for m in painters)]
         contact(files, ["content", "style", *key[name]], options.side).save(folder / f"{name}.jpg", quality=90)
     (folder / "key.json").write_text(json.dumps(key, indent=1) + "\n")
 
@@ -180,7 +196,7 @@ def contact(files: Sequence[Path], labels: Sequence[str], side: int) -> Image.Im
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("gather", "paint", "sheets"))
+    parser.add_argument("command", choices=("gather", "paint", "score", "sheets"))
     parser.add_argument("--packages", type=Path, help="where packages and the wheel are unpacked")
     parser.add_argument("--pairs", type=Path, help="what gather wrote")
     parser.add_argument("--to", type=Path, required=True, help="the folder to write to")
@@ -196,7 +212,7 @@ def main() -> None:
     if options.command == "gather":
         gather(options.packages, options.to)
     else:
-        {"paint": painted, "sheets": sheets}[options.command](options)
+        {"paint": painted, "score": score, "sheets": sheets}[options.command](options)
 
 
 if __name__ == "__main__":
