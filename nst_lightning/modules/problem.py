@@ -23,7 +23,7 @@ Tile = int | Literal["off", "auto"]
 """The side of the tiles in pixels; `auto` for the largest that fits, and none where the whole image does; or `off`."""
 
 Losses = str | dict[str, float | dict[str, float]]
-"""A loss by its name, or several with the weight of each, or with those of its layers."""
+"""Losses by their names between commas, or with the weight of each, or with those of its layers."""
 Convention = Literal["relative", "absolute"]
 
 
@@ -94,7 +94,8 @@ def representation(
     group: str, given: Layers, spec: Spec, losses: Losses, known: Mapping[str, type[Loss]], unit: float, relative: bool
 ) -> list[Term]:
     """Returns the terms of losses on layers chosen by name or by place in the study's table, see `StyleTransfer`."""
-    chosen: Mapping[str, float | dict[str, float]] = {losses: 1.0} if isinstance(losses, str) else losses
+    chosen: Mapping[str, float | dict[str, float]]
+    chosen = dict.fromkeys(losses.replace(" ", "").split(","), 1.0) if isinstance(losses, str) else losses
     terms = []
     for name, weight in chosen.items():
         if name not in known:

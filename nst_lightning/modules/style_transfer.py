@@ -22,8 +22,6 @@ from nst_lightning.modules.problem import (
     smoothness,
 )
 
-STYLE_LOSS: Losses = {"gram": 1.0, "nearest": 1.0}  # chosen by eye, see data/examples/arena
-
 
 class StyleTransfer(ImageOptimization):
     """Paints content images in the manner of style images, Gatys et al. (2016).
@@ -45,8 +43,8 @@ class StyleTransfer(ImageOptimization):
             weights, or a place in the study's table, from 0, see `backbones.Spec`.
         style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
             weights of a mapping are divided by their sum.
-        style_loss: What the style is compared by, a name of `losses.STYLE_LOSSES`, or several with their weights
-            (`{gram: 1, histogram: 0.1}`), or with those of their layers (`{gram: {relu1_1: 1, relu3_1: 2}}`).
+        style_loss: What the style is compared by, names of `losses.STYLE_LOSSES` between commas, or names with their
+            weights (`{gram: 1, histogram: 0.1}`), or with those of their layers (`{gram: {relu1_1: 1, relu3_1: 2}}`).
         content_loss: What the content is compared by, likewise of `losses.CONTENT_LOSSES`.
         tv_loss: What smoothness is measured by: `l1_mean`; `l1`, which grows with the image and counts on 0 to 255; or
             `nine_point`, squared differences.
@@ -77,7 +75,7 @@ class StyleTransfer(ImageOptimization):
         pixel_range: float | None = None,
         content_layers: Layers = None,
         style_layers: Layers = None,
-        style_loss: Losses = STYLE_LOSS,
+        style_loss: Losses = "gram,nearest",
         content_loss: Losses = "features",
         tv_loss: str = "l1_mean",
         convention: Convention = "relative",
