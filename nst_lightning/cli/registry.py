@@ -19,6 +19,7 @@ COMMANDS = {
     "score": ("cli.score", "measure what pictures keep of the content and take of the style"),
     "sweep": ("study.sweep_command", "compare settings: a labelled grid, tables and plots out of one file"),
     "report": ("study.report_command", "show results on disk as one page of HTML"),
+    "vote": ("study.vote_command", "ask people which of two pictures is better, and count their votes"),
     "validate": ("cli.validate", "score what a checkpoint holds"),
     "inspect": ("cli.inspect", "show what a network sees in an image: feature maps and Gram matrices"),
     "backbones": ("cli.backbones", "list the networks and their layers"),

@@ -31,14 +31,19 @@ def render(report: Report, made: str = "", side: int = SIDE) -> str:
     Raises:
         ImageError: If a picture cannot be read.
     """
+    better = {name: "↑" if name in (*BETTER, "psnr") else "↓" for name in tables.SCORES}
+    sections = [_section(found, partial(encoded, side=side)) for found in report.sections]
+    return template("template.html").render(report=report, made=made, sections=sections, better=better)
+
+
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"words": words, "spoken": spoken}
-    environment.globals["better"] = {name: "↑" if name in (*BETTER, "psnr") else "↓" for name in tables.SCORES}
-    sections = [_section(found, partial(_encoded, side=side)) for found in report.sections]
-    return environment.get_template("template.html").render(report=report, made=made, sections=sections)
+    return environment.get_template(name)
 
 
 def words(value: Any) -> str:  # noqa: ANN401 - a fact of any kind
@@ -54,8 +59,8 @@ def spoken(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-def _encoded(file: str, alt: str, side: int, lossless: bool = False) -> _Picture:
-    """Returns a picture as the template takes it, of a long side in pixels."""
+def encoded(file: str, alt: str, side: int, lossless: bool = False) -> _Picture:
+    """Returns a picture as templates take it, of a long side in pixels: `src`, `width`, `height` and `alt`."""
     rgb = images.read(file).rgb
     rgb = images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], side)).clamp(0, 1)
     stream = io.BytesIO()
