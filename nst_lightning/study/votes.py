@@ -93,7 +93,8 @@ def strengths(votes: Sequence[Vote]) -> list[Strength]:
 
     def slope(logits: NDArray[np.float64]) -> NDArray[np.float64]:
         expected = played * expit(against(logits))
-        return (expected - wins).sum(axis=1) - _PRIOR * (1 - 2 * expit(logits))
+        found: NDArray[np.float64] = (expected - wins).sum(axis=1) - _PRIOR * (1 - 2 * expit(logits))
+        return found
 
     logits = minimize(loss, np.zeros(len(methods)), jac=slope, method="BFGS").x
     spread = played * expit(against(logits)) * expit(-against(logits))
