@@ -75,9 +75,8 @@ def main() -> None:
     if options.one is not None:
         measure(options.one, options.size, tall, options.steps, options.tile, options.optimizer)
         return
-    print(
-        f"{machine()}; VGG16, {options.optimizer}, {options.size}x{tall} px, {options.steps} steps, tiles of {options.tile or 'all'}"
-    )
+    tiles = options.tile or "the whole"
+    print(f"{machine()}; VGG16, {options.optimizer}, {options.size}x{tall} px, {options.steps} steps, tiles of {tiles}")
     print(f"{'loss':28}{'s a step':>10}{'ratio':>8}{'MiB':>8}", flush=True)
     given = [
         word for name in ("size", "steps", "tile", "optimizer") for word in (f"--{name}", str(getattr(options, name)))
