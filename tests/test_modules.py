@@ -36,7 +36,7 @@ from nst_lightning.tiling import Targets, Whole
 from tests.questions import NoQuestions
 
 STAGES = [Stage(20, 4), Stage(32, 5)]
-SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
+SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "style_loss": "gram"}
 
 # A resumed run here does not save checkpoints again, which Lightning warns of.
 WITHOUT_ITS_CHECKPOINT_CALLBACK = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -260,7 +260,7 @@ def test_several_style_images_are_merged_by_their_weights(tile: Tile) -> None:
 def test_the_wasserstein_loss_falls() -> None:
     totals: list[float] = []
     see = Watch(lambda module: totals.append(module.losses["style"].item()))
-    fit(StyleTransfer(**SHALLOW, style_loss="wasserstein", content_weight=0.0), data(stages=[Stage(32, 30)]), (see,))
+    fit(StyleTransfer(**{**SHALLOW, "style_loss": "wasserstein"}, content_weight=0.0), data(stages=[Stage(32, 30)]), (see,))
     assert totals[-1] < 0.2 * totals[0]
 
 
