@@ -260,7 +260,8 @@ def test_several_style_images_are_merged_by_their_weights(tile: Tile) -> None:
 def test_the_wasserstein_loss_falls() -> None:
     totals: list[float] = []
     see = Watch(lambda module: totals.append(module.losses["style"].item()))
-    fit(StyleTransfer(**{**SHALLOW, "style_loss": "wasserstein"}, content_weight=0.0), data(stages=[Stage(32, 30)]), (see,))
+    module = StyleTransfer(**{**SHALLOW, "style_loss": "wasserstein"}, content_weight=0.0)
+    fit(module, data(stages=[Stage(32, 30)]), (see,))
     assert totals[-1] < 0.2 * totals[0]
 
 

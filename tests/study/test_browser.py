@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from playwright import sync_api
 
+from nst_lightning import images
+from nst_lightning.study import vote_command, votes
 from nst_lightning.study.report_command import write
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -121,3 +125,23 @@ def test_a_picture_is_enlarged_and_the_keyboard_moves_on_and_closes(opened: Open
     assert dialog.locator("h2").inner_text() == "temple church, style weight 1, init content"
     dialog.get_by_label("Close").click()
     assert not dialog.is_visible()
+
+
+def test_votes_are_cast_by_keys_and_saved(browser: sync_api.Browser, tmp_path: Path) -> None:
+    for number, method in enumerate(("ours", "theirs")):
+        for pair in ("cat", "sea"):
+            images.write(tmp_path / method / f"{pair}.png", torch.full((1, 3, 24, 32), 0.2 + 0.5 * number))
+    page, key = vote_command.write([tmp_path / "ours", tmp_path / "theirs"], [], tmp_path / "vote.html", 32)
+    opened = Opened(browser, page, 800)
+    for pressed in ("ArrowLeft", "ArrowDown"):
+        opened.page.keyboard.press(pressed)
+    with opened.page.expect_download() as download:
+        opened.page.click("#save")
+    download.value.save_as(tmp_path / "votes.csv")
+    found = votes.read([tmp_path / "votes.csv"], json.loads(key.read_text()))
+    assert sorted((vote.pair, vote.choice) for vote in found) in (
+        [("cat", "left"), ("sea", "equal")],
+        [("cat", "equal"), ("sea", "left")],
+    )
+    assert {*(vote.left for vote in found), *(vote.right for vote in found)} == {"ours", "theirs"}
+    assert (opened.errors, opened.requests) == ([], [])
