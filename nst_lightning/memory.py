@@ -219,7 +219,8 @@ class Footprint:
 _SAYS_OUT_OF_MEMORY = (
     *("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter on Windows
     *("MPS backend out of memory", "Invalid buffer size"),  # the latter of one tensor above what Metal takes
-    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc"),  # past the caching allocator
+    *("CUDA error: out of memory", "std::bad_alloc"),  # past the caching allocator
+    *("ALLOC_FAILED", "ALLOCATION_FAILED"),  # those of cuBLAS, cuDNN, cuFFT and cuSOLVER
 )
 
 

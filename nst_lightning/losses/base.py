@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import accumulate, pairwise
 from typing import ClassVar, Literal, TypeAlias
 
@@ -71,14 +70,12 @@ class Features:
         # Position 0 of every layer stands at the image's corner, as in STROTSS' code, not at its own window's centre.
         points = places * places.new_tensor(self.size)
         low = points.floor()
-        above = (points - low).to(torch.promote_types(self.values.dtype, torch.float32)).to(self.values.device)
-        parts = []
-        for steps in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            last = low.new_tensor(self.size) - 1
-            rows, columns = (low + low.new_tensor(steps)).minimum(last).long().unbind(dim=1)
-            down, across = (above[:, axis] if step == 1 else 1 - above[:, axis] for axis, step in enumerate(steps))
-            parts.append(self._taken(rows, columns) * (down * across))
-        return reduce(torch.add, parts)
+        steps = low.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])[:, None]  # to the four positions around, of K each
+        around = (low + steps).minimum(low.new_tensor(self.size) - 1).long()
+        shares = torch.where(steps == 1, points - low, 1 - (points - low)).prod(dim=2)
+        found = self._taken(around[..., 0].flatten(), around[..., 1].flatten())
+        weighted = found.view(*found.shape[:2], *shares.shape) * moved(shares.to(found.dtype), found.device)
+        return weighted.sum(dim=2)
 
     def sampled(self, count: int, draw: int) -> Tensor:
         """Returns the features of the most positions, up to `count`, on a square grid whose corner is drawn, (N, C, K).
@@ -111,11 +108,18 @@ class Features:
         if height * width == 0:
             return full_precision(self.values).new_zeros((*self.values.shape[:2], len(rows)))
         rows, columns = rows - self.corner[0], columns - self.corner[1]
-        here = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         flat = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
         device = self.values.device
-        found = full_precision(self.values.flatten(2).index_select(2, flat.to(device)))
-        return torch.where(here.to(device), found, 0)
+        found = full_precision(self.values.flatten(2).index_select(2, moved(flat, device)))
+        if (height, width) == self.size:
+            return found
+        here = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        return torch.where(moved(here, device), found, 0)
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """Returns what was made on the CPU on a device, without waiting for a GPU."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def drawn(count: int, draw: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
+from math import comb, sqrt
 from typing import Any, ClassVar
 
 import torch
@@ -76,7 +76,7 @@ class Cmd(Additive):
         pairs = zip(_central(statistic, _ORDERS), target, strict=True)
         apart = [((own - other).square().sum(dim=1) + _LEAST).sqrt() - _LEAST**0.5 for own, other in pairs]
         total = torch.stack(apart).sum(dim=0)
-        return (total / total.new_tensor(target[0].shape[1]).sqrt()).to(statistic.weight.dtype)
+        return (total / sqrt(target[0].shape[1])).to(statistic.weight.dtype)
 
 
 def _powers(layer: Features, values: Tensor, orders: int) -> Statistic:

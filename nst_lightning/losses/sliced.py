@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target
+from nst_lightning.losses.base import Additive, Features, Source, Statistic, Target, moved
 
 
 class Histogram(Additive):
@@ -56,11 +57,15 @@ class Sliced(Histogram):
     layers: ClassVar[tuple[str, ...]] = ()
 
     def _projected(self, own: Tensor, other: Tensor, draw: int) -> tuple[Tensor, Tensor]:
-        channels = len(own)
-        generator = torch.Generator().manual_seed(draw)
-        drawn = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-        directions = normalize(drawn, dim=1).to(own)
+        directions = _directions(len(own), draw, own.dtype, own.device)
         return directions @ own, directions @ other
+
+
+@lru_cache(maxsize=16)  # a quasi-Newton method asks for the same ones again and again
+def _directions(channels: int, draw: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(draw)
+    drawn = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
+    return moved(normalize(drawn, dim=1).to(dtype), device)
 
 
 def _apart(own: Tensor, other: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nst_lightning.losses.base import IMAGE, Additive, Features, Source, Statistic, Target, drawn
+from nst_lightning.losses.base import IMAGE, Additive, Features, Source, Statistic, Target, drawn, moved
 
 _LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_3", "relu5_3")
 _POSITIONS = 1024  # of the output, and of the content beside them
@@ -62,7 +62,7 @@ class Strotss(_Hypercolumns):
         transport = relaxed(own, style, colours=False)
         of_mean, of_covariance = _moments(own[None])
         moments = (of_mean[0] - mean).abs().mean() + (of_covariance[0] - covariance).abs().mean()
-        turn = own.new_tensor(_OPPONENT)
+        turn = moved(torch.tensor(_OPPONENT, dtype=own.dtype), own.device)
         return transport + moments + relaxed(turn @ own[:3], turn @ style[:3], colours=True)
 
 

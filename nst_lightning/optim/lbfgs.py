@@ -76,17 +76,25 @@ class LBFGS(torch.optim.Optimizer):
         if not state:
             state.update(_first_state(parameter, group["history_size"]))
         start = parameter.detach().clone()
+        try:
+            return self._try(closure, parameter, start)
+        except BaseException:
+            parameter.copy_(start)  # an interrupted step has not happened
+            raise
+
+    def _try(self, closure: Callable[[], Tensor | float], parameter: Tensor, start: Tensor) -> Tensor:
+        group, state = self.param_groups[0], self.state[parameter]
         parameter.add_((state["length"][:, None] * state["direction"]).view_as(parameter))
-        loss, gradient = _evaluate(closure, parameter, start)
+        loss, gradient = _evaluate(closure, parameter)
         accepted = _decreased(state, loss, gradient) if group["safeguard"] else torch.ones_like(loss, dtype=torch.bool)
         without_history = accepted & ~_has_history(state)
         precondition = partial(_preconditioned, self.defaults["precondition"], parameter.shape)
         _store_pair(state, gradient, accepted, precondition)
         _shorten(state, loss, ~accepted)
-        parameter.copy_(torch.where(accepted[:, None], parameter.flatten(1), start.flatten(1)).view_as(parameter))
         state["loss"] = torch.where(accepted, loss, state["loss"])
         state["gradient"] = torch.where(accepted[:, None], gradient, state["gradient"])
         _choose_trial(state, accepted, without_history, group["lr"], precondition)
+        parameter.copy_(torch.where(accepted[:, None], parameter.flatten(1), start.flatten(1)).view_as(parameter))
         self.accepted = accepted
         return loss
 
@@ -123,17 +131,13 @@ def _first_state(parameter: Tensor, history_size: int) -> State:
     }
 
 
-def _evaluate(closure: Callable[[], Tensor | float], parameter: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the losses (N,) and gradients (N, D); where that fails, moves the images back to their start."""
-    try:
-        with torch.enable_grad():
-            found = closure()
-        loss = (found.detach() if isinstance(found, Tensor) else parameter.new_tensor(found)).reshape(-1)
-        if len(loss) != len(parameter):
-            raise InputError(f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses")
-    except BaseException:
-        parameter.copy_(start)  # an interrupted step has not happened
-        raise
+def _evaluate(closure: Callable[[], Tensor | float], parameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the losses (N,) and gradients (N, D)."""
+    with torch.enable_grad():
+        found = closure()
+    loss = (found.detach() if isinstance(found, Tensor) else parameter.new_tensor(found)).reshape(-1)
+    if len(loss) != len(parameter):
+        raise InputError(f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses")
     gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     return loss.clone(), gradient.detach().flatten(1).clone()
 

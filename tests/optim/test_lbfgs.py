@@ -254,6 +254,22 @@ def test_an_interrupted_evaluation_leaves_image_and_state_as_they_were() -> None
     torch.testing.assert_close(optimizer.state_dict(), state, rtol=0, atol=0)
 
 
+def test_memory_that_runs_out_behind_the_evaluation_leaves_the_image_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    image = nn.Parameter(torch.randn(2, 6, generator=torch.Generator().manual_seed(4)))
+    optimizer = LBFGS([image])
+    minimise(optimizer, image, rosenbrock, 3)
+    before = image.detach().clone()
+    monkeypatch.setattr("nst_lightning.optim.lbfgs._store_pair", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        minimise(optimizer, image, rosenbrock, 1)
+    assert torch.equal(image, before)
+
+
 def test_evaluates_once_a_step() -> None:
     image = nn.Parameter(torch.randn(2, 6, generator=torch.Generator().manual_seed(5)))
     calls = 0
