@@ -46,6 +46,7 @@ class Spec:
     origins: Mapping[str, Origin]  # where weights can be had from, the default first; a file's are as torchvision's
     torchvision_weights: WeightsEnum
     bundled: weights_.Bundled | None = None  # what `oxford` stands for
+    activations: weights_.Bundled | None = None  # the mean activation of each of its filters, by convolution
 
     @property
     def ordinals(self) -> tuple[str, ...]:
@@ -105,6 +106,7 @@ _VGG16 = Spec(
     origins={weights_.OXFORD: OXFORD, weights_.TORCHVISION: IMAGENET},
     torchvision_weights=models.VGG16_Weights.IMAGENET1K_V1,
     bundled=weights_.VGG16,
+    activations=weights_.VGG16_ACTIVATIONS,
 )
 _RESNET50_BLOCKS = [f"layer{stage}.{block}" for stage, count in enumerate((3, 4, 6, 3), 1) for block in range(count)]
 _INCEPTION_LAYERS = (
@@ -128,6 +130,7 @@ SPECS: Mapping[str, Spec] = {
         layers=_vgg_layers(2, 2, 4, 4, 4),
         torchvision_weights=models.VGG19_Weights.IMAGENET1K_V1,
         bundled=weights_.VGG19,
+        activations=weights_.VGG19_ACTIVATIONS,
     ),
     "resnet50": Spec(
         build=models.resnet50,

@@ -49,6 +49,20 @@ def part(network: GraphModule, layers: tuple[str, ...]) -> GraphModule:
     return trimmed
 
 
+def normalized(state: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a VGG's convolutions, float32, so scaled that filters of some mean activations (C,) have one of 1.
+
+    Gatys et al. (2016), section 2. Exact, for ReLUs and poolings scale with their input.
+    """
+    scaled, before = {}, torch.ones(1)
+    for name in sorted(means, key=lambda name: int(name.rpartition(".")[2])):
+        mean, weight, bias = means[name].float(), state[f"{name}.weight"].float(), state[f"{name}.bias"].float()
+        scaled[f"{name}.weight"] = weight * before[:, None, None] / mean[:, None, None, None]
+        scaled[f"{name}.bias"] = bias / mean
+        before = mean
+    return scaled
+
+
 def freeze(network: nn.Module) -> None:
     """Turns parameters and buffers into buffers that no state dict holds."""
     for module in network.modules():

@@ -45,6 +45,12 @@ class Bundled(NamedTuple):
 
 VGG16 = Bundled("vgg16_oxford_fp16.safetensors", "beba566af15307ad93ca2d9e2ee7d09460fe3beaabf2e38979c0ea9d34884957")
 VGG19 = Bundled("vgg19_oxford_codebook.safetensors", "9255ab2d5cf2691e848b1252e4270467b65d1fab654a773f00f456c86a5151bb")
+VGG16_ACTIVATIONS = Bundled(
+    "vgg16_activations_fp16.safetensors", "ec7fb2c6c774ae8f18c7dc015e751afefd3f3b437f08d396119ceb1eb1af9a62"
+)
+VGG19_ACTIVATIONS = Bundled(
+    "vgg19_activations_fp16.safetensors", "c888cfcc21a3bac12d2bdc85b1d041581fa7ef19a812aea9fac469191d2bcab8"
+)
 
 
 def load(

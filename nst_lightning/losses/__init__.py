@@ -12,7 +12,10 @@ from nst_lightning.losses.base import Source as Source
 from nst_lightning.losses.base import Statistic as Statistic
 from nst_lightning.losses.base import Target as Target
 from nst_lightning.losses.content import Content as Content
+from nst_lightning.losses.content import HalfSquares as HalfSquares
+from nst_lightning.losses.content import ScaledContent as ScaledContent
 from nst_lightning.losses.gram import Gram as Gram
+from nst_lightning.losses.gram import ScaledGram as ScaledGram
 from nst_lightning.losses.moments import Cmd as Cmd
 from nst_lightning.losses.moments import Moments as Moments
 from nst_lightning.losses.nearest import Nearest as Nearest
@@ -25,11 +28,13 @@ from nst_lightning.losses.strotss import SelfSimilarity as SelfSimilarity
 from nst_lightning.losses.strotss import Strotss as Strotss
 from nst_lightning.losses.variation import MeanVariation as MeanVariation
 from nst_lightning.losses.variation import NinePointVariation as NinePointVariation
+from nst_lightning.losses.variation import SquaredVariation as SquaredVariation
 from nst_lightning.losses.variation import TotalVariation as TotalVariation
 from nst_lightning.losses.wasserstein import Wasserstein as Wasserstein
 
 STYLE_LOSSES: Mapping[str, type[Loss]] = {
     "gram": Gram,
+    "scaled_gram": ScaledGram,
     "wasserstein": Wasserstein,
     "nearest": Nearest,
     "strotss": Strotss,
@@ -39,11 +44,17 @@ STYLE_LOSSES: Mapping[str, type[Loss]] = {
     "cmd": Cmd,
 }
 """The style losses that have a name."""
-CONTENT_LOSSES: Mapping[str, type[Loss]] = {"features": Content, "self_similarity": SelfSimilarity}
+CONTENT_LOSSES: Mapping[str, type[Loss]] = {
+    "features": Content,
+    "half_squares": HalfSquares,
+    "scaled_features": ScaledContent,
+    "self_similarity": SelfSimilarity,
+}
 """The content losses that have a name."""
 TV_LOSSES: Mapping[str, type[Loss]] = {
     "l1_mean": MeanVariation,
     "l1": TotalVariation,
+    "l2": SquaredVariation,
     "nine_point": NinePointVariation,
 }
 """The total variations that have a name."""

@@ -39,6 +39,39 @@ class Content(Pointwise):
         return statistic.sums["squares"].mean(dim=1) / statistic.weight
 
 
+class HalfSquares(Content):
+    """Half the summed squared difference of features, Gatys et al. (2016), equation 1: it grows with the image."""
+
+    def size(self, target: Target) -> Tensor:
+        """Returns half the sum of squares of the features, (N,)."""
+        return super().size(target) * target[0][0].numel() / 2
+
+    def compare(self, statistic: Statistic) -> Tensor:
+        """Returns half the sum, (N,)."""
+        return statistic.sums["squares"].sum(dim=1) / 2
+
+
+class ScaledContent(Content):
+    """Summed squared difference of features divided by the summed absolute one, as `ScaledGram`."""
+
+    def size(self, target: Target) -> Tensor:
+        """Returns the features' sum of squares divided by their sum of absolute values, (N,)."""
+        values = full_precision(target[0]).flatten(1)
+        return values.square().sum(dim=1) / (values.abs().sum(dim=1) + 1e-8)
+
+    def statistic(self, features: Sequence[Features], maps: Sequence[Features], draw: int) -> Statistic:
+        """Returns the squared and the absolute differences summed over positions, by channel: (N, C) each."""
+        (layer,), (source,) = features, maps
+        apart = full_precision(layer.values) - full_precision(source.values)
+        weighted = apart if layer.weights is None else apart * layer.weights
+        sums = {"squares": (weighted * apart).sum(dim=(2, 3)), "sizes": weighted.abs().sum(dim=(2, 3))}
+        return Statistic(sums, layer.weight)
+
+    def compare(self, statistic: Statistic) -> Tensor:
+        """Returns the scaled difference, (N,)."""
+        return statistic.sums["squares"].sum(dim=1) / (statistic.sums["sizes"].sum(dim=1) + 1e-8)
+
+
 class _SquaredDifferences(Function):
     """Squared differences of two (N, C, H, W) summed over positions, (N, C); keeps nothing beside the two."""
 

@@ -47,6 +47,25 @@ class Gram(Additive):
         return products / (products.shape[1] * statistic.weight)[:, None, None]
 
 
+class ScaledGram(Gram):
+    """Summed squared difference of Gram matrices divided by the summed absolute one: its slopes add up to about 1.
+
+    crowsonkb's style-transfer-pytorch before its Wasserstein distance.
+    """
+
+    def size(self, target: Target) -> Tensor:
+        """Returns the target's sum of squares divided by its sum of absolute values, (N,)."""
+        return _scaled(target[0])
+
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
+        """Returns the scaled difference of the two Gram matrices, (N,)."""
+        return _scaled(self._normalised(statistic) - target[0])
+
+
+def _scaled(difference: Tensor) -> Tensor:
+    return difference.square().sum(dim=(1, 2)) / (difference.abs().sum(dim=(1, 2)) + 1e-8)
+
+
 def outer_products(features: Features) -> Tensor:
     """Returns F F^T of features, weighted and summed over positions, (N, C, C), float32 or float64."""
     with torch.autocast(features.values.device.type, enabled=False):

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nst_lightning import images
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.backbones.surgery import ImageConvolution
+from nst_lightning.backbones.weights import OXFORD, load
+from nst_lightning.errors import InputError
 
 
 def image(seed: int) -> Tensor:
@@ -64,3 +67,51 @@ def test_only_the_convolution_of_the_image_is_in_full_precision(name: str, hub: 
     for attribute in ("out_channels", "kernel_size", "stride", "padding"):
         assert getattr(exact[0], attribute) == getattr(first, attribute)
     assert (exact[0].bias is None) == (first.bias is None)
+
+
+PHOTOGRAPHS = sorted((Path(__file__).parents[2] / "data/content-images").glob("*.jpg"))
+
+
+@pytest.mark.parametrize(("name", "layers"), [("vgg16", 7), ("vgg19", 4)])  # the deep ones take minutes
+def test_the_mean_activations_are_those_of_the_photographs(name: str, layers: int) -> None:
+    spec = SPECS[name]
+    assert spec.activations is not None
+    shipped = load(OXFORD, bundled=spec.activations)
+    nodes = {layer: node for layer, node in spec.layers.items() if layer.startswith("relu")}
+    seen = [*nodes][:layers]
+    backbone = Backbone(name, seen)
+    found: dict[str, list[Tensor]] = {layer: [] for layer in seen}
+    for file in PHOTOGRAPHS:
+        photograph = images.read(str(file)).rgb
+        with torch.no_grad():
+            features = backbone(images.resize(photograph, images.fit(photograph.shape[-2], photograph.shape[-1], 512)))
+        for layer in seen:
+            found[layer].append(features[layer].mean(dim=(0, 2, 3)))
+    for layer, each in found.items():
+        mean = torch.stack(each).mean(dim=0)
+        convolution = f"features.{int(nodes[layer].removeprefix('features.')) - 1}"
+        torch.testing.assert_close(
+            shipped[convolution].float(), mean.clamp(min=0.01 * mean.mean()), rtol=2e-3, atol=0
+        )  # half a unit of float16, and another processor's rounding
+
+
+def test_scaled_filters_scale_their_features_and_no_other() -> None:
+    layers = ("relu1_1", "relu2_2", "relu4_1")
+    plain, scaled = Backbone("vgg16", layers), Backbone("vgg16", layers, normalize_activations=True)
+    assert SPECS["vgg16"].activations is not None
+    means = load(OXFORD, bundled=SPECS["vgg16"].activations)
+    with torch.no_grad():
+        expected, found = plain(image(1).float()), scaled(image(1).float())
+    for layer, convolution in (("relu1_1", 0), ("relu2_2", 7), ("relu4_1", 17)):
+        mean = means[f"features.{convolution}"].float()[:, None, None]
+        torch.testing.assert_close(found[layer], expected[layer] / mean, rtol=1e-4, atol=1e-4)
+
+
+def test_activations_of_other_weights_are_not_known(tmp_path: Path) -> None:
+    file = tmp_path / "own.pth"
+    torch.save(load(OXFORD, bundled=SPECS["vgg16"].bundled), file)
+    message = (
+        r"^normalize_activations: the filters' mean activations are known for the oxford weights of VGGs only, got"
+    )
+    with pytest.raises(InputError, match=message):
+        Backbone("vgg16", ("relu1_1",), str(file), normalize_activations=True)

@@ -24,7 +24,7 @@ def layers(seed: int) -> list[Features]:
     return [Features.whole(values) for values in maps]
 
 
-def columns(features: list[Features], places: Tensor) -> Tensor:
+def columns(features: list[Features], places: Tensor, unit: float = UNIT) -> Tensor:
     """(C, K): what `grid_sample` finds at places whose corners are the map's first and behind its last position."""
     found = []
     for index, layer in enumerate(features):
@@ -32,7 +32,7 @@ def columns(features: list[Features], places: Tensor) -> Tensor:
         rows, across = places[:, 0] * height, places[:, 1] * width
         grid = torch.stack([2 * across / (width - 1) - 1, 2 * rows / (height - 1) - 1], dim=1)[None, None]
         sampled = F.grid_sample(layer.values, grid, align_corners=True, padding_mode="border")[0, :, 0]
-        found.append(sampled if index == 0 else sampled / UNIT)
+        found.append(sampled if index == 0 else sampled / unit)
     return torch.cat(found)
 
 
