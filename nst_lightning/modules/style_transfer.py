@@ -83,7 +83,7 @@ class StyleTransfer(ImageOptimization):
         tv_loss: str = "l1_mean",
         convention: Convention = "relative",
         content_weight: float = 1.0,
-        style_weight: float = 3.0,
+        style_weight: float = 1.5,
         tv_weight: float = 0.0,
         init: str = "content",
         # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
