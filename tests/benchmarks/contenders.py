@@ -30,6 +30,7 @@ CONTENT, STYLE = DATA / "content-images/temple.jpg", DATA / "style-images/church
 NUMBER = r"(?P<loss>[-+.\deEnaif]+)"
 Pair = tuple[Path, Path]
 _CHANNELS = (64, 128, 256, 512, 512)
+_AS_THEY_COUNT = {"convention": "absolute", "style_loss": "gram", "tv_loss": "l1"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def neural_style_pt(
         "content": str(content),
         "style": str(style),
         "size": size,
+        **_AS_THEY_COUNT,
         "content_weight": 5.0,
         "style_weight": 100 * sum(shares.values()),
         "style_layers": shares,
@@ -181,6 +183,8 @@ def gordicaleksa(
         "size": size,
         "style_scale": height / size,
         "weights": str(ours),
+        "pixel_range": 255,
+        **_AS_THEY_COUNT,
         "content_layers": "relu2_2",
         "style_layers": "relu1_2,relu2_2,relu3_3,relu4_3",
         "content_weight": 1e5,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def measure(loss: str, size: int, tall: int, steps: int, tile: int, optimizer: s
     fit(StyleTransfer(**options, tile=tile if tile else "off"), data, clock)
     seconds = [later - earlier for earlier, later in pairwise(clock.ends)]
     # The first steps make the optimiser's memory; two steps have one time between them.
-    found = statistics.median(seconds[2:] or seconds)
+    found = statistics.median(seconds[2:] or seconds or [math.nan])
     print(json.dumps([found, (peak_kib() - clock.before) / 1024]))
 
 
