@@ -48,7 +48,7 @@ CHANGES = {
     "tv_loss": "l1",
     "convention": "absolute",
     "border": "replicate",
-    "normalize_activations": "true",
+    "normalized": "true",
     "pixel_range": "256",
     "compile": "true",
     "size": "40",

@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         border: What the first convolution sees beyond the image: `zeros` or `replicate`, its outermost pixels.
         pixel_range: None feeds the network what its weights were trained on; a number r, r times the image less the
             weights' mean colour on 0 to 255.
-        normalize_activations: Whether the bundled weights are scaled as Gatys et al. (2016) did, see `surgery`.
+        normalized: Whether the bundled weights are scaled as Gatys et al. (2016) did, see `surgery`.
 
     Raises:
         InputError: If one of them is unknown; as `WeightsError`, if the weights cannot be had or do not fit.
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         pooling: Pooling = "max",
         border: Border = "zeros",
         pixel_range: float | None = None,
-        normalize_activations: bool = False,
+        normalized: bool = False,
     ) -> None:
         super().__init__()
         spec = spec_of(name)
@@ -71,10 +71,10 @@ class Backbone(nn.Module):
         state = weights_.load(self.origin, spec.torchvision_weights, spec.bundled)
         needed = self.network.state_dict().keys()
         weights_.check(state, expected, set(needed), self.origin)
-        if normalize_activations:
+        if normalized:
             if self.origin != weights_.OXFORD:  # which only VGGs have
                 fault = f"known for the oxford weights of VGGs only, got {self.origin} of {name}"
-                raise InputError(f"normalize_activations: the filters' mean activations are {fault}")
+                raise InputError(f"normalized: the filters' mean activations are {fault}")
             state = surgery.normalized(state, weights_.load(weights_.OXFORD, bundled=spec.activations))
         in_float32 = {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
         self.network.load_state_dict(in_float32, assign=True)

@@ -39,7 +39,7 @@ class StyleTransfer(ImageOptimization):
         border: What the network sees beyond the image: `zeros`, or `replicate`, its outermost pixels.
         pixel_range: Feeds the network the image times a number, less the mean colour on 0 to 255; by default it is fed
             what its weights were trained on.
-        normalize_activations: Whether a VGG's bundled weights are scaled so that every filter's mean activation is 1,
+        normalized: Whether a VGG's bundled weights are scaled so that every filter's mean activation is 1,
             as Gatys et al. (2016) did: the layers then weigh alike.
         content_layers: A layer or several (`relu3_1,relu4_2` or a list), a mapping from layers to their relative
             weights, or a place in the study's table, from 0, see `backbones.Spec`.
@@ -75,7 +75,7 @@ class StyleTransfer(ImageOptimization):
         pooling: Pooling = "max",
         border: Border = "zeros",
         pixel_range: float | None = None,
-        normalize_activations: bool = False,
+        normalized: bool = False,
         content_layers: Layers = None,
         style_layers: Layers = None,
         style_loss: Losses = "gram,nearest",
@@ -97,12 +97,12 @@ class StyleTransfer(ImageOptimization):
         if convention not in get_args(Convention):
             raise InputError(f"unknown convention {convention!r}; known are {', '.join(get_args(Convention))}")
         of_groups = {"content": content_weight, "style": style_weight, "tv": tv_weight}
-        unit = 1.0 if normalize_activations else spec.origin(weights, pixel_range).unit
+        unit = 1.0 if normalized else spec.origin(weights, pixel_range).unit
         relative = convention == "relative"
         content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, unit, relative)
         style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, unit, relative)
         objective = Objective([*content, *style, smoothness(tv_loss)])
-        of_network = pooling, border, pixel_range, normalize_activations
+        of_network = pooling, border, pixel_range, normalized
         network = Backbone(backbone, objective.layers, weights, *of_network)
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
         self.save_hyperparameters(ignore="optimizer")

@@ -97,7 +97,7 @@ def test_the_mean_activations_are_those_of_the_photographs(name: str, layers: in
 
 def test_scaled_filters_scale_their_features_and_no_other() -> None:
     layers = ("relu1_1", "relu2_2", "relu4_1")
-    plain, scaled = Backbone("vgg16", layers), Backbone("vgg16", layers, normalize_activations=True)
+    plain, scaled = Backbone("vgg16", layers), Backbone("vgg16", layers, normalized=True)
     assert SPECS["vgg16"].activations is not None
     means = load(OXFORD, bundled=SPECS["vgg16"].activations)
     with torch.no_grad():
@@ -110,8 +110,6 @@ def test_scaled_filters_scale_their_features_and_no_other() -> None:
 def test_activations_of_other_weights_are_not_known(tmp_path: Path) -> None:
     file = tmp_path / "own.pth"
     torch.save(load(OXFORD, bundled=SPECS["vgg16"].bundled), file)
-    message = (
-        r"^normalize_activations: the filters' mean activations are known for the oxford weights of VGGs only, got"
-    )
+    message = r"^normalized: the filters' mean activations are known for the oxford weights of VGGs only, got"
     with pytest.raises(InputError, match=message):
-        Backbone("vgg16", ("relu1_1",), str(file), normalize_activations=True)
+        Backbone("vgg16", ("relu1_1",), str(file), normalized=True)

@@ -33,7 +33,9 @@ def fit(
     style: Any = torch.rand(3, 28, 20, generator=torch.Generator().manual_seed(3))
     given = {"content": contents, "style": style, "size": 32, "steps": 8, "stages": 2, **data_options}
     if module is None:
-        module = StyleTransfer(content_layers="relu2_1", style_layers="relu1_1,relu2_1", style_loss="gram")
+        module = StyleTransfer(
+            content_layers="relu2_1", style_layers="relu1_1,relu2_1", style_loss="gram", style_weight=5.0
+        )
     data = PairDataModule(**given)
     if progress is not None:
         data.progress = progress

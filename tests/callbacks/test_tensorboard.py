@@ -79,7 +79,7 @@ def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
     assert {metric.name.tag for metric in experiment.metric_infos} == set(found.Tags()["scalars"])
     content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert settings["style_weight"].number_value == 1.5
+    assert settings["style_weight"].number_value == 5
     assert settings["init"].string_value == "content"
     assert settings["pair"].string_value == "image_image_1"
 

@@ -41,7 +41,7 @@ def features(image: Tensor, model: Mapping[str, Any]) -> Features:
     """Those of torchvision's own VGG16 in float64 with Oxford's weights, fed pixels minus Oxford's mean colour."""
     spec = spec_of("vgg16")
     assert spec.activations is not None
-    means = load("oxford", bundled=spec.activations) if model.get("normalize_activations", False) else {}
+    means = load("oxford", bundled=spec.activations) if model.get("normalized", False) else {}
     network = spec.build().eval()
     network.load_state_dict(load("oxford", bundled=spec.bundled), strict=False)
     layers = {node: name for name, node in spec.layers.items()}
