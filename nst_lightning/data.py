@@ -22,7 +22,7 @@ from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run
-from nst_lightning.schedule import Stage, coarse_to_fine, described, scaled
+from nst_lightning.schedule import Stage, coarse_to_fine, described, large_enough, scaled
 from nst_lightning.tiling import ALONE, Share
 
 _SHARE = 0.8  # the part of the memory that is free which is planned with; the rest is for what cannot be measured
@@ -80,7 +80,7 @@ class PairDataModule(L.LightningDataModule):
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
         steps: Number of optimiser steps, all stages together. By default 240, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
-            (size, steps), which `size` and `steps` scale.
+            (size, steps), which `size` and `steps` scale, without those that come below 32 px.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
         upscale: Whether an output may be larger than its content image's file.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
@@ -113,7 +113,7 @@ class PairDataModule(L.LightningDataModule):
         if stages == []:
             raise InputError("stages is an empty list: there is nothing to do")
         if isinstance(stages, list):
-            self.stages = scaled(stages, size, steps)
+            self.stages = scaled(large_enough(stages, size), size, steps)
         else:
             self.stages = coarse_to_fine(512 if size is None else size, 240 if steps is None else steps, stages)
         self.pairs = chosen(content, style, pairing, pairs)

@@ -37,6 +37,15 @@ def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
     return tuple(Stage(side, each + (index >= stages - rest)) for index, side in enumerate(sizes))
 
 
+_LEAST = 32  # px of a stage, below which a deep layer has hardly a position, and some networks take no image
+
+
+def large_enough(stages: Sequence[Stage], size: int | None) -> Sequence[Stage]:
+    """Returns the last of some stages and those that stay large enough where it is scaled to another size."""
+    by_size = 1.0 if size is None else size / stages[-1].size
+    return [*(stage for stage in stages[:-1] if stage.size * by_size >= min(_LEAST, stage.size)), stages[-1]]
+
+
 def scaled(stages: Sequence[Stage], size: int | None, steps: int | None) -> tuple[Stage, ...]:
     """Returns stages scaled to another size of the last, or number of steps of all; each has to keep at least one."""
     ends = list(accumulate(stage.steps for stage in stages))

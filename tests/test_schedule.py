@@ -8,7 +8,7 @@ import re
 import pytest
 
 from nst_lightning.errors import InputError
-from nst_lightning.schedule import Stage, coarse_to_fine
+from nst_lightning.schedule import Stage, coarse_to_fine, large_enough, scaled
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,22 @@ def test_a_schedule_out_of_range_is_refused(arguments: tuple[int, int, int], mes
 def test_a_stage_out_of_range_is_refused(size: int, steps: int, message: str) -> None:
     with pytest.raises(InputError, match=f"^a stage's {message}$"):
         Stage(size, steps)
+
+
+STAGES = [Stage(128, 100), Stage(256, 50), Stage(512, 50)]
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "expected"),
+    [
+        (None, None, [(128, 100), (256, 50), (512, 50)]),
+        (1024, None, [(256, 100), (512, 50), (1024, 50)]),
+        (None, 8, [(128, 4), (256, 2), (512, 2)]),
+        (100, 4, [(50, 2), (100, 2)]),  # 25 px are too few
+        (20, 4, [(20, 4)]),
+    ],
+)
+def test_listed_stages_scale_and_small_ones_are_left_out(
+    size: int | None, steps: int | None, expected: list[tuple[int, int]]
+) -> None:
+    assert [(stage.size, stage.steps) for stage in scaled(large_enough(STAGES, size), size, steps)] == expected
