@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from nst_lightning import images
-from nst_lightning.backbones import weights
+from nst_lightning.backbones import spec_of, weights
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"
@@ -114,9 +114,10 @@ def source(file: Path, folder: Path, long_side: int) -> Path:
     return images.write(folder / f"{file.parent.name}_{file.stem}_{long_side}.png", resized, overwrite=True)
 
 
-def bundled() -> dict[str, torch.Tensor]:
-    """Returns the bundled weights of VGG16 in float32, red first, for pixels from 0 to 255 minus a mean colour."""
-    return {key: value.float() for key, value in weights.load(weights.OXFORD, bundled=weights.VGG16).items()}
+def bundled(name: str = "vgg16") -> dict[str, torch.Tensor]:
+    """Returns the bundled weights of a VGG in float32, red first, for pixels from 0 to 255 minus a mean colour."""
+    state = weights.load(weights.OXFORD, bundled=spec_of(name).bundled)
+    return {key: value.float() for key, value in state.items()}
 
 
 def neural_style_pt(

@@ -31,10 +31,10 @@ from tests.benchmarks.trainer import fit
 OXFORD_MEAN = 255 * torch.tensor(OXFORD.mean)
 
 
-def torchvision_like(unit: float = 1.0) -> models.VGG:
-    """Returns torchvision's VGG16 with the bundled weights, its features divided by a unit."""
-    network: models.VGG = models.vgg16()
-    state = bundled()
+def torchvision_like(unit: float = 1.0, name: str = "vgg16") -> models.VGG:
+    """Returns torchvision's VGG with the bundled weights, its features divided by a unit."""
+    network: models.VGG = getattr(models, name)()
+    state = bundled(name)
     # It is fed torchvision's scale, (x - mean) / std of x in [0, 1]; Oxford's weights want 255 x - mean colour.
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     first, shift = state["features.0.weight"], 255 * mean - OXFORD_MEAN
