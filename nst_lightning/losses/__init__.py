@@ -12,7 +12,6 @@ from nst_lightning.losses.base import Source as Source
 from nst_lightning.losses.base import Statistic as Statistic
 from nst_lightning.losses.base import Target as Target
 from nst_lightning.losses.content import Content as Content
-from nst_lightning.losses.content import HalfSquares as HalfSquares
 from nst_lightning.losses.content import ScaledContent as ScaledContent
 from nst_lightning.losses.gram import Gram as Gram
 from nst_lightning.losses.gram import ScaledGram as ScaledGram
@@ -46,7 +45,6 @@ STYLE_LOSSES: Mapping[str, type[Loss]] = {
 """The style losses that have a name."""
 CONTENT_LOSSES: Mapping[str, type[Loss]] = {
     "features": Content,
-    "half_squares": HalfSquares,
     "scaled_features": ScaledContent,
     "self_similarity": SelfSimilarity,
 }

@@ -39,18 +39,6 @@ class Content(Pointwise):
         return statistic.sums["squares"].mean(dim=1) / statistic.weight
 
 
-class HalfSquares(Content):
-    """Half the summed squared difference of features, Gatys et al. (2016), equation 1: it grows with the image."""
-
-    def size(self, target: Target) -> Tensor:
-        """Returns half the sum of squares of the features, (N,)."""
-        return super().size(target) * target[0][0].numel() / 2
-
-    def compare(self, statistic: Statistic) -> Tensor:
-        """Returns half the sum, (N,)."""
-        return statistic.sums["squares"].sum(dim=1) / 2
-
-
 class ScaledContent(Content):
     """Summed squared difference of features divided by the summed absolute one, as `ScaledGram`."""
 

@@ -145,13 +145,8 @@ def spst(output: Features, content: Features, painting: Features) -> Tensor:
 
 
 def gatys2016(output: Features, content: Features, painting: Features) -> Tensor:
-    style = []
-    for layer in STYLE:
-        channels, positions = output[layer].shape[1], output[layer][0, 0].numel()
-        # Equation 4 with the painting's matrix scaled to as many positions, for the paper's images are of one size.
-        apart = positions * (gram(output[layer]) - gram(painting[layer]))
-        style.append(apart.square().sum() / (4 * channels**2 * positions**2))
-    return (output["relu4_2"] - content["relu4_2"]).square().sum() / 2 + 1e3 / 5 * sum_of(style)
+    style = sum_of(mse_loss(gram(output[layer]), gram(painting[layer])) for layer in STYLE)
+    return 1e-6 * (1e6 * mse_loss(output["relu4_2"], content["relu4_2"]) + 1e9 / 5 * style)
 
 
 def jcjohnson(output: Features, content: Features, painting: Features) -> Tensor:
@@ -252,7 +247,7 @@ def stylized(name: str, **options: Any) -> Tensor:
     own = {
         **OFFLINE,
         "preset": name,
-        "size": 192 if name == "strotss" else 96,
+        "size": 96,
         "steps": 10,
         "progress": False,
         **options,
