@@ -80,7 +80,8 @@ class PairDataModule(L.LightningDataModule):
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
         steps: Number of optimiser steps, all stages together. By default 240, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
-            (size, steps), which `size` and `steps` scale, without those that come below 32 px.
+            (size, steps, and factors of the weights of groups or losses there), which `size` and `steps` scale,
+            without those that come below 32 px.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
         upscale: Whether an output may be larger than its content image's file.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as

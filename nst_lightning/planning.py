@@ -131,7 +131,7 @@ def estimate(
     in seconds, but for one small image. What was `measured` for other runs is not measured again, and is added to.
     """
     worker = replace(worker, agree=lambda found: found)
-    module.problem.check(worker, data.pairs)
+    module.problem.check(worker, data.pairs, data.stages)
     batches = data.batches_alone(module.bytes_of_step, worker)
     kinds = {_kind(module, worker, size) for batch in batches for _, size, _ in _left(batch)}
     losses = tuple((term.layers, type(term.loss)) for term in module.problem.weighed.terms)

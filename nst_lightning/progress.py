@@ -43,7 +43,7 @@ class Saved:
 
 def note_of(names: Sequence[str], stages: Sequence[Stage], taken: int) -> dict[str, Any]:
     """Returns what a checkpoint notes of its batch, in plain values: `Saved` without the path."""
-    sizes = [[stage.size, stage.steps] for stage in stages]
+    sizes = [[stage.size, stage.steps, dict(stage.weights)] for stage in stages]
     return {"format": FORMAT, "names": list(names), "stages": sizes, "taken": taken}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from nst_lightning.errors import InputError
@@ -12,15 +13,19 @@ from nst_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Stage:
-    """One size of a coarse-to-fine schedule; an InputError where either number is below 1."""
+    """One size of a coarse-to-fine schedule; an InputError where a number is out of range."""
 
-    size: int  # the output's long side in pixels
-    steps: int  # of the optimiser at that size
+    size: int  # the output's long side in pixels, >= 1
+    steps: int  # of the optimiser at that size, >= 1
+    weights: Mapping[str, float] = field(default_factory=dict)  # factors of groups' or losses' weights, >= 0, by name
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("steps", self.steps)):
             if value < 1:
                 raise InputError(f"a stage's {name} must be at least 1, got {value}")
+        for name, factor in self.weights.items():
+            if not (math.isfinite(factor) and factor >= 0):
+                raise InputError(f"a stage's weight of {name} must be a finite number, 0 or above, got {factor}")
 
 
 def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
@@ -56,7 +61,7 @@ def scaled(stages: Sequence[Stage], size: int | None, steps: int | None) -> tupl
     for left, stage, end in zip(reversed(range(len(stages))), stages, ends, strict=True):
         # Cumulative, so that the steps add up to those asked for.
         until = min(max(round(wanted * end / ends[-1]), begin + 1), wanted - left)
-        found.append(Stage(max(1, round(stage.size * by_size)), until - begin))
+        found.append(replace(stage, size=max(1, round(stage.size * by_size)), steps=until - begin))
         begin = until
     return tuple(found)
 

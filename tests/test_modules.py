@@ -152,7 +152,7 @@ def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> No
     (path,) = tmp_path.glob("*.ckpt")
     checkpoint = torch.load(path, weights_only=True)
     assert list(checkpoint["state_dict"]) == ["image"]
-    assert checkpoint["batch"] == {"format": 2, "names": ["image_image"], "stages": [[20, 4], [32, 5]], "taken": 9}
+    assert checkpoint["batch"] == {"format": 2, "names": ["image_image"], "stages": [[20, 4, {}], [32, 5, {}]], "taken": 9}
 
 
 def test_the_image_is_the_only_parameter() -> None:
@@ -438,6 +438,62 @@ def test_a_pair_without_any_weight_is_refused_by_name() -> None:
     nothing = {"content": 0.0, "style": 0.0, "tv": 0.0}
     with pytest.raises(InputError, match=r"^pair image_image_2: nothing to optimise: every weight is 0$"):
         fit(StyleTransfer(**SHALLOW), changed(data(2), 1, weights=nothing))
+
+
+class Names(Callback):
+    """Keeps the names of the losses of every step, and the step's total."""
+
+    def __init__(self) -> None:
+        self.totals: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        assert isinstance(pl_module, ImageOptimization)
+        self.totals.append({name: value.item() for name, value in pl_module.losses.items()})
+
+
+def test_a_stage_has_its_own_weights_of_groups_and_losses() -> None:
+    layers: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1"}
+    stages = [Stage(24, 2, {"nearest": 0, "content": 4}), Stage(24, 1, {"gram": 0.5}), Stage(24, 1)]
+    seen = Names()
+    fit(StyleTransfer(**layers, style_loss={"gram": 1, "nearest": 1}, style_weight=3), data(stages=stages), (seen,))
+    gram, nearest = "style/gram/relu1_1", "style/nearest/relu1_1"
+    assert [(gram in names, nearest in names) for names in seen.totals] == [(True, False)] * 2 + [(True, True)] * 2
+    first, second, third = (seen.totals[index] for index in (1, 2, 3))
+    # Gram's value is weighed against its target's size, which the last two stages share.
+    size = (third["style"] / 3 - third[nearest]) / third[gram]
+    assert second["style"] == pytest.approx(3 * (0.5 * size * second[gram] + second[nearest]), rel=1e-4)
+    assert first["style"] == pytest.approx(3 * size * first[gram], rel=1e-4)
+    assert first["content"] / first["content/relu2_1"] == pytest.approx(
+        4 * third["content"] / third["content/relu2_1"], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"nearest": 0}, r"^a stage weighs 'nearest'; this run has content, style, tv$"),
+        ({"content": 0, "style": 0}, r"^pair image_image: nothing to optimise: every weight is 0$"),
+    ],
+)
+def test_weights_of_a_stage_that_mean_nothing_are_refused(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(StyleTransfer(**SHALLOW), data(stages=[Stage(24, 2, weights)]))
+
+
+def test_a_style_is_seen_in_four_rotations() -> None:
+    pairs = data(stages=[Stage(24, 1)])
+    module = StyleTransfer(**SHALLOW, style_rotations=True)
+    fit(module, pairs)
+    assert module.evaluation is not None
+    ((style,),) = pairs.batches[0].styles(Stage(24, 1))
+    whole = Whole(module.backbone, module.objective)
+    turned = [style.image().rot90(turn, (2, 3)) for turn in range(4)]
+    expected = whole.targets("style", turned, [1.0] * 4, 0)
+    for name, target in expected.items():
+        assert torch.equal(module.evaluation.targets[name][0], target[0])
+    assert not torch.equal(
+        expected["style/relu1_1"][0], whole.targets("style", turned[:1], [1.0], 0)["style/relu1_1"][0]
+    )
 
 
 def test_layers_of_no_weight_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,3 +84,10 @@ def test_listed_stages_scale_and_small_ones_are_left_out(
     size: int | None, steps: int | None, expected: list[tuple[int, int]]
 ) -> None:
     assert [(stage.size, stage.steps) for stage in scaled(large_enough(STAGES, size), size, steps)] == expected
+
+
+def test_weights_of_a_stage_stay_with_it_and_are_finite() -> None:
+    stages = [Stage(64, 100, {"content": 8}), Stage(128, 100)]
+    assert [stage.weights for stage in scaled(stages, 256, 50)] == [{"content": 8}, {}]
+    with pytest.raises(InputError, match=r"^a stage's weight of content must be a finite number, 0 or above, got -1$"):
+        Stage(64, 100, {"content": -1})

@@ -7,6 +7,7 @@ from nst_lightning.losses.base import Additive as Additive
 from nst_lightning.losses.base import Features as Features
 from nst_lightning.losses.base import Global as Global
 from nst_lightning.losses.base import Loss as Loss
+from nst_lightning.losses.base import Matched as Matched
 from nst_lightning.losses.base import Pointwise as Pointwise
 from nst_lightning.losses.base import Source as Source
 from nst_lightning.losses.base import Statistic as Statistic
@@ -15,6 +16,7 @@ from nst_lightning.losses.content import Content as Content
 from nst_lightning.losses.content import ScaledContent as ScaledContent
 from nst_lightning.losses.gram import Gram as Gram
 from nst_lightning.losses.gram import ScaledGram as ScaledGram
+from nst_lightning.losses.matched import MatchedColumns as MatchedColumns
 from nst_lightning.losses.moments import Cmd as Cmd
 from nst_lightning.losses.moments import Moments as Moments
 from nst_lightning.losses.nearest import Nearest as Nearest
@@ -36,6 +38,7 @@ STYLE_LOSSES: Mapping[str, type[Loss]] = {
     "scaled_gram": ScaledGram,
     "wasserstein": Wasserstein,
     "nearest": Nearest,
+    "matched": MatchedColumns,
     "strotss": Strotss,
     "moments": Moments,
     "sliced": Sliced,

@@ -65,10 +65,13 @@ class Features:
         rows, columns = (places[:, axis] * self.size[axis] for axis in (0, 1))
         return self._taken(rows.long(), columns.long())
 
-    def between(self, places: Tensor) -> Tensor:
-        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up."""
-        # Position 0 of every layer stands at the image's corner, as in STROTSS' code, not at its own window's centre.
-        points = places * places.new_tensor(self.size)
+    def between(self, places: Tensor, aligned: bool = False) -> Tensor:
+        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up.
+
+        A place is a fraction of the map's size, as in STROTSS' code; `aligned`, of the way from the first position to
+        the last, as in NNST's.
+        """
+        points = places * (places.new_tensor(self.size) - int(aligned))
         low = points.floor()
         steps = low.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])[:, None]  # to the four positions around, of K each
         around = (low + steps).minimum(low.new_tensor(self.size) - 1).long()
@@ -178,8 +181,8 @@ class Statistic:
 class Loss(ABC):
     """What compares an output with a source image by the features of one or several layers, which it gets in order.
 
-    One of three: `Additive`, `Pointwise` or `Global`. Nothing in a loss mixes two images of a batch. Where positions
-    are drawn at random, they follow from the number `draw`, see `drawn`.
+    One of three: `Additive` (which may be `Matched`), `Pointwise` or `Global`. Nothing in a loss mixes two images of a
+    batch. Where positions are drawn at random, they follow from the number `draw`, see `drawn`.
     """
 
     source: ClassVar[Source | None]  # the image that is compared with; None for a loss that asks for no other image
@@ -217,6 +220,20 @@ class Additive(Loss):
     @abstractmethod
     def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
         """Returns the distance of the output's statistic, of the same draw, to the target, (N,)."""
+
+
+class Matched(Additive):
+    """A loss whose target is matched to what a second image looks like, once, before the output is compared."""
+
+    query: ClassVar[Source]  # that image
+
+    @abstractmethod
+    def asked(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns the statistic of the second image."""
+
+    @abstractmethod
+    def matched(self, query: Target, target: Target) -> Target:
+        """Returns what outputs are compared with, given the targets that were made of both images' statistics."""
 
 
 class Pointwise(Loss):

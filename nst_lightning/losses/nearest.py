@@ -44,7 +44,7 @@ class Nearest(Additive):
         """Returns the mean distance, (N,), 0 to 2."""
         own = self._directions(statistic)
         pairs = zip(own, target[0], strict=True)  # one by one, for a batched product may round otherwise
-        return torch.stack([1 - (each * nearest(each, style)).sum(dim=0).mean() for each, style in pairs])
+        return torch.stack([1 - (each * style[:, nearest(each, style)]).sum(dim=0).mean() for each, style in pairs])
 
     @staticmethod
     def _summed(layer: Features, samples: Tensor) -> Statistic:
@@ -58,7 +58,6 @@ class Nearest(Additive):
 
 @torch.no_grad()
 def nearest(own: Tensor, others: Tensor) -> Tensor:
-    """Returns the unit vector among others (C, L) that each of own (C, K) is most like, (C, K); without a gradient."""
+    """Returns which of other unit vectors (C, L) each of own (C, K) is most like, (K,)."""
     rows = max(1, _AT_ONCE // others.shape[1])
-    found = [(part.T @ others).argmax(dim=1) for part in torch.split(own.detach(), rows, dim=1)]
-    return others[:, torch.cat(found)]
+    return torch.cat([(part.T @ others).argmax(dim=1) for part in torch.split(own, rows, dim=1)])

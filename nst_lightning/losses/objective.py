@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TypeAlias
 
@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import InputError
-from nst_lightning.losses.base import IMAGE, Additive, Features, Global, Loss, Pointwise, Source, Statistic, Target
+from nst_lightning.losses.base import (
+    IMAGE,
+    Additive,
+    Features,
+    Global,
+    Loss,
+    Matched,
+    Pointwise,
+    Source,
+    Statistic,
+    Target,
+)
 
 Values: TypeAlias = Mapping[str, Tensor]  # every term's value, not weighted, (N,) each, by the term's name
 Kept: TypeAlias = Statistic | Target
@@ -34,6 +45,11 @@ class Term:
         """The term's name in curves and targets, e.g. `style/relu3_1`."""
         layers = () if self.loss.joint else self.layers
         return "/".join(filter(None, [self.group, self.label, *layers]))
+
+    @property
+    def query_name(self) -> str:
+        """The name in targets of what a matched loss asks with."""
+        return f"{self.name}, asked"
 
     def of(self, features: Mapping[str, Features]) -> list[Features]:
         """Returns the features of the term's layers."""
@@ -65,21 +81,40 @@ class Objective:
 
     @property
     def sources(self) -> set[Source]:
-        """The images that the terms compare with."""
-        return {term.loss.source for term in self.terms if term.loss.source is not None}
+        """The images that the terms compare with, or ask with."""
+        asked = {term.loss.query for term in self.terms if isinstance(term.loss, Matched)}
+        return asked | {term.loss.source for term in self.terms if term.loss.source is not None}
 
     def only(self, groups: Collection[str]) -> Objective:
         """Returns the objective of some groups' terms."""
         return Objective(term for term in self.terms if term.group in groups)
 
+    def at(self, factors: Mapping[str, float]) -> Objective:
+        """Returns the objective whose weights are multiplied by those of groups and losses; without what weighs 0."""
+        shares = [term.share * factors.get(term.group, 1.0) * factors.get(term.label, 1.0) for term in self.terms]
+        pairs = zip(self.terms, shares, strict=True)
+        return Objective(replace(term, share=share) for term, share in pairs if share > 0)
+
     def kept(self, source: Source, features: Mapping[str, Features], draw: int) -> dict[str, Kept]:
-        """Returns what the terms that compare with a source image keep of its features, by the term's name."""
-        return {term.name: _kept(term, features, draw) for term in self.terms if term.loss.source == source}
+        """Returns what the terms that compare with a source image, or ask with it, keep of its features, by name."""
+        found = {term.name: _kept(term, features, draw) for term in self.terms if term.loss.source == source}
+        for term in self.terms:
+            if isinstance(term.loss, Matched) and term.loss.query == source:
+                found[term.query_name] = term.loss.asked(term.of(features), draw)
+        return found
 
     def targets(self, kept: Sequence[Mapping[str, Kept]], weights: Sequence[float]) -> dict[str, Target]:
         """Finishes what was kept of each image of one source, merged by their weights; not every loss can merge."""
-        terms = [term for term in self.terms if term.name in kept[0]]
-        return {term.name: _target(term, [each[term.name] for each in kept], weights) for term in terms}
+        named = {name: term for term in self.terms for name in (term.name, term.query_name) if name in kept[0]}
+        return {name: _target(term, [each[name] for each in kept], weights) for name, term in named.items()}
+
+    def matched(self, targets: Mapping[str, Target]) -> dict[str, Target]:
+        """Returns targets of all images with those of matched losses made of the two that they need."""
+        found = dict(targets)
+        for term in self.terms:
+            if isinstance(term.loss, Matched):
+                found[term.name] = term.loss.matched(found.pop(term.query_name), found[term.name])
+        return found
 
     def statistics(
         self, features: Mapping[str, Features], targets: Mapping[str, Target], draw: int

@@ -134,7 +134,7 @@ class Sizing:
         with worker.context():
             for source in sorted(self._objective.sources):
                 targets |= evaluator.targets(source, [image], [1.0], 0)
-        return targets
+            return self._objective.matched(targets)
 
     def _optimise(self, image: Tensor) -> None:
         """Takes two steps in which nothing but the image and the optimiser's memory counts."""
@@ -204,7 +204,7 @@ class Evaluations:
     def begin(self, worker: Worker, step: Step, together: int) -> Evaluation:
         """Returns the evaluation of a step's batch and stage, of so many images at once."""
         pairs = step.batch.pairs
-        objective = self._problem.active(pairs)
+        objective = self._problem.active(pairs).at(step.stage.weights)
         groups = {
             group: torch.tensor([self._problem.weight(pair, group) for pair in pairs], device=worker.device)
             for group in objective.groups
@@ -237,20 +237,30 @@ class Evaluations:
         if "style" in objective.sources:
             styles = zip(step.batch.styles(step.stage), step.batch.pairs, strict=True)
             targets |= _joined(
-                [self._targets_of_styles(device, images, pair.style_weights, evaluator) for images, pair in styles]
+                [
+                    self._targets_of_styles(device, images, pair.style_weights, objective, evaluator)
+                    for images, pair in styles
+                ]
             )
-        return targets
+        return objective.matched(targets)
 
     def _targets_of_styles(
-        self, device: torch.device, styles: Sequence[Style], weights: Sequence[float], evaluator: Evaluator
+        self,
+        device: torch.device,
+        styles: Sequence[Style],
+        weights: Sequence[float],
+        objective: Objective,
+        evaluator: Evaluator,
     ) -> dict[str, Target]:
         """Returns the targets of style images together, computed once for all pairs that are painted in them."""
         # Rounding differs between tiles and the whole, and no result may depend on what was painted before.
         plan = evaluator.plan if isinstance(evaluator, Tiled) else None
-        key = tuple(style.key for style in styles), tuple(weights), plan
+        terms = tuple(term.name for term in objective.terms)  # which may be others at another stage
+        key = tuple(style.key for style in styles), tuple(weights), plan, terms
         if key not in self._styles:
-            images = [style.image().to(device) for style in styles]
-            shares = weights if len(weights) > 0 else [1.0] * len(images)
+            turns = range(4 if self._problem.style_rotations else 1)
+            images = [style.image().to(device).rot90(turn, (2, 3)) for style in styles for turn in turns]
+            shares = [weight for weight in weights or [1.0] * len(styles) for _ in turns]
             self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed)
             if len(self._styles) > _STYLES_KEPT:
                 self._styles.popitem(last=False)

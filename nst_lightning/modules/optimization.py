@@ -89,7 +89,8 @@ class ImageOptimization(L.LightningModule):
         self.losses = {}
         if stage == "fit":
             check_trainer(self.trainer)
-            self.problem.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
+            data = data_of(self.trainer)
+            self.problem.check(Worker.of(self.trainer), data.pairs, data.stages)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes the optimiser of the current image; an L-BFGS must not be a batch's, nor its gradients be scaled."""

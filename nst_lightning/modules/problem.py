@@ -17,6 +17,7 @@ from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, TV_LOSSES, Loss, Objective, Term
 from nst_lightning.pairs import Pair
+from nst_lightning.schedule import Stage
 
 Layers = int | list[str] | dict[str, float] | str | None
 Tile = int | Literal["off", "auto"]
@@ -46,6 +47,7 @@ class Problem:
     seed: int = 0
     tile: Tile = "off"
     compile: bool = False
+    style_rotations: bool = False
 
     def __post_init__(self) -> None:
         tile = self.tile
@@ -80,13 +82,18 @@ class Problem:
         groups = self.objective.groups
         return self.objective.only([group for group in groups if any(self.weight(pair, group) > 0 for pair in pairs)])
 
-    def check(self, worker: Worker, pairs: Sequence[Pair]) -> None:
-        """Raises an InputError for pairs that would be left as they begin, and where tiles are dealt but off."""
+    def check(self, worker: Worker, pairs: Sequence[Pair], stages: Sequence[Stage]) -> None:
+        """Raises an InputError for pairs that a stage would leave as they are, and where tiles are dealt but off."""
         if self.tile == "off" and worker.deals_tiles:
             msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
             raise InputError(msg)
+        known = dict.fromkeys(name for term in self.objective.terms for name in (term.group, term.label) if name)
+        for stage in stages:
+            if unknown := [name for name in stage.weights if name not in known]:
+                raise InputError(f"a stage weighs {unknown[0]!r}; this run has {', '.join(known)}")
         for pair in pairs:
-            if not self.active([pair]).terms:
+            active = self.active([pair])
+            if not all(active.at(stage.weights).terms for stage in stages):
                 raise InputError(f"pair {pair.name}: nothing to optimise: every weight is 0")
 
 

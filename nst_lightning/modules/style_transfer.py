@@ -50,6 +50,7 @@ class StyleTransfer(ImageOptimization):
         content_loss: What the content is compared by, likewise of `losses.CONTENT_LOSSES`.
         tv_loss: What smoothness is measured by: `l1_mean`; `l1`, which grows with the image and counts on 0 to 255; or
             `nine_point`, squared differences.
+        style_rotations: Whether the style images are seen turned by 90, 180 and 270 degrees as well.
         convention: `relative` divides each comparison by its target's size; `absolute` does not, and its weights belong
             to one network, see the presets.
         content_weight: How much the outlines count. 0 leaves the content out.
@@ -81,6 +82,7 @@ class StyleTransfer(ImageOptimization):
         style_loss: Losses = "gram,nearest",
         content_loss: Losses = "features",
         tv_loss: str = "l1_mean",
+        style_rotations: bool = False,
         convention: Convention = "relative",
         content_weight: float = 1.0,
         style_weight: float = 1.5,
@@ -104,7 +106,7 @@ class StyleTransfer(ImageOptimization):
         objective = Objective([*content, *style, smoothness(tv_loss)])
         of_network = pooling, border, pixel_range, normalized
         network = Backbone(backbone, objective.layers, weights, *of_network)
-        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, style_rotations))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {
             **self.hparams,

@@ -231,7 +231,8 @@ def ours(name: str, files: Files) -> Found:
         model["weights"] = str(files.folder / f"{model['backbone']}.pth")
     module = StyleTransfer(**model).double()
     content, style, output = (to_tensor(each)[None].double() for each in files.opened)
-    evaluator, objective = Whole(module.backbone, module.objective), module.objective
+    objective = module.objective.at(presets.options(name)["stages"][-1].get("weights", {}))
+    evaluator = Whole(module.backbone, objective)
     targets = evaluator.targets("style", [style], [1.0], 0)
     if "content" in objective.sources:
         targets |= evaluator.targets("content", [content], [1.0], 0)

@@ -114,7 +114,7 @@ class Strotss(losses.Strotss):
 
 STYLES: dict[str, type[Loss]] = {**STYLE_LOSSES, "strotss": Strotss}
 # Without those that draw samples, which count alike.
-SUMMED = [Content, *(loss for name, loss in STYLES.items() if name != "strotss")]
+SUMMED = [Content, *(loss for name, loss in STYLES.items() if name not in {"strotss", "matched"})]
 
 
 def sampled() -> Objective:
@@ -134,12 +134,15 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 WEIGHTS = (0.7, 0.3)
 
 
-def evaluated(evaluator: Evaluator, count: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
+def evaluated(
+    goal: Objective, evaluator: Evaluator, count: int, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], Tensor]:
     """Values of a batch against two weighted styles, and the gradient in which every term and image counts alike."""
     image, content = images(count, 61, 83, 1).to(dtype).requires_grad_(), images(count, 61, 83, 2).to(dtype)
     # Dark, for of two statistics that are all but equal the difference would be their rounding.
     styles = [0.3 * images(count, 56, 90, 3).to(dtype), 0.2 * images(count, 75, 48, 4).to(dtype)]
     targets = evaluator.targets("content", [content], [1.0], 5) | evaluator.targets("style", styles, WEIGHTS, 5)
+    targets = goal.matched(targets)
     values = evaluator.values(image, targets, 9)
     (gradient,) = torch.autograd.grad(torch.stack([value.double().log() for value in values.values()]).sum(), image)
     return {name: value.detach() for name, value in values.items()}, gradient
@@ -154,8 +157,8 @@ def test_a_batch_in_tiles_against_two_weighted_styles_equals_the_whole(
     # In float32 at full width: of few channels the network's own rounding, which is another on a crop, says more.
     in_float64 = dtype == torch.float64
     backbone = small("vgg16", goal.layers, tmp_path) if in_float64 else Backbone("vgg16", goal.layers)
-    expected, of_whole = evaluated(Whole(backbone, goal), 2, dtype)
-    found, gradient = evaluated(Tiled(backbone, goal, 32), 2, dtype)
+    expected, of_whole = evaluated(goal, Whole(backbone, goal), 2, dtype)
+    found, gradient = evaluated(goal, Tiled(backbone, goal, 32), 2, dtype)
     assert found.keys() == expected.keys()
     for term, value in found.items():
         assert error(value, expected[term]) < most, term
@@ -182,7 +185,7 @@ def test_an_images_bits_do_not_depend_on_its_companions(name: str) -> None:
         targets = evaluator.targets("content", [image[rows].flip(3)], [1.0], 5)
         targets |= evaluator.targets("style", [each[rows] for each in style], WEIGHTS, 5)
         output = image[rows].clone().requires_grad_()
-        values = evaluator.values(output, targets, 9)
+        values = evaluator.values(output, goal.matched(targets), 9)
         (gradient,) = torch.autograd.grad(torch.stack([*values.values()]).sum(), output)
         return values, gradient
 
@@ -203,7 +206,7 @@ def evaluate_on_a_rank(rank: int, folder: Path) -> None:
 
 def in_tiles(name: str, folder: Path, share: Share) -> tuple[dict[str, Tensor], Tensor]:
     goal = OBJECTIVES[name]()
-    return evaluated(Tiled(small("vgg16", goal.layers, folder), goal, 32, share), 2, torch.float64)
+    return evaluated(goal, Tiled(small("vgg16", goal.layers, folder), goal, 32, share), 2, torch.float64)
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
@@ -222,8 +225,16 @@ def test_a_painting_is_nearest_to_itself_also_in_tiles(name: str, tmp_path: Path
     backbone = small("vgg16", goal.layers, tmp_path)
     painting, another = images(1, 61, 83, 1) ** 2, images(1, 61, 83, 2)
     whole, tiled = Whole(backbone, goal), Tiled(backbone, goal, 16)
-    targets = tiled.targets("style", [painting], [1.0], 0)
-    of_whole = whole.targets("style", [painting], [1.0], 0)
+    targets, of_whole = (
+        goal.matched(
+            {
+                name: target
+                for source in goal.sources
+                for name, target in each.targets(source, [painting], [1.0], 0).items()
+            }
+        )
+        for each in (tiled, whole)
+    )
     for term, target in targets.items():
         for found, expected in zip(target, of_whole[term], strict=True):
             assert error(found, expected) < 1e-12
@@ -280,7 +291,7 @@ def test_soft_weights_add_up(loss: type[Loss]) -> None:
         torch.testing.assert_close(both.sums[name], total, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("loss", list(STYLE_LOSSES.values()))
+@pytest.mark.parametrize("loss", [loss for name, loss in STYLE_LOSSES.items() if name != "matched"])
 def test_styles_are_merged_as_statistics_whatever_their_sizes(loss: type[Additive]) -> None:
     style_loss = loss()
     first = style_loss.statistic([features()], 0)

@@ -38,7 +38,8 @@ def losses(name: str) -> list[float]:
         module_name, _, class_name = made["class_path"].rpartition(".")
         model["optimizer"] = partial(getattr(import_module(module_name), class_name), **made.get("init_args", {}))
     content, style = (images.resize(images.read(str(file)).rgb, (48, 64)).clamp(0, 1)[0] for file in (CONTENT, STYLE))
-    data = PairDataModule(content, style, stages=[Stage(64, STEPS)])  # type: ignore[arg-type] # see api.stylize
+    weights = presets.options(name)["stages"][0].get("weights", {})
+    data = PairDataModule(content, style, stages=[Stage(64, STEPS, weights)])  # type: ignore[arg-type] # see api.stylize
     curve = _Curve()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

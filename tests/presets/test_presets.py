@@ -222,10 +222,11 @@ def test_total_loss_and_gradient_are_those_of_the_projects_code(name: str) -> No
     module = StyleTransfer(**{**model, **OFFLINE})
     content, painting = noise(40, 48, 1), noise(64, 56, 2)
     image = (0.5 * content + 0.5 * noise(40, 48, 3)).requires_grad_()
-    evaluator = Whole(module.backbone, module.objective)
+    objective = module.objective.at(presets.options(name)["stages"][-1].get("weights", {}))
+    evaluator = Whole(module.backbone, objective)
     targets = evaluator.targets("content", [content], [1.0], 0) | evaluator.targets("style", [painting], [1.0], 0)
     groups = {group: torch.tensor([weight]) for group, weight in module.problem.weights.items()}
-    total = module.objective.total(evaluator.values(image, targets, 0), module.objective.weights(targets, groups))
+    total = objective.total(evaluator.values(image, targets, 0), objective.weights(targets, groups))
     (gradient,) = torch.autograd.grad(total.sum(), image)
     exact = image.detach().double().requires_grad_()
     expected = FORMULAS[name](*(features(each, model) for each in (exact, content.double(), painting.double())))

@@ -1,0 +1,79 @@
+"""The first passes of NNST: hypercolumns towards those of the style that the content's are most like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nst_lightning.losses.base import IMAGE, Features, Matched, Source, Statistic, Target
+from nst_lightning.losses.nearest import nearest
+
+_EVERY = 4  # pixels from one hypercolumn to the next
+
+
+class MatchedColumns(Matched):
+    """Mean cosine distance of hypercolumns to those of the style nearest to the content's at the same positions.
+
+    Kolkin et al. (2022), *Neural Neighbor Style Transfer*, section 3.2: which are nearest is found once, about both
+    images' means. It is free of the features' scale.
+    """
+
+    source: ClassVar[Source | None] = "style"
+    # Departs from the code, which asks with a quarter of the output so far but at the first scale.
+    query: ClassVar[Source] = "content"
+    layers: ClassVar[tuple[str, ...]] = (
+        *(IMAGE, "relu1_1", "relu1_2", "relu2_1", "relu2_2"),
+        *("relu3_1", "relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3"),
+    )
+    joint: ClassVar[bool] = True
+    positions: ClassVar[int] = 128**2  # departs from the code, which takes all, also of images of more than 512 px
+
+    def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns hypercolumns on a grid, (N, C, K), the same ones in every draw."""
+        image, *layers = features  # of the image, only the size is asked for
+        places = self._places(*image.size)
+        columns = [layer.between(places, aligned=True) / layer.values.shape[1] for layer in layers]
+        return Statistic({}, image.weight, {"columns": torch.cat(columns, dim=1)})
+
+    def asked(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns those of the content."""
+        return self.statistic(features, draw)
+
+    def kept(self, features: Sequence[Features], draw: int) -> Statistic:
+        """Returns those of the style in no order, as many for images of any size."""
+        found = self.statistic(features, draw)
+        columns = found.samples["columns"]
+        order = torch.randperm(self.positions, generator=torch.Generator().manual_seed(0)) % columns.shape[2]
+        return Statistic({}, found.weight, {"columns": columns[..., order.to(columns.device)]})
+
+    def target(self, statistic: Statistic) -> Target:
+        """Returns the hypercolumns, (N, C, K)."""
+        return (statistic.samples["columns"],)
+
+    def matched(self, query: Target, target: Target) -> Target:
+        """Returns the directions of the style's hypercolumns that the content's are nearest to, (N, C, K)."""
+        return (torch.stack([self._nearest(*pair) for pair in zip(*query, *target, strict=True)]),)
+
+    def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
+        """Returns the mean distance, (N,), 0 to 2."""
+        pairs = zip(normalize(statistic.samples["columns"], dim=1), target[0], strict=True)
+        return torch.stack([1 - (own * other).sum(dim=0).mean() for own, other in pairs])
+
+    def _places(self, height: int, width: int) -> Tensor:
+        """Returns the places of a grid over images of so many pixels, float64 (K, 2), see `base.drawn`."""
+        sizes = [max(1, side // _EVERY) for side in (height, width)]
+        stride = 1
+        while math.prod(math.ceil(size / stride) for size in sizes) > self.positions:
+            stride += 1
+        rows, columns = (torch.arange(0, size, stride, dtype=torch.float64) / max(1, size - 1) for size in sizes)
+        return torch.cartesian_prod(rows, columns)
+
+    @staticmethod
+    def _nearest(query: Tensor, style: Tensor) -> Tensor:
+        own, others = (normalize(each - each.mean(dim=1, keepdim=True), dim=0) for each in (query, style))
+        return normalize(style[:, nearest(own, others)], dim=0)
