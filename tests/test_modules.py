@@ -152,7 +152,12 @@ def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> No
     (path,) = tmp_path.glob("*.ckpt")
     checkpoint = torch.load(path, weights_only=True)
     assert list(checkpoint["state_dict"]) == ["image"]
-    assert checkpoint["batch"] == {"format": 2, "names": ["image_image"], "stages": [[20, 4, {}], [32, 5, {}]], "taken": 9}
+    assert checkpoint["batch"] == {
+        "format": 2,
+        "names": ["image_image"],
+        "stages": [[20, 4, {}], [32, 5, {}]],
+        "taken": 9,
+    }
 
 
 def test_the_image_is_the_only_parameter() -> None:

@@ -65,13 +65,10 @@ class Features:
         rows, columns = (places[:, axis] * self.size[axis] for axis in (0, 1))
         return self._taken(rows.long(), columns.long())
 
-    def between(self, places: Tensor, aligned: bool = False) -> Tensor:
-        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up.
-
-        A place is a fraction of the map's size, as in STROTSS' code; `aligned`, of the way from the first position to
-        the last, as in NNST's.
-        """
-        points = places * (places.new_tensor(self.size) - int(aligned))
+    def between(self, places: Tensor) -> Tensor:
+        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up."""
+        # Position 0 of every layer stands at the image's corner, as in STROTSS' code, not at its own window's centre.
+        points = places * places.new_tensor(self.size)
         low = points.floor()
         steps = low.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])[:, None]  # to the four positions around, of K each
         around = (low + steps).minimum(low.new_tensor(self.size) - 1).long()
@@ -79,6 +76,22 @@ class Features:
         found = self._taken(around[..., 0].flatten(), around[..., 1].flatten())
         weighted = found.view(*found.shape[:2], *shares.shape) * moved(shares.to(found.dtype), found.device)
         return weighted.sum(dim=2)
+
+    def resized(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Returns the features interpolated bilinearly on a grid, (N, C, H * W), whose parts in all tiles add up.
+
+        Its H rows and W columns are fractions of the way from the first position to the last.
+        """
+        values = full_precision(self.values)
+        down, across = (self._hats(points, axis).to(values) for axis, points in enumerate((rows, columns)))
+        # As products of matrices, for indices are slow to gather, and slower to scatter for the gradient.
+        with torch.autocast(values.device.type, enabled=False):
+            return (down @ (values @ across.T)).flatten(2)
+
+    def _hats(self, fractions: Tensor, axis: int) -> Tensor:
+        """Returns the shares that positions along an axis have in what is interpolated, (points, positions)."""
+        positions = self.corner[axis] + torch.arange(self.values.shape[2 + axis], dtype=fractions.dtype)
+        return (1 - (fractions[:, None] * (self.size[axis] - 1) - positions).abs()).clamp(min=0)
 
     def sampled(self, count: int, draw: int) -> Tensor:
         """Returns the features of the most positions, up to `count`, on a square grid whose corner is drawn, (N, C, K).

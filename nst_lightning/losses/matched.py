@@ -36,8 +36,8 @@ class MatchedColumns(Matched):
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns hypercolumns on a grid, (N, C, K), the same ones in every draw."""
         image, *layers = features  # of the image, only the size is asked for
-        places = self._places(*image.size)
-        columns = [layer.between(places, aligned=True) / layer.values.shape[1] for layer in layers]
+        grid = self._grid(*image.size)
+        columns = [layer.resized(*grid) / layer.values.shape[1] for layer in layers]
         return Statistic({}, image.weight, {"columns": torch.cat(columns, dim=1)})
 
     def asked(self, features: Sequence[Features], draw: int) -> Statistic:
@@ -64,14 +64,14 @@ class MatchedColumns(Matched):
         pairs = zip(normalize(statistic.samples["columns"], dim=1), target[0], strict=True)
         return torch.stack([1 - (own * other).sum(dim=0).mean() for own, other in pairs])
 
-    def _places(self, height: int, width: int) -> Tensor:
-        """Returns the places of a grid over images of so many pixels, float64 (K, 2), see `base.drawn`."""
+    def _grid(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns the rows and the columns of a grid over an image of so many pixels, see `Features.resized`."""
         sizes = [max(1, side // _EVERY) for side in (height, width)]
         stride = 1
         while math.prod(math.ceil(size / stride) for size in sizes) > self.positions:
             stride += 1
         rows, columns = (torch.arange(0, size, stride, dtype=torch.float64) / max(1, size - 1) for size in sizes)
-        return torch.cartesian_prod(rows, columns)
+        return rows, columns
 
     @staticmethod
     def _nearest(query: Tensor, style: Tensor) -> Tensor:
