@@ -34,11 +34,12 @@ class MatchedColumns(Matched):
     positions: ClassVar[int] = 128**2  # departs from the code, which takes all, also of images of more than 512 px
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns hypercolumns on a grid, (N, C, K), the same ones in every draw."""
+        """Returns the sum of hypercolumns on a grid, (N, C), and these, (N, C, K), the same ones in every draw."""
         image, *layers = features  # of the image, only the size is asked for
         grid = self._grid(*image.size)
-        columns = [layer.resized(*grid) / layer.values.shape[1] for layer in layers]
-        return Statistic({}, image.weight, {"columns": torch.cat(columns, dim=1)})
+        columns = torch.cat([layer.resized(*grid) / layer.values.shape[1] for layer in layers], dim=1)
+        of_all = columns.sum(dim=2) * (math.prod(image.size) / columns.shape[2])  # as the weight, of all pixels
+        return Statistic({"columns": of_all}, image.weight, {"columns": columns})
 
     def asked(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns those of the content."""
@@ -49,15 +50,15 @@ class MatchedColumns(Matched):
         found = self.statistic(features, draw)
         columns = found.samples["columns"]
         order = torch.randperm(self.positions, generator=torch.Generator().manual_seed(0)) % columns.shape[2]
-        return Statistic({}, found.weight, {"columns": columns[..., order.to(columns.device)]})
+        return Statistic(found.sums, found.weight, {"columns": columns[..., order.to(columns.device)]})
 
     def target(self, statistic: Statistic) -> Target:
-        """Returns the hypercolumns, (N, C, K)."""
-        return (statistic.samples["columns"],)
+        """Returns the hypercolumns, (N, C, K), and the mean of all, (N, C, 1)."""
+        return statistic.samples["columns"], statistic.mean("columns")[..., None]
 
     def matched(self, query: Target, target: Target) -> Target:
         """Returns the directions of the style's hypercolumns that the content's are nearest to, (N, C, K)."""
-        return (torch.stack([self._nearest(*pair) for pair in zip(*query, *target, strict=True)]),)
+        return (torch.stack([self._nearest(*each) for each in zip(*query, *target, strict=True)]),)
 
     def compare(self, statistic: Statistic, target: Target, draw: int) -> Tensor:
         """Returns the mean distance, (N,), 0 to 2."""
@@ -74,6 +75,6 @@ class MatchedColumns(Matched):
         return rows, columns
 
     @staticmethod
-    def _nearest(query: Tensor, style: Tensor) -> Tensor:
-        own, others = (normalize(each - each.mean(dim=1, keepdim=True), dim=0) for each in (query, style))
-        return normalize(style[:, nearest(own, others)], dim=0)
+    def _nearest(query: Tensor, mean: Tensor, style: Tensor, of_style: Tensor) -> Tensor:
+        found = nearest(normalize(query - mean, dim=0), normalize(style - of_style, dim=0))
+        return normalize(style[:, found], dim=0)
