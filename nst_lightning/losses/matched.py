@@ -26,10 +26,9 @@ class MatchedColumns(Matched):
     source: ClassVar[Source | None] = "style"
     # Departs from the code, which asks with a quarter of the output so far but at the first scale.
     query: ClassVar[Source] = "content"
-    layers: ClassVar[tuple[str, ...]] = (
-        *(IMAGE, "relu1_1", "relu1_2", "relu2_1", "relu2_2"),
-        *("relu3_1", "relu3_2", "relu3_3", "relu4_1", "relu4_2", "relu4_3"),
-    )
+    # Departs from the code, which has all from relu1_1 to relu4_3, see the preset: under an L-BFGS those whose positions
+    # stand closer than the grid's show it.
+    layers: ClassVar[tuple[str, ...]] = (IMAGE, "relu3_1", "relu4_1")
     joint: ClassVar[bool] = True
     positions: ClassVar[int] = 128**2  # departs from the code, which takes all, also of images of more than 512 px
 
