@@ -46,6 +46,7 @@ CHANGES = {
     "style_loss": "wasserstein",
     "content_loss": "self_similarity",
     "tv_loss": "l1",
+    "style_rotations": True,
     "convention": "absolute",
     "border": "replicate",
     "normalized": "true",
