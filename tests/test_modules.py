@@ -333,7 +333,7 @@ def test_losses_and_their_layers_have_weights(style_loss: Losses, expected: dict
 
 
 def test_layer_weights_are_shares_of_the_groups_weight() -> None:
-    module = StyleTransfer(content_layers="relu1_1", style_layers={"relu1_1": 3.0, "relu1_2": 1.0}, style_weight=8.0)
+    module = StyleTransfer(content_layers="relu1_1", style_layers={"relu1_1": 3.0, "relu1_2": 1.0}, style_loss="gram")
     shares = {term.layers: term.share for term in module.objective.terms if term.group == "style"}
     assert shares == {("relu1_1",): 0.75, ("relu1_2",): 0.25}
 
