@@ -6,11 +6,14 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile
 
 import torch
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nst_lightning.errors import InputError
 from nst_lightning.runs import Run, replacing
@@ -18,6 +21,7 @@ from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
 """The number of what a checkpoint notes; those of another cannot be gone on from."""
+_DAMAGED = "the checkpoint is damaged or not one of this program's; it is not loaded"
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ class Progress:
         run = Run(path)
         if not run.config.is_file():
             raise InputError(f"{path}: is not the folder of a run, for it has no config.yaml")
-        newest = sorted(run.checkpoints.glob("*.ckpt"), key=lambda file: -file.stat().st_mtime_ns)
-        return cls(run.finished(), _read(newest))
+        return cls(run.finished(), _read(run.saved()))
 
     def as_json(self) -> str:
         """Returns all of it as text, for the other processes of a run."""
@@ -84,17 +87,53 @@ class Progress:
         )
 
 
+def loaded(path: Path, device: torch.device) -> dict[str, Any]:
+    """Returns a checkpoint, each byte of which was checked; an InputError if it is damaged or nothing of the kind."""
+    try:
+        # torch writes the sum of every record, and does not look at it.
+        with ZipFile(path) as archive:
+            whole = archive.testzip() is None
+        found = torch.load(path, map_location=device, weights_only=True)
+        if whole and isinstance(found, dict):
+            return found
+    except OSError:
+        raise
+    except Exception as error:  # zipfile and the restricted unpickler raise nearly anything over a damaged file
+        raise InputError(f"{path}: {_DAMAGED}") from error
+    raise InputError(f"{path}: {_DAMAGED}")
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints beside the ones that they replace, whole or not at all, and reads them by `loaded`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: object = None) -> None:
+        """Saves a checkpoint."""
+        whole = BytesIO()  # for torch's own writer does not say why it failed
+        torch.save(checkpoint, whole)
+        with replacing(Path(path)) as file:
+            file.write_bytes(whole.getbuffer())
+
+    def load_checkpoint(
+        self,
+        path: _PATH,
+        map_location: object = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Returns a checkpoint on the CPU."""
+        return loaded(Path(path), torch.device("cpu"))
+
+
 def _read(files: Sequence[Path]) -> tuple[Saved, ...]:
     found = []
     for path in files:
         try:
-            checkpoint = torch.load(path, map_location="meta", weights_only=True)
-        except (OSError, EOFError, RuntimeError, UnpicklingError):  # what torch makes of damaged files
-            warnings.warn(f"{path}: is damaged; the pairs it was of will begin anew", stacklevel=2)
+            note = loaded(path, torch.device("meta")).get("batch")
+            saved = None if note is None or note.get("format") != FORMAT else Saved.of(path, note)
+        except (InputError, OSError, TypeError, AttributeError, KeyError) as error:
+            warnings.warn(f"{error}; the pairs it was of will begin anew, or go on from the one before", stacklevel=2)
             continue
-        note = checkpoint.get("batch")
-        if note is not None and note.get("format") != FORMAT:
-            warnings.warn(f"{path}: is of an earlier version; the pairs it was of will begin anew", stacklevel=2)
+        if saved is not None:
+            found.append(saved)
         elif note is not None:
-            found.append(Saved.of(path, note))
+            warnings.warn(f"{path}: is of an earlier version; the pairs it was of will begin anew", stacklevel=2)
     return tuple(found)

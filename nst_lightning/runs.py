@@ -62,9 +62,23 @@ class Run:
         """Returns the checkpoint of the unfinished batch whose first pair it is."""
         return self.checkpoints / f"{pair}.ckpt"
 
+    def checkpoint_before(self, pair: str) -> Path:
+        """Returns the one before it, for where that turns out to be damaged."""
+        return self.checkpoints / "before" / f"{pair}.ckpt"
+
     def marker(self, pair: str) -> Path:
         """Returns the empty file that says that a pair is finished."""
         return self.checkpoints / "finished" / pair
+
+    def saved(self) -> list[Path]:
+        """Returns all checkpoints, the newest first."""
+        found = [*self.checkpoints.glob("*.ckpt"), *self.checkpoint_before("").parent.glob("*.ckpt")]
+        return sorted(found, key=lambda file: -file.stat().st_mtime_ns)
+
+    def forget(self, pair: str) -> None:
+        """Removes the checkpoints of the batch whose first pair it is."""
+        for path in (self.checkpoint(pair), self.checkpoint_before(pair)):
+            path.unlink(missing_ok=True)
 
     def finished(self) -> frozenset[str]:
         """Returns the names of the pairs that are finished."""
@@ -106,12 +120,15 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
     Raises:
         FileExistsError: If there is a file at the end that may not be overwritten.
+        OSError: If it cannot be written, whose `filename` is the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A fixed name, so that what a killed run left is replaced; a short one, for the file's may be as long as names get.
     temporary = path.absolute().with_name(f".nst-{zlib.crc32(os.fsencode(path.name)):08x}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # else the name may be on the disk before what it names
         if not overwrite:
             path.open("xb").close()  # settles a race; not every file system has hard links, which would do, too
         try:
@@ -120,6 +137,10 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
             if not overwrite:
                 path.unlink()
             raise
+    except OSError as error:
+        if error.filename is None:  # a full disk is not said to be of a file
+            error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from nst_lightning.batches import Step
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
+from nst_lightning.progress import CheckpointFiles
 from nst_lightning.runs import Run
 
 _YEAR = 365 * 24 * 60  # minutes
@@ -31,6 +32,10 @@ class Checkpoints(Checkpoint):
         self.run, self.minutes = run, minutes
         self._saved = 0.0
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Has the trainer write its checkpoints whole."""
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Removes what is out of date, unless the run goes on from a checkpoint, which may be one of the folder's."""
         self._saved = time.monotonic()
@@ -38,7 +43,7 @@ class Checkpoints(Checkpoint):
             for name in batch.names:
                 self.run.marker(name).unlink(missing_ok=True)
                 if batch.saved is None:
-                    self.run.checkpoint(name).unlink(missing_ok=True)
+                    self.run.forget(name)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -60,7 +65,12 @@ class Checkpoints(Checkpoint):
         self.on_train_end(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, step: Step) -> None:
-        trainer.save_checkpoint(self.run.checkpoint(step.batch.names[0]))
+        name = step.batch.names[0]
+        path, before = self.run.checkpoint(name), self.run.checkpoint_before(name)
+        if path.exists() and is_writer(trainer):
+            before.parent.mkdir(exist_ok=True)
+            path.replace(before)
+        trainer.save_checkpoint(path)
         self._saved = time.monotonic()
 
     def _finish(self, step: Step) -> None:
@@ -68,4 +78,4 @@ class Checkpoints(Checkpoint):
             marker = self.run.marker(name)
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
-        self.run.checkpoint(step.batch.names[0]).unlink(missing_ok=True)
+        self.run.forget(step.batch.names[0])

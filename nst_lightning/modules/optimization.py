@@ -25,7 +25,7 @@ from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, te
 from nst_lightning.modules.problem import Problem
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import PairParallel, check_world
-from nst_lightning.progress import FORMAT, Saved, note_of
+from nst_lightning.progress import FORMAT, Saved, loaded, note_of
 from nst_lightning.schedule import described
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
@@ -192,7 +192,7 @@ class ImageOptimization(L.LightningModule):
     def _saved(self, batch: Batch) -> dict[str, Any]:
         """Returns the checkpoint that a batch goes on from; its photographs may have been exchanged since."""
         assert batch.saved is not None
-        checkpoint: dict[str, Any] = torch.load(batch.saved.path, map_location=self.device, weights_only=True)
+        checkpoint = loaded(batch.saved.path, self.device)
         found = checkpoint["state_dict"]["image"].shape
         height, width = batch.output_size(batch.stages[batch.saved.stage_index])
         if found[2:] != (height, width):

@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_begun_anew(capfd: pytest.CaptureFixture[str]) -
     whole = Path("run/photo_painting.png").read_bytes()
     Path("run/checkpoints/finished/photo_painting").unlink()
     Path("run/checkpoints/photo_painting.ckpt").write_bytes(b"PK" + bytes(200))
-    with pytest.warns(UserWarning, match=r"photo_painting\.ckpt: is damaged; the pairs it was of will begin anew"):
+    with pytest.warns(UserWarning, match=r"photo_painting\.ckpt: the checkpoint is damaged .* will begin anew"):
         assert main(["fit", "--resume", "run"]) == 0
     assert Path("run/photo_painting.png").read_bytes() == whole
 
@@ -407,10 +407,10 @@ class Trap:
 def test_a_checkpoint_with_code_in_it_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": Trap()}, "bad.ckpt")
     assert fit("--ckpt_path", "bad.ckpt") == 2
-    assert re.fullmatch(r"nst: error: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"nst: error: bad\.ckpt: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
     assert not Path("sprung").exists()
     Path("bad.ckpt").write_bytes(b"nothing of the kind")
     assert fit("--ckpt_path", "bad.ckpt") == 2
-    assert re.fullmatch(r"nst: error: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"nst: error: bad\.ckpt: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
     assert fit("--ckpt_path", "none.ckpt") == 2
     assert re.fullmatch(r"nst: error: [^\n]*none\.ckpt[^\n]*\n", capsys.readouterr().err)
