@@ -34,6 +34,11 @@ class Run:
         """What a resumed run found done, for all of its processes."""
         return self.checkpoints / "progress.json"
 
+    @property
+    def begun(self) -> Path:
+        """The settings and sums of images that the run was begun with."""
+        return self.checkpoints / "begun.json"
+
     def picture(self, pair: str) -> Path:
         """Returns a pair's finished picture."""
         return self.folder / f"{pair}.png"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from nst_lightning.batches import Step
-from nst_lightning.data import data_of, is_writer
+from nst_lightning.data import PairDataModule, data_of, is_writer
 from nst_lightning.errors import InputError
-from nst_lightning.progress import CheckpointFiles
-from nst_lightning.runs import Run
+from nst_lightning.modules import ImageOptimization
+from nst_lightning.progress import CheckpointFiles, Progress, fingerprint
+from nst_lightning.runs import Run, replacing
 
 _YEAR = 365 * 24 * 60  # minutes
+_FREE = {
+    "stages",
+    "tile",
+    "compile",
+}  # settings that a run may go on without: more steps are, the others change nothing
 
 
 class Checkpoints(Checkpoint):
@@ -39,6 +47,11 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Removes what is out of date, unless the run goes on from a checkpoint, which may be one of the folder's."""
         self._saved = time.monotonic()
+        if is_writer(trainer) and data_of(trainer).progress == Progress():
+            assert isinstance(pl_module, ImageOptimization)
+            settings = begun_with(trainer, pl_module, data_of(trainer))
+            with replacing(self.run.begun) as file:
+                file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
         for batch in data_of(trainer).batches if is_writer(trainer) and trainer.global_step == 0 else ():
             for name in batch.names:
                 self.run.marker(name).unlink(missing_ok=True)
@@ -79,3 +92,9 @@ class Checkpoints(Checkpoint):
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
         self.run.forget(step.batch.names[0])
+
+
+def begun_with(trainer: L.Trainer, module: ImageOptimization, data: PairDataModule) -> dict[str, Any]:
+    """Returns what the pictures of a run follow from, see `progress.fingerprint`."""
+    settings = {**data.settings, **module.settings, "precision": str(trainer.precision)}
+    return fingerprint({name: value for name, value in settings.items() if name not in _FREE}, data.pairs)

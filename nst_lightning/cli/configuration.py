@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from nst_lightning import pairs, runs
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
+from nst_lightning.callbacks.checkpoints import begun_with
 from nst_lightning.cli import options
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError, say
@@ -20,6 +21,7 @@ from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, check_trainer
 from nst_lightning.parallel import RankError, agreed, alone, telling
+from nst_lightning.progress import check_settings
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
@@ -92,6 +94,8 @@ class Job:
         ]
         self.trainer = L.Trainer(**settings)
         check_trainer(self.trainer)
+        if self._resumed:
+            check_settings(self.run, begun_with(self.trainer, self.module, self.data))
 
     def fit(self) -> ImageOptimization:
         """Runs the trainer, says where the pictures are or how to go on, and returns the module."""

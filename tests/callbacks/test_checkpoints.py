@@ -37,7 +37,9 @@ def progress(folder: Path) -> Progress:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """All but the settings, which stay."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return found - {"begun.json", "checkpoints/begun.json"}
 
 
 class Watch(Callback):

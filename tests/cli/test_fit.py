@@ -176,6 +176,33 @@ def test_a_run_that_was_told_to_stop_early_goes_on() -> None:
     assert np.array_equal(np.asarray(Image.open("run/photo_painting.png")), np.asarray(Image.open("whole.png")))
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--style_weight", "1000"], r"style_weight was 1\.5, now 1000\.0"),
+        (["--pooling", "avg"], r"pooling was max, now avg"),
+        (["--optimizer", "adam"], r"optimizer was LBFGS\(.*\), now Adam\(.*\)"),
+        (["--trainer.precision", "bf16-mixed"], r"precision was 32-true, now bf16-mixed"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1", *options]) == 2
+    assert re.search(rf"nst: error: run: was begun otherwise \({told}.*\): give the same", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_does_not_go_on_with_another_photograph_of_the_same_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    Image.open("data/content-images/photo.png").rotate(180).save("data/content-images/photo.png")
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1"]) == 2
+    assert re.search(r"photo_painting: content image was sha256 \w{12}, now sha256 \w{12}", capsys.readouterr().err)
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1", "--tile", "16", "--steps", "5"]) == 2
+
+
 def test_a_damaged_checkpoint_is_begun_anew(capfd: pytest.CaptureFixture[str]) -> None:
     assert fit("--output", "run") == 0
     whole = Path("run/photo_painting.png").read_bytes()
