@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from pickle import UnpicklingError
 
 # By their names: to import jsonargparse's, Lightning's and yaml's classes for comparing takes seconds.
@@ -22,8 +23,10 @@ class InputError(ValueError):
 
 
 def say(line: str) -> None:
-    """Writes a line to stderr in one piece, for several processes may share it."""
-    sys.stderr.write(f"{line}\n")
+    """Writes a line to stderr in one piece, for several processes may share it; where no one reads it, nowhere."""
+    # It is None under pythonw, and closed or broken where a terminal went away.
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
 
 
 def refused(error: BaseException) -> int:

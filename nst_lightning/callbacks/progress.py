@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from nst_lightning.batches import Step, Timeline
 from nst_lightning.callbacks.scores import Scores
+from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.modules import ImageOptimization
 
 
+@secondary("the progress bar")
 class ProgressBar(callbacks.ProgressBar):
     """Shows pair, stage, step, loss and the time left, which counts pixels, for steps of late stages take longer.
 
@@ -33,7 +35,7 @@ class ProgressBar(callbacks.ProgressBar):
         self, interval: float | None = None, scores: Scores | None = None, shown: str | None = "overall"
     ) -> None:
         super().__init__()
-        usual = 0.2 if sys.stderr.isatty() else 10.0
+        usual = 0.2 if getattr(sys.stderr, "isatty", bool)() else 10.0
         self.interval = usual if interval is None else interval
         self.scores, self.shown = scores, shown
         self._score = ""

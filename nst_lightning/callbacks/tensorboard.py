@@ -16,6 +16,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from nst_lightning.batches import Step
 from nst_lightning.callbacks.scores import Scores
+from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import drawn, gram_figure, tiles_figure, viridis
@@ -23,7 +24,10 @@ from nst_lightning.metrics.table import SUMMARY
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run
 
+_FLUSH = 2  # seconds: Ctrl-C in the middle of a notification leaves the writer's thread asleep for so long
 
+
+@secondary("the curves in TensorBoard")
 class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
@@ -107,7 +111,9 @@ class TensorBoardWriter(Callback):
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
         for pair, content, of_pair in zip(step.batch.names, contents, styles, strict=True):
             # Steps after the resumed one are hidden: they are about to be taken again.
-            self._writers[pair] = writer = SummaryWriter(str(run.tensorboard(pair)), purge_step=step.index + 1)
+            self._writers[pair] = writer = SummaryWriter(
+                str(run.tensorboard(pair)), purge_step=step.index + 1, flush_secs=_FLUSH
+            )
             if step.index == 0:
                 writer.add_image("source/content", content, 0)
                 for number, style in enumerate(of_pair, start=1):
@@ -163,11 +169,10 @@ class TensorBoardWriter(Callback):
         if self._run is None:
             name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
             folder = Run(Path(trainer.default_root_dir)).tensorboard(name)
-            self._run = SummaryWriter(str(folder), purge_step=before + 1)
+            self._run = SummaryWriter(str(folder), purge_step=before + 1, flush_secs=_FLUSH)
         self._finished += pairs
         rate = 60 * self._finished / (time.monotonic() - self._began)
         self._run.add_scalar("pairs/per_minute", rate, before + pairs)
-        self._run.flush()  # else it is seen two minutes later
 
     def _close(self) -> None:
         for writer in self._writers.values():

@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from nst_lightning import images
 from nst_lightning.batches import Step
+from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
@@ -29,6 +30,7 @@ INSTALL = "pip install 'nst-lightning[video]'"
 HOLD = 1.0  # s that the finished picture stays on screen
 
 
+@secondary("the film")
 class VideoWriter(Callback):
     """Writes a film of each pair's optimisation into the run folder, the trainer's `default_root_dir`.
 

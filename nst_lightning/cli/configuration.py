@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # without __all__
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from nst_lightning import pairs, runs
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
 from nst_lightning.callbacks.checkpoints import begun_with
 from nst_lightning.cli import options
-from nst_lightning.data import PairDataModule
+from nst_lightning.cli.registry import INTERRUPTED, TERMINATED, UNFINISHED
+from nst_lightning.data import PairDataModule, is_writer
 from nst_lightning.errors import InputError, say
 from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.metrics.scorer import AUTO, OFF
@@ -104,22 +108,44 @@ class Job:
         if self._resumed and self.trainer.world_size > 1 and alone():
             self.data.progress.write(self.run)
         try:
-            with telling({"folder": str(folder), "progress": str(self.run.progress)}):
+            with telling({"folder": str(folder), "progress": str(self.run.progress)}), _ending_as_by_sigterm():
                 # A checkpoint of ours is tensors and plain values: nothing in it is run.
                 self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self._checkpoint, weights_only=True)
-        except SystemExit:  # what Lightning makes of Ctrl-C, when all is saved
+        except SystemExit as ended:  # what Lightning makes of Ctrl-C and of SIGTERM, when all is saved
             say(f"\ninterrupted; {go_on}")
-            raise
+            raise SystemExit(TERMINATED if isinstance(ended, SIGTERMException) else INTERRUPTED) from ended
         except RankError as error:
             done = self.run.finished()
             left = [name for rank in error.codes for name in self.data.dealt[rank] if name not in done]
             say(f"nst: error: {error}; not finished: {', '.join(left) or 'none'}; {go_on}")
             raise SystemExit(1) from error
+        done = self.run.finished()
+        own = [name for batch in self.data.batches for name in batch.names if is_writer(self.trainer)]
+        left = [name for name in own if name not in done]
+        if left:
+            say(f"nst: not finished: {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}; {go_on}")
         for path in [*self.writer.written, *(film for video in self._films for film in video.written)]:
             print(path)
         if self._resumed and self.trainer.is_global_zero and not any(self.data.dealt):
             print(f"{folder}: nothing left to do")
+        if left:
+            raise SystemExit(UNFINISHED)
         return self.module
+
+
+@contextmanager
+def _ending_as_by_sigterm() -> Iterator[None]:
+    """Has the signals of a terminal or queue that goes away end a run as SIGTERM does: when all is saved."""
+    taken = {}
+    for name in ("SIGHUP", "SIGUSR1"):  # not on Windows
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignored
+            taken[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for number, before in taken.items():
+            signal.signal(number, before)
 
 
 def parser_of(model_class: type[ImageOptimization]) -> LightningArgumentParser:

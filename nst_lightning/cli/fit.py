@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nst_lightning.cli import options
+from nst_lightning.cli.registry import abrupt
 
 _USAGE = """usage: nst fit [--config FILE] [options]
 
@@ -22,9 +23,10 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{_USAGE}\n{options.table()}", flush=True)
         if "all" not in arguments:
             return
-    from nst_lightning.api import quiet  # not above: the help answers before torch could be imported
-    from nst_lightning.cli.configuration import Configuration, Job, parser_of
-    from nst_lightning.modules import StyleTransfer
+    with abrupt():  # not above: the help answers before torch could be imported
+        from nst_lightning.api import quiet
+        from nst_lightning.cli.configuration import Configuration, Job, parser_of
+        from nst_lightning.modules import StyleTransfer
 
     with quiet():
         if asked:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
+import sys
+import threading
 from argparse import ArgumentParser, HelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +35,10 @@ Its help is its constant `HELP`, which is read without importing it, or else wha
 """
 
 
+UNFINISHED, INTERRUPTED, TERMINATED = 3, 130, 143
+"""The exit codes of a run that was told to stop before it was finished, and of those ended by Ctrl-C and SIGTERM."""
+
+
 class Parser(ArgumentParser):
     """The parser of a command's own options, each with a text, which raises what it cannot use as `InputError`."""
 
@@ -45,19 +54,42 @@ class Parser(ArgumentParser):
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Runs a command, a key of `COMMANDS`, and returns the exit code: 0, or 2 after one line on what cannot be used."""
+    """Runs a command, a key of `COMMANDS`, and returns the exit code.
+
+    0; 1 where something failed; 2 after one line on what cannot be used; 141 where no one reads the output to its end;
+    `UNFINISHED`, `INTERRUPTED` or `TERMINATED`.
+    """
     module, _ = COMMANDS[command]
     text = _help(module) if {"-h", "--help"} & set(arguments) else None
     if text is not None:
         print(text.strip())
         return 0
     try:
-        code: int | None = import_module(f"nst_lightning.{module}").main(arguments)
+        with abrupt():
+            main: Callable[[Sequence[str]], int | None] = import_module(f"nst_lightning.{module}").main
+        code = main(arguments)
+        sys.stdout.flush()
         return 0 if code is None else code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more as it ends
+        return 141
     except SystemExit as ended:  # after a parser's help, or when all is saved that Ctrl-C has broken off
         return ended.code if isinstance(ended.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         return refused(error)
+
+
+@contextmanager
+def abrupt() -> Iterator[None]:
+    """Has Ctrl-C end the process at once, as while modules are imported: nothing is to be saved yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _help(module: str) -> str | None:

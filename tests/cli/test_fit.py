@@ -6,11 +6,14 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from PIL import Image
 from nst_lightning import images
 from nst_lightning.__main__ import main
 from nst_lightning.cli.registry import COMMANDS
+from nst_lightning.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--size", "32", "--steps", "4", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
@@ -118,8 +122,10 @@ def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "run: nothing left to do\n"
 
 
-def test_a_run_that_is_told_to_stop_early_leaves_its_picture() -> None:
-    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+def test_a_run_that_is_told_to_stop_early_leaves_its_picture_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 3
+    told = "nst: not finished: photo_painting; to go on: nst fit --resume run\n"
+    assert capfd.readouterr().err.endswith(told)
     assert [path.name for path in Path("run/steps/photo_painting").iterdir()] == ["000003.png"]
     assert not Path("run/photo_painting.png").exists()
 
@@ -138,13 +144,63 @@ def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
             run.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 told = run.communicate(timeout=20)[1]
-    assert run.returncode == 1
+    assert run.returncode == 130
     assert "interrupted; to go on: nst fit --resume run" in told
     assert "Traceback" not in told
     assert len(list(Path("run/checkpoints").glob("*.ckpt"))) == 1
     last = max(Path("run/steps/photo_painting").iterdir())
     settings = json.loads(images.read_metadata(last)["nst_lightning"])
     assert int(last.stem) == settings["step"]
+
+
+@contextlib.contextmanager
+def started(*options: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    """A long run in a process of its own, once it is past its first steps; its folder is `run`."""
+    command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting"]
+    given = [*FAST[:2], "--steps", "5000", *FAST[4:], "--scores", "off", "--save_every", "5", "--output", "run"]
+    outputs: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    with subprocess.Popen([*command, *given, *options], text=True, **outputs) as run:
+        deadline = time.monotonic() + 120
+        while not list(Path("run").glob("steps/*/*.png")):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_signal_ends_a_run_when_all_is_saved(name: str) -> None:
+    with started() as run:
+        run.send_signal(signal.Signals[name])
+        told = run.communicate(timeout=20)[1]
+    assert run.returncode == 143
+    assert "interrupted; to go on: nst fit --resume run\n" in told
+    assert "Traceback" not in told
+    assert len(Progress.of(Path("run")).saved) == 1
+
+
+def test_curves_that_cannot_be_written_and_a_bar_that_no_one_reads_do_not_end_a_run() -> None:
+    steps = ["--steps", "60", "--trainer.log_every_n_steps", "1"]
+    with started(*steps) as run:
+        assert run.stderr is not None
+        run.stderr.close()
+        shutil.rmtree("run/tensorboard", ignore_errors=True)
+        assert run.wait(timeout=60) == 0
+    assert Path("run/photo_painting.png").is_file()
+
+
+def test_output_that_no_one_reads_to_its_end_is_no_error() -> None:
+    run = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m nst_lightning backbones | head -c 1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stderr == ""
+    assert run.stdout.endswith("141\n") or run.stdout.endswith("0\n")  # where all of it fits the pipe
 
 
 def test_a_folder_or_a_pattern_stands_for_all_its_images() -> None:
@@ -171,7 +227,7 @@ def test_the_settings_of_a_picture_are_the_pairs_own() -> None:
 
 def test_a_run_that_was_told_to_stop_early_goes_on() -> None:
     assert fit("--output", "whole.png") == 0
-    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 3
     assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1"]) == 0
     assert np.array_equal(np.asarray(Image.open("run/photo_painting.png")), np.asarray(Image.open("whole.png")))
 
@@ -188,7 +244,7 @@ def test_a_run_that_was_told_to_stop_early_goes_on() -> None:
 def test_a_run_does_not_go_on_with_other_settings(
     options: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 3
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1", *options]) == 2
     assert re.search(rf"nst: error: run: was begun otherwise \({told}.*\): give the same", capsys.readouterr().err)
@@ -196,7 +252,7 @@ def test_a_run_does_not_go_on_with_other_settings(
 
 
 def test_a_run_does_not_go_on_with_another_photograph_of_the_same_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit("--trainer.max_steps", "3", "--output", "run") == 0
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 3
     Image.open("data/content-images/photo.png").rotate(180).save("data/content-images/photo.png")
     assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1"]) == 2
     assert re.search(r"photo_painting: content image was sha256 \w{12}, now sha256 \w{12}", capsys.readouterr().err)

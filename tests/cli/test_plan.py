@@ -36,7 +36,7 @@ def test_tells_what_a_run_would_take_and_writes_nothing(workplace: Path, capsys:
 
 
 def test_the_plan_of_a_broken_off_run_is_what_is_left_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", *JOB, "--output", "run", "--trainer.max_steps", "3", "--checkpoint_minutes", "1e-9"]) == 0
+    assert main(["fit", *JOB, "--output", "run", "--trainer.max_steps", "3", "--checkpoint_minutes", "1e-9"]) == 3
     files = sorted(Path().rglob("*"))
     capsys.readouterr()
     assert main(["plan", "--resume", "run"]) == 0

@@ -34,7 +34,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).resize((60, 45)).save(folder / f"data/{kind}-images/{name}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["fit", *PAIR, *FAST, "--trainer.max_steps", "4", "--output", "run"]) == 0
+        assert main(["fit", *PAIR, *FAST, "--trainer.max_steps", "4", "--output", "run"]) == 3
     return folder
 
 
@@ -142,7 +142,7 @@ def test_the_pair_that_a_run_was_at_is_scored_and_not_one_before_it(
 ) -> None:
     photo, painting = Path("data/content-images/photo.png"), Path("data/style-images/painting.png")
     Path("p.csv").write_text(f"content,style,name\n{photo},{painting},a\n{painting},{photo},b\n")
-    assert main(["fit", "--pairs", "p.csv", *FAST, "--trainer.max_steps", "8", "--output", "two"]) == 0
+    assert main(["fit", "--pairs", "p.csv", *FAST, "--trainer.max_steps", "8", "--output", "two"]) == 3
     capfd.readouterr()
     assert validate("--scores", "palette", ckpt="two/checkpoints/b.ckpt") == 0
     found = numbers(table := capfd.readouterr().out)
