@@ -130,7 +130,7 @@ def test_every_picture_of_a_batch_is_scored(run: Path, capfd: pytest.CaptureFixt
     photo, painting = Path("data/content-images/photo.png"), Path("data/style-images/painting.png")
     Path("p.csv").write_text(f"content,style,name\n{photo},{painting},a\n{painting},{photo},b\n")
     options = [*FAST, "--batch_size", "2", "--trainer.max_steps", "2", "--output", "two"]
-    assert main(["fit", "--pairs", "p.csv", *options]) == 0
+    assert main(["fit", "--pairs", "p.csv", *options]) == 3
     capfd.readouterr()
     assert validate("--scores", "palette", ckpt="two/checkpoints/a.ckpt") == 0
     heads, a, b, mean, _ = capfd.readouterr().out.splitlines()
