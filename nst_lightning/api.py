@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
 import lightning as L
 import PIL.Image
+import torch
 
-from nst_lightning import images, optim, presets
+from nst_lightning import images, memory, optim, presets
 from nst_lightning.backbones import spec_of
 from nst_lightning.callbacks import ProgressBar
 from nst_lightning.data import PairDataModule
@@ -39,10 +41,42 @@ _OWN_WORKINGS = (
 )
 
 
+_ALONE = threading.RLock()
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Keeps torch's ambient state out of what is done within and leaves it as it was; one thread at a time.
+
+    The lock is there because torch.fx, default dtypes, warnings' filters and numbers of threads are the process's.
+    """
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    with _ALONE, ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.callback(memory.give_back)  # what a run that failed keeps
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
+        for each in (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu")):
+            stack.enter_context(each)
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            yield
+        except SystemExit as ended:  # what Lightning makes of Ctrl-C
+            raise ended.__context__ or ended from None
+
+
+@_apart()
 def stylize(
     content: images.Source, style: images.Source, *, progress: bool = True, accelerator: str = "auto", **options: Any
 ) -> PIL.Image.Image:
     """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
+
+    What surrounds the call (`torch.inference_mode`, autocast, another default dtype or device) changes neither the
+    picture nor is it changed; of several threads one paints at a time, the others wait.
 
     Args:
         content: The photograph: a file, a PIL image or a tensor (3, H, W) in [0, 1].
@@ -61,6 +95,7 @@ def stylize(
     return images.to_pil(module.result.cpu(), alpha)
 
 
+@_apart()
 def reconstruct(
     image: images.Source,
     layers: Sequence[str] | None = None,

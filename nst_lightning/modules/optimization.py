@@ -88,6 +88,8 @@ class ImageOptimization(L.LightningModule):
         self.evaluation = None
         self.losses = {}
         if stage == "fit":
+            if torch.is_inference_mode_enabled():
+                raise InputError("nothing can be optimised under torch.inference_mode: leave it, or call stylize")
             check_trainer(self.trainer)
             self.problem.check(Worker.of(self.trainer), data_of(self.trainer).pairs)
 
