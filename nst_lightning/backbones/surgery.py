@@ -42,11 +42,11 @@ def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, bo
     return traced
 
 
-class _Tracer(NodePathTracer):  # type: ignore[misc] # torchvision's are not annotated
+class _Tracer(NodePathTracer):
     """Traces its own thread only: torch.fx replaces the call of every nn.Module of the process while it traces."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # as above
+        super().__init__()  # type: ignore[no-untyped-call] # torchvision's is not annotated
         self._thread = threading.get_ident()
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:  # noqa: ANN401
