@@ -26,6 +26,7 @@ class Gallery:
         self._room = room
         self._kept: OrderedDict[str, images.Picture] = OrderedDict()
         self._coming: dict[str, Future[images.Picture]] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def read(self, source: images.Source) -> images.Picture:
@@ -36,16 +37,27 @@ class Gallery:
         if key not in self._kept:
             coming = self._coming.pop(key, None)
             self._kept[key] = images.read(source) if coming is None else coming.result()
+            self._sizes[key] = _size(self._kept[key])
         self._kept.move_to_end(key)
         while sum(_bytes(each) for each in self._kept.values()) > self._room and len(self._kept) > 1:
             self._kept.popitem(last=False)
         return self._kept[key]
+
+    def size(self, source: images.Source) -> tuple[int, int]:
+        """Returns height and width of an image in pixels; remembers those of files."""
+        known = self._sizes.get(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
+        return _size(self.read(source)) if known is None else known
 
     def prefetch(self, sources: Sequence[images.Source]) -> None:
         """Begins to decode files that will be asked for."""
         for key in (os.fspath(source) for source in sources if isinstance(source, (str, os.PathLike))):
             if key not in self._kept and key not in self._coming:
                 self._coming[key] = self._thread.submit(images.read, key)
+
+
+def _size(image: images.Picture) -> tuple[int, int]:
+    height, width = image.rgb.shape[-2:]
+    return height, width
 
 
 def _bytes(image: images.Picture) -> int:
@@ -149,11 +161,14 @@ class Style:
         name = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else id(self.source)
         return name, self.side, self.upscale
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its height and width in pixels."""
+        return images.fit(*self.gallery.size(self.source), self.side, upscale=self.upscale)
+
     def image(self) -> Tensor:
         """Returns the image, (1, 3, h, w) in [0, 1]."""
-        rgb = self.gallery.read(self.source).rgb
-        height, width = rgb.shape[-2:]
-        return images.resize(rgb, images.fit(height, width, self.side, upscale=self.upscale)).clamp(0, 1)
+        return images.resize(self.gallery.read(self.source).rgb, self.size).clamp(0, 1)
 
 
 class Step:

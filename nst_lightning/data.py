@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from nst_lightning import memory
 from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
+from nst_lightning.images import MAX_SIDE
 from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
@@ -129,8 +130,10 @@ class PairDataModule(L.LightningDataModule):
             "style_scale": style_scale,
             "upscale": upscale,
         }
-        for pair in self.pairs:
-            self.stages_of(pair)  # refuses what it cannot do before an hour of work on the pairs before it
+        for pair in self.pairs:  # refuses what it cannot do before an hour of work on the pairs before it
+            largest = max(stage.size for stage in self.stages_of(pair)) * max(1.0, style_scale)
+            if upscale and largest > MAX_SIDE:
+                raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
 
     def setup(self, stage: str) -> None:
         """Reads every image once, so that a bad one ends the run before it begins, deals and forms the batches."""

@@ -198,7 +198,7 @@ def _decoded(source: object) -> tuple[Image.Image, str]:
 def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterator[Image.Image]:
     """An image or that in a file, its pixels not decoded yet; whatever Pillow raises over it is an `ImageError`."""
     try:
-        stream = nullcontext(source) if isinstance(source, Image.Image) else Path(source).open("rb")
+        stream = nullcontext(source) if isinstance(source, Image.Image) else runs.regular(Path(source)).open("rb")
     except (OSError, ValueError) as err:  # ValueError: a null character in the path
         raise ImageError(f"{label}: cannot be opened ({_reason(err)}); expected an image file") from err
     # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here, and

@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from nst_lightning import presets
 from nst_lightning.errors import InputError
-from nst_lightning.runs import Run
+from nst_lightning.runs import Run, regular
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -79,7 +81,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         key, value = (keys.get(name, name), value) if equals else (expanded[-1], argument)
         if key in ("--config", "--preset"):
-            into, path = (files, value) if key == "--config" else (brought, str(presets.path(value)))
+            into, path = (files, _settings(value)) if key == "--config" else (brought, str(presets.path(value)))
             into += ["--config", path]
             if not equals:
                 expanded.pop()
@@ -104,6 +106,23 @@ def _configuration_of(folder: str) -> str:
     if not path.is_file():
         raise InputError(f"{folder}: is not the folder of a run, for it has no {path.name}")
     return str(path)
+
+
+def _settings(path: str) -> str:
+    """Returns the path of a configuration; refuses by name what is none, which the parser calls by no name."""
+    try:
+        if Path(path).exists():
+            with regular(Path(path)).open(encoding="utf-8") as file:
+                found = yaml.safe_load(file)
+            if not isinstance(found, dict):
+                raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
+            for group in ("data", "model", "trainer"):
+                if not isinstance(found.get(group, {}), dict):
+                    raise InputError(f"{path}: {group} must be settings by name, got {found[group]}")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
+    return path
 
 
 def _class_path(name: str) -> str:

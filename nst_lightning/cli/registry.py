@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from argparse import ArgumentParser, HelpFormatter
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,13 +54,21 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if text is not None:
         print(text.strip())
         return 0
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path's name may be more than the terminal can show
     try:
-        code: int | None = import_module(f"nst_lightning.{module}").main(arguments)
+        code: int | None = import_module(f"nst_lightning.{module}").main([*map(_at_home, arguments)])
         return 0 if code is None else code
     except SystemExit as ended:  # after a parser's help, or when all is saved that Ctrl-C has broken off
         return ended.code if isinstance(ended.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         return refused(error)
+
+
+def _at_home(argument: str) -> str:
+    """Returns an argument with the home folder for a ~ that begins its value, which a shell leaves behind an =."""
+    name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    return f"{name}{equals}{os.path.expanduser(value)}"
 
 
 def _help(module: str) -> str | None:
