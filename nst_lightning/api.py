@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
+import os
 import threading
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import lightning as L
+import numpy as np
 import PIL.Image
 import torch
+from jsonargparse import ArgumentParser
 
 from nst_lightning import images, memory, optim, presets
 from nst_lightning.backbones import spec_of
@@ -148,6 +153,7 @@ def _fitted(
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
     if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")
+    options = _typed(kind, options)
     name = options.get("optimizer")
     if isinstance(name, str):
         if name not in optim.NAMED:
@@ -163,9 +169,39 @@ def _fitted(
     of_trainer: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "max_epochs": 1, "logger": False}
     of_trainer |= {"enable_progress_bar": progress, "callbacks": [ProgressBar()] if progress else []}
     with quiet():
-        trainer = L.Trainer(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
+        trainer = trainer_of(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
         trainer.fit(module, datamodule=data)
     return module, data
+
+
+def _typed(kind: type[ImageOptimization], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of the types that are declared, converted where nothing is lost: numpy's numbers, paths, texts.
+
+    An InputError says what an option must be that is of another.
+    """
+    types = {**get_type_hints(PairDataModule.__init__), **get_type_hints(kind.__init__)}
+    typed = dict(options)
+    for name in options.keys() - {"content", "style", "optimizer"}:  # which files cannot hold
+        given = copy.deepcopy(options[name])
+        plain = given.item() if isinstance(given, np.generic) else given
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{name}", type=types[name])
+        try:
+            found = parser.parse_object({name: os.fspath(plain) if isinstance(plain, os.PathLike) else plain})
+            parser.validate(found, False)  # None too
+        except (ArgumentError, TypeError) as error:
+            allowed = types[name].__name__ if isinstance(types[name], type) else str(types[name]).replace("typing.", "")
+            raise InputError(f"{name} must be {allowed}, got {given!r}") from error
+        typed[name] = found[name]
+    return typed
+
+
+def trainer_of(**settings: Any) -> L.Trainer:
+    """Returns a trainer; an InputError if there is none of these settings."""
+    try:
+        return L.Trainer(**settings)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise InputError(f"these settings make no trainer: {error}") from error
 
 
 @contextmanager

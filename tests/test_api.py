@@ -68,6 +68,48 @@ def test_names_the_options_it_knows(pictures: tuple[Path, Path]) -> None:
         pixels(*pictures, optimizer="sgdd")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": np.int64(3), "init": "gaussian", "style_weight": np.float32(2)},
+        {"seed": "3", "init": "gaussian", "style_weight": "2", "size": "32"},
+    ],
+)
+def test_numbers_of_numpy_and_texts_are_taken(options: dict[str, Any], pictures: tuple[Path, Path]) -> None:
+    expected = pixels(*pictures, seed=3, init="gaussian", style_weight=2)
+    assert np.array_equal(pixels(*pictures, **options), expected)
+
+
+def test_paths_are_taken_and_nothing_given_is_changed(pictures: tuple[Path, Path]) -> None:
+    layers = {"relu1_1": 2}
+    assert np.array_equal(
+        pixels(*pictures, init=pictures[1], style_layers=layers),
+        pixels(*pictures, init=str(pictures[1]), style_layers={"relu1_1": 2.0}),
+    )
+    assert isinstance(layers["relu1_1"], int)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"steps": 4.5}, r"^steps must be int \| None, got 4\.5$"),
+        ({"style_scale": None}, r"^style_scale must be float, got None$"),
+        ({"size": "large"}, r"^size must be int \| None, got 'large'$"),
+        ({"pooling": "mean"}, r"^pooling must be Literal\['max', .*\], got 'mean'$"),
+        ({"seed": [1]}, r"^seed must be int, got \[1\]$"),
+        ({"stages": [3]}, r"^stages must be int \| list\[.*Stage\], got \[3\]$"),
+        ({"weights": Path("no.pth")}, r"^no\.pth: no such weights file"),
+        ({"accelerator": "abacus"}, r"^these settings make no trainer: .*'abacus'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_option_of_another_type_is_refused_by_its_name(
+    option: dict[str, Any], message: str, pictures: tuple[Path, Path]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        pixels(*pictures, **option)
+
+
 def test_the_package_names_its_public_things_and_no_others() -> None:
     assert nst_lightning.StyleTransfer.__module__ == "nst_lightning.modules.style_transfer"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import pairs, runs
+from nst_lightning.api import trainer_of
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
 from nst_lightning.cli import options
 from nst_lightning.data import PairDataModule
@@ -108,10 +109,7 @@ class Job:
             Checkpoints(self.run, values.checkpoint_minutes),
             _SaveConfig(configuration.parser, values),
         ]
-        try:
-            self.trainer = L.Trainer(**settings)
-        except (TypeError, ValueError, ImportError, RuntimeError) as error:
-            raise InputError(f"these settings make no trainer: {error}") from error
+        self.trainer = trainer_of(**settings)
         check_trainer(self.trainer)
 
     def fit(self) -> ImageOptimization:
