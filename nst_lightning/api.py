@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
+import os
+import threading
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import lightning as L
+import numpy as np
 import PIL.Image
+import torch
+from jsonargparse import ArgumentParser
 
-from nst_lightning import images, optim, presets
+from nst_lightning import images, memory, optim, presets
 from nst_lightning.backbones import spec_of
 from nst_lightning.callbacks import ProgressBar
 from nst_lightning.data import PairDataModule
@@ -39,10 +46,42 @@ _OWN_WORKINGS = (
 )
 
 
+_ALONE = threading.RLock()
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Keeps torch's ambient state out of what is done within and leaves it as it was; one thread at a time.
+
+    The lock is there because torch.fx, default dtypes, warnings' filters and numbers of threads are the process's.
+    """
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    with _ALONE, ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.callback(memory.give_back)  # what a run that failed keeps
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
+        for each in (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu")):
+            stack.enter_context(each)
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            yield
+        except SystemExit as ended:  # what Lightning makes of Ctrl-C
+            raise ended.__context__ or ended from None
+
+
+@_apart()
 def stylize(
     content: images.Source, style: images.Source, *, progress: bool = True, accelerator: str = "auto", **options: Any
 ) -> PIL.Image.Image:
     """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
+
+    What surrounds the call (`torch.inference_mode`, autocast, another default dtype or device) changes neither the
+    picture nor is it changed; of several threads one paints at a time, the others wait.
 
     Args:
         content: The photograph: a file, a PIL image or a tensor (3, H, W) in [0, 1].
@@ -61,6 +100,7 @@ def stylize(
     return images.to_pil(module.result.cpu(), alpha)
 
 
+@_apart()
 def reconstruct(
     image: images.Source,
     layers: Sequence[str] | None = None,
@@ -113,6 +153,7 @@ def _fitted(
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
     if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")
+    options = _typed(kind, options)
     name = options.get("optimizer")
     if isinstance(name, str):
         if name not in optim.NAMED:
@@ -128,9 +169,39 @@ def _fitted(
     of_trainer: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "max_epochs": 1, "logger": False}
     of_trainer |= {"enable_progress_bar": progress, "callbacks": [ProgressBar()] if progress else []}
     with quiet():
-        trainer = L.Trainer(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
+        trainer = trainer_of(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
         trainer.fit(module, datamodule=data)
     return module, data
+
+
+def _typed(kind: type[ImageOptimization], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of the types that are declared, converted where nothing is lost: numpy's numbers, paths, texts.
+
+    An InputError says what an option must be that is of another.
+    """
+    types = {**get_type_hints(PairDataModule.__init__), **get_type_hints(kind.__init__)}
+    typed = dict(options)
+    for name in options.keys() - {"content", "style", "optimizer"}:  # which files cannot hold
+        given = copy.deepcopy(options[name])
+        plain = given.item() if isinstance(given, np.generic) else given
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{name}", type=types[name])
+        try:
+            found = parser.parse_object({name: os.fspath(plain) if isinstance(plain, os.PathLike) else plain})
+            parser.validate(found, False)  # None too
+        except (ArgumentError, TypeError) as error:
+            allowed = types[name].__name__ if isinstance(types[name], type) else str(types[name]).replace("typing.", "")
+            raise InputError(f"{name} must be {allowed}, got {given!r}") from error
+        typed[name] = found[name]
+    return typed
+
+
+def trainer_of(**settings: Any) -> L.Trainer:
+    """Returns a trainer; an InputError if there is none of these settings."""
+    try:
+        return L.Trainer(**settings)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise InputError(f"these settings make no trainer: {error}") from error
 
 
 @contextmanager

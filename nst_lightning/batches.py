@@ -20,32 +20,42 @@ from nst_lightning.schedule import Stage, stage_of
 
 
 class Gallery:
-    """Decoded images, the most recent kept in so many bytes, and the next ones decoded ahead in a thread."""
+    """Decoded images, the most recent kept in so many bytes, and the next ones decoded ahead in a thread.
 
-    def __init__(self, room: int = 2**29) -> None:
-        self._room = room
+    None is wanted with a longer side than `side` pixels, so that large ones may be reduced, see `images.read`.
+    """
+
+    def __init__(self, room: int = 2**29, side: int | None = None) -> None:
+        self._room, self._side = room, side
         self._kept: OrderedDict[str, images.Picture] = OrderedDict()
         self._coming: dict[str, Future[images.Picture]] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def read(self, source: images.Source) -> images.Picture:
         """Returns an image, or raises an ImageError."""
         if not isinstance(source, (str, os.PathLike)):
-            return images.read(source)
+            return images.read(source, self._side)
         key = os.fspath(source)
         if key not in self._kept:
             coming = self._coming.pop(key, None)
-            self._kept[key] = images.read(source) if coming is None else coming.result()
+            self._kept[key] = images.read(source, self._side) if coming is None else coming.result()
+            self._sizes[key] = self._kept[key].size
         self._kept.move_to_end(key)
         while sum(_bytes(each) for each in self._kept.values()) > self._room and len(self._kept) > 1:
             self._kept.popitem(last=False)
         return self._kept[key]
 
+    def size(self, source: images.Source) -> tuple[int, int]:
+        """Returns height and width of an image in pixels; remembers those of files."""
+        known = self._sizes.get(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
+        return self.read(source).size if known is None else known
+
     def prefetch(self, sources: Sequence[images.Source]) -> None:
         """Begins to decode files that will be asked for."""
         for key in (os.fspath(source) for source in sources if isinstance(source, (str, os.PathLike))):
             if key not in self._kept and key not in self._coming:
-                self._coming[key] = self._thread.submit(images.read, key)
+                self._coming[key] = self._thread.submit(images.read, key, self._side)
 
 
 def _bytes(image: images.Picture) -> int:
@@ -149,11 +159,14 @@ class Style:
         name = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else id(self.source)
         return name, self.side, self.upscale
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its height and width in pixels."""
+        return images.fit(*self.gallery.size(self.source), self.side, upscale=self.upscale)
+
     def image(self) -> Tensor:
         """Returns the image, (1, 3, h, w) in [0, 1]."""
-        rgb = self.gallery.read(self.source).rgb
-        height, width = rgb.shape[-2:]
-        return images.resize(rgb, images.fit(height, width, self.side, upscale=self.upscale)).clamp(0, 1)
+        return images.resize(self.gallery.read(self.source).rgb, self.size).clamp(0, 1)
 
 
 class Step:

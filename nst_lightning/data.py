@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from nst_lightning import memory
 from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
 from nst_lightning.errors import InputError
+from nst_lightning.images import MAX_SIDE
 from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
@@ -121,7 +122,6 @@ class PairDataModule(L.LightningDataModule):
         self.style_scale = style_scale
         self.upscale = upscale
         self.batch_size = batch_size
-        self.gallery = Gallery()
         self.progress = Progress() if resume is None else _agreed_progress(Path(resume))  # what was done before
         self.dealt: tuple[tuple[str, ...], ...] = ()  # names of unfinished pairs by the rank that takes them
         self.batches: tuple[Batch, ...] = ()  # of this process; both are set by `setup`
@@ -130,8 +130,12 @@ class PairDataModule(L.LightningDataModule):
             "style_scale": style_scale,
             "upscale": upscale,
         }
-        for pair in self.pairs:
-            self.stages_of(pair)  # refuses what it cannot do before an hour of work on the pairs before it
+        largest = 1.0
+        for pair in self.pairs:  # refuses what it cannot do before an hour of work on the pairs before it
+            largest = max(largest, *(stage.size * max(1.0, style_scale) for stage in self.stages_of(pair)))
+            if upscale and largest > MAX_SIDE:
+                raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
+        self.gallery = Gallery(side=math.ceil(min(largest, MAX_SIDE)))
 
     def setup(self, stage: str) -> None:
         """Reads every image once, so that a bad one ends the run before it begins, deals and forms the batches."""
@@ -196,9 +200,9 @@ class PairDataModule(L.LightningDataModule):
 
     def _batch(self, members: Sequence[Pair], saved: Saved | None = None) -> Batch:
         for source in (source for pair in members for source in (*pair.styles, pair.content)):
-            height, width = self.gallery.read(source).rgb.shape[-2:]
+            size = self.gallery.read(source).size
         stages = self.stages_of(members[0])
-        return Batch(members, (height, width), stages, self.style_scale, self.upscale, self.gallery, saved)
+        return Batch(members, size, stages, self.style_scale, self.upscale, self.gallery, saved)
 
     def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
         """Joins single pairs that are alike at every stage, of an `auto` batch as many as `most` says for the first.

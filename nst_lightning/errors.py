@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
+import traceback
 from contextlib import suppress
 from pickle import UnpicklingError
+
+DEBUG = "NST_DEBUG"
 
 # By their names: to import jsonargparse's, Lightning's and yaml's classes for comparing takes seconds.
 _OF_USERS = {"InputError", "ArgumentError", "MisconfigurationException", "YAMLError"}
@@ -14,6 +19,7 @@ _WORDS = (
     (r"""Parser key ["'](?:(?:data|model)\.(?=\w+["']))?([^"']+)["']:""", r"--\1:"),
     (r"a typing\.Literal(\[[^]]*\])", r"one of \1"),
     (r"<class '([^']+)'>", r"\1"),
+    (r"(\S{80})\S{200,}(\S{20})", r"\1...\2"),
 )
 """What a parser's messages say, and what a user is told instead."""
 
@@ -30,17 +36,45 @@ def say(line: str) -> None:
 
 
 def refused(error: BaseException) -> int:
-    """Says on stderr in one line why a command ended, and returns its exit code: 2, or 130 after Ctrl-C.
+    """Says on stderr in one line why a command ended, and returns its exit code.
 
-    An error that neither what was given nor the machine explains is raised again.
+    It is 2 for what was given, 130 after Ctrl-C, and 1 where memory or disk ran out, or neither what was given nor the
+    machine explains the error. With the variable `DEBUG` in the environment the traceback comes first.
     """
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
     text = _explained(error)
+    of_disk = isinstance(error, OSError) and error.errno in _OF_DISKS
+    code = 1 if text is None or of_disk or is_out_of_memory(error) else 2
     if text is None:
-        raise error
+        text = f"{type(error).__name__}: {error} (with {DEBUG}=1 in the environment, where)"
     for pattern, words in _WORDS:
         text = re.sub(pattern, words, text)
     say(f"nst: error: {text}")
-    return 130 if isinstance(error, KeyboardInterrupt) else 2
+    return 130 if isinstance(error, KeyboardInterrupt) else code
+
+
+_OF_DISKS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO}
+_SAYS_OUT_OF_MEMORY = (
+    *("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter on Windows
+    *("MPS backend out of memory", "Invalid buffer size"),  # the latter of one tensor above what Metal takes
+    *("CUDA error: out of memory", "std::bad_alloc"),  # past the caching allocator
+    *("ALLOC_FAILED", "ALLOCATION_FAILED"),  # those of cuBLAS, cuDNN, cuFFT and cuSOLVER
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error, or what led to it, says that a device or the host has too little memory."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if {"OutOfMemoryError", "MemoryError"} & {kind.__name__ for kind in type(cause).__mro__}:
+            return True
+        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
 
 
 def _explained(error: BaseException) -> str | None:
@@ -49,12 +83,12 @@ def _explained(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, UnicodeDecodeError):  # of a configuration, which says where but not in which file
-        return f"the configuration is not text in UTF-8 ({error.reason} at byte {error.start})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"what should be text in UTF-8 is not ({error.reason} at byte {error.start})"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
         return reason if error.filename is None else f"{error.filename}: {reason}"
-    if kinds & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return "there is not enough memory: a smaller --size, or --tile auto, takes less"
     if isinstance(error, (UnpicklingError, EOFError)) or "PytorchStreamReader" in str(error):  # EOFError: it is empty
         return "the checkpoint is damaged or not one of this program's; it is not loaded"

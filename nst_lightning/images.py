@@ -25,6 +25,7 @@ from nst_lightning import runs
 from nst_lightning.errors import InputError
 
 MAX_SIDE = 16_384  # px
+LARGE = 2**25  # pixels, above usual photographs, from which on a file is reduced before it becomes a tensor
 MIN_SIDE = 16  # px; below it the deep layers of a network have nothing left to see
 Source: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor
 
@@ -51,15 +52,21 @@ class Picture:
         rgb: (1, 3, H, W), float32 sRGB in [0, 1], composited over white where the source was transparent.
         alpha: (1, 1, H, W), float32 opacity in [0, 1]; None where the source was opaque throughout.
         name: The file's name without folder and suffix; "image" for a source that was in memory.
+        size: Height and width of the source in pixels, upright.
     """
 
     rgb: Tensor
     alpha: Tensor | None
     name: str
+    size: tuple[int, int]
 
 
-def read(source: Source) -> Picture:
+def read(source: Source, side: int | None = None) -> Picture:
     """Reads the (first) image of a source, upright, in sRGB and composited over white.
+
+    A file of more than `LARGE` pixels is reduced as it is decoded (JPEG) or right after (others but deep greys), to no
+    less than twice the long side that is wanted of it, `side` in pixels: that takes 1 to 8 bytes a pixel at its peak,
+    and what is read whole up to 48.
 
     EXIF orientation and ICC profile are applied. 16-bit greyscale keeps its depth, unless a profile is applied, which
     takes 8 bits; 16-bit colour comes from Pillow at 8 bits. A tensor is copied: (3, H, W) or (1, 3, H, W), 4 channels
@@ -69,10 +76,17 @@ def read(source: Source) -> Picture:
         ImageError: If the source cannot be read, or a side is below `MIN_SIDE` or above `MAX_SIDE` pixels.
     """
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else _IN_MEMORY
-    rgb, alpha = _from_tensor(source) if isinstance(source, Tensor) else _from_pil(*_decoded(source))
+    if isinstance(source, Tensor):
+        rgb, alpha = _from_tensor(source)
+        size = rgb.shape[2], rgb.shape[3]
+    else:
+        image, size, label = _decoded(source, side)
+        rgb, alpha = _from_pil(image, label, side, mine=image is not source)
+        if (size[0] > size[1]) != (rgb.shape[2] > rgb.shape[3]):  # it was turned
+            size = size[1], size[0]
     if alpha is None or bool((alpha == 1).all()):
-        return Picture(rgb, None, name)
-    return Picture(rgb * alpha + (1 - alpha), alpha, name)
+        return Picture(rgb, None, name, size)
+    return Picture(rgb * alpha + (1 - alpha), alpha, name, size)
 
 
 def fit(height: int, width: int, long_side: int, upscale: bool = False) -> tuple[int, int]:
@@ -182,23 +196,43 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         raise ImageError(f"{folder}: cannot create files there ({reason}); choose a writable folder") from err
 
 
-def _decoded(source: object) -> tuple[Image.Image, str]:
-    """The pixels of a file or of an image in memory, and what an error calls it."""
+def _decoded(source: object, side: int | None) -> tuple[Image.Image, tuple[int, int], str]:
+    """The pixels of a file or of an image in memory, the height and width that it has, and what an error calls it."""
     if not isinstance(source, (str, os.PathLike, Image.Image)):
         got = type(source).__name__
         raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
     label = _IN_MEMORY if isinstance(source, Image.Image) else str(Path(source))
     with _opened(source, label) as image:
-        _check_size(image.height, image.width, label)
+        width, height = image.size
+        _check_size(height, width, label)
+        if image is not source and (factor := _factor(width, height, side)) > 1:
+            image.draft(image.mode, (width // factor, height // factor))
         image.load()
-    return image, label
+    return image, (height, width), label
+
+
+def _factor(width: int, height: int, side: int | None) -> int:
+    """How many times an image may be reduced whose long side is wanted at so many pixels."""
+    return 1 if side is None or width * height <= LARGE else max(1, max(width, height) // (2 * side))
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """An image reduced so many times, but for deep greys, of which Pillow makes no means."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return image
+    if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    elif image.mode in ("1", "P", "HSV"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    size = -(-image.width // factor), -(-image.height // factor)
+    return image.resize(size, Image.Resampling.BOX)
 
 
 @contextmanager
 def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterator[Image.Image]:
     """An image or that in a file, its pixels not decoded yet; whatever Pillow raises over it is an `ImageError`."""
     try:
-        stream = nullcontext(source) if isinstance(source, Image.Image) else Path(source).open("rb")
+        stream = nullcontext(source) if isinstance(source, Image.Image) else runs.regular(Path(source)).open("rb")
     except (OSError, ValueError) as err:  # ValueError: a null character in the path
         raise ImageError(f"{label}: cannot be opened ({_reason(err)}); expected an image file") from err
     # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here, and
@@ -208,7 +242,7 @@ def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterato
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
         try:
             yield opened if isinstance(opened, Image.Image) else Image.open(opened)
-        except ImageError:
+        except (ImageError, MemoryError):
             raise
         except UnidentifiedImageError as err:
             empty = not isinstance(source, Image.Image) and Path(source).stat().st_size == 0
@@ -245,13 +279,18 @@ def _from_tensor(source: Tensor) -> tuple[Tensor, Tensor | None]:
     return image[:, :3], image[:, 3:] if image.shape[1] == 4 else None
 
 
-def _from_pil(image: Image.Image, label: str) -> tuple[Tensor, Tensor | None]:
+def _from_pil(image: Image.Image, label: str, side: int | None, mine: bool) -> tuple[Tensor, Tensor | None]:
     """Straight (not composited) sRGB colour and opacity of an image that has been decoded."""
     try:
-        image = ImageOps.exif_transpose(image)
+        if mine:
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would double the peak
+        else:
+            image = ImageOps.exif_transpose(image)
     except Exception as err:  # a broken EXIF block raises nearly anything, over pixels that are fine
         warnings.warn(f"{label}: its EXIF orientation is ignored ({_reason(err)})", stacklevel=3)
-        image = image.copy()  # what follows may change it, and it may be the caller's
+        image = image if mine else image.copy()  # what follows may change it
+    if (factor := _factor(image.width, image.height, side)) > 1:
+        image = _reduced(image, factor)
     profile = image.info.get("icc_profile")
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _deep_grey(image, label)

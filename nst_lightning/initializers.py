@@ -68,13 +68,13 @@ INITIALIZERS: Mapping[str, Initializer] = {
 def check(init: str) -> None:
     """Raises an `InputError` if there is neither an initialisation of that name nor a picture."""
     if init not in INITIALIZERS:
-        _picture(init)
+        _picture(init, 1)
 
 
-def _picture(file: str) -> Tensor:
+def _picture(file: str, side: int) -> Tensor:
     if not Path(file).is_file():
         raise InputError(f"unknown init {file!r}; known are {', '.join(INITIALIZERS)}, or a picture's file")
-    return images.read(file).rgb
+    return images.read(file, side).rgb
 
 
 def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tensor:
@@ -89,5 +89,5 @@ def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tenso
         InputError: See `check`.
     """
     if name not in INITIALIZERS:
-        return _fitted(_picture(name), content)
+        return _fitted(_picture(name, max(content.shape[-2:])), content)
     return INITIALIZERS[name](content, style, torch.Generator().manual_seed(seed))

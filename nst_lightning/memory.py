@@ -214,25 +214,3 @@ class Footprint:
         if tile_pixels is None:
             return self.evaluation.at(pixels) + self.state.at(pixels)
         return self.evaluation.at(tile_pixels) + self.maps.at(pixels) + self.state.at(pixels)
-
-
-_SAYS_OUT_OF_MEMORY = (
-    *("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter on Windows
-    *("MPS backend out of memory", "Invalid buffer size"),  # the latter of one tensor above what Metal takes
-    *("CUDA error: out of memory", "std::bad_alloc"),  # past the caching allocator
-    *("ALLOC_FAILED", "ALLOCATION_FAILED"),  # those of cuBLAS, cuDNN, cuFFT and cuSOLVER
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error, or what led to it, says that a device or the host has too little memory."""
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        if isinstance(cause, (torch.OutOfMemoryError, MemoryError)):
-            return True
-        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
-            return True
-        seen.append(cause)
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return False

@@ -22,6 +22,7 @@ from PIL import Image
 
 from nst_lightning import images, initializers
 from nst_lightning.errors import InputError
+from nst_lightning.runs import regular
 
 Pairing: TypeAlias = Literal["zip", "product"]
 Images: TypeAlias = images.Source | Sequence[images.Source] | None
@@ -129,7 +130,7 @@ def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) 
         raise InputError(f"no {noun} was given; name a file with --{argument}, e.g. one of {folders[0]}")
     if not isinstance(source, (str, os.PathLike)):
         return [source]
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     # Not Path.is_file, which raises on a name that is too long. Reading an empty name says what is wrong.
     if os.path.isfile(path) or os.fspath(source) == "":
         return [path]
@@ -248,7 +249,7 @@ def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     lines = _lines(path)
     if not lines:
         raise InputError(f"{path}: is empty; expected a line with the columns, e.g. {','.join(COLUMNS[:3])}")
@@ -276,7 +277,7 @@ def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
 def _lines(path: Path) -> dict[int, str]:
     """The lines of a list by their numbers, without those that are empty or a comment."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = regular(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as err:
         line = err.object[: err.start].count(b"\n") + 1
         byte = f"byte 0x{err.object[err.start]:02x}"
@@ -323,7 +324,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     styles = tuple(_file("style", name.strip(), named, base, STYLE_FOLDER) for name in named.split("|"))
     init = cells.get("init")
     if init is not None and init not in initializers.INITIALIZERS:
-        init = str(base / init)
+        init = str(base / os.path.expanduser(init))
         initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
     listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
@@ -356,6 +357,7 @@ def _value(
 def _file(column: str, name: str, cell: str, base: Path, folder: Path) -> Path:
     if name == "":
         raise InputError(f"{column} must name an image, got {cell!r}")
+    name = os.path.expanduser(name)
     sample = base / name if os.path.isfile(base / name) else _sample(Path(name), folder)
     if sample is not None:
         return sample

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from nst_lightning.errors import InputError
 
 FOLDER = Path("data/output-images")  # where run folders are made unless told otherwise
 
@@ -23,6 +26,11 @@ class Run:
     def config(self) -> Path:
         """The whole configuration, by which `nst fit --config` makes the run again."""
         return self.folder / "config.yaml"
+
+    @property
+    def claim(self) -> Path:
+        """The empty file that says, before there is another, that a run is at work."""
+        return self.folder / ".claim"
 
     @property
     def checkpoints(self) -> Path:
@@ -90,12 +98,17 @@ class Run:
         return frozenset(path.name for path in self.marker("").glob("*"))
 
 
-def claim(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Run, Path | None]:
-    """Returns the run's folder, and the picture's file where the output names one.
+def proposed(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Run, Path | None]:
+    """Returns the folder that a run would take, and the picture's file where the output names one.
 
     The output is a folder, a picture's file, whose run folder has its name without suffix, or None for a folder that is
     named after what the run makes. A name that is taken gets a number, unless it may be overwritten.
+
+    Raises:
+        InputError: If the output has no name to put a number behind.
     """
+    if output is not None and (Path(output).name in ("", "..") or "\0" in output):
+        raise InputError(f"output must name a folder or a picture's file, got {output!r}")
     several = "" if len(names) == 1 else f"_and_{len(names) - 1}_more"
     wished = FOLDER / f"{names[0]}{several}" if output is None else Path(output).with_suffix("")
 
@@ -108,6 +121,33 @@ def claim(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Ru
     return Run(folder), file_beside(folder, output)
 
 
+@contextmanager
+def claimed(output: str | None, names: Sequence[str], overwrite: bool) -> Iterator[tuple[Run, Path | None]]:
+    """Yields what is `proposed`, made and held so that no other run takes it; at the end it goes if it is empty.
+
+    Raises:
+        InputError: If it cannot be made.
+    """
+    while True:
+        run, file = proposed(output, names, overwrite)
+        made = [folder for folder in (run.folder, *run.folder.parents) if not os.path.exists(folder)]
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # another run was faster
+                run.claim.open("w" if overwrite else "x").close()
+                break
+        except OSError as error:
+            reason = f"cannot create files there ({error.strerror})"
+            raise InputError(f"{run.folder}: {reason}; choose a writable folder") from error
+    try:
+        yield run, file
+    finally:
+        run.claim.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):  # what is not empty stays
+                folder.rmdir()
+
+
 def file_beside(folder: Path, output: str | None) -> Path | None:
     """Returns the picture's file that goes with a run's folder, None where the output names a folder."""
     suffix = "" if output is None else Path(output).suffix
@@ -117,6 +157,13 @@ def file_beside(folder: Path, output: str | None) -> Path | None:
 def free(path: Path, suffixes: Sequence[str]) -> Path:
     """Returns a path without suffix, numbered so that with none of the suffixes there is a file."""
     return next(each for each in _numbered(path) if not any(Path(f"{each}{end}").exists() for end in suffixes))
+
+
+def regular(path: Path) -> Path:
+    """Returns the path of a file to read; raises an OSError for a device or a pipe, which may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a device or a pipe, not a file", str(path))
+    return path
 
 
 @contextmanager

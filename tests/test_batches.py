@@ -56,10 +56,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     done: list[tuple[str, str]] = []
     read = images.read
 
-    def noted(source: images.Source) -> images.Picture:
+    def noted(source: images.Source, side: int | None = None) -> images.Picture:
         name = Path(source).name if isinstance(source, (str, Path)) else "in memory"
         done.append((name, threading.current_thread().name))
-        return read(source)
+        return read(source, side)
 
     monkeypatch.setattr(images, "read", noted)
     return done
@@ -131,8 +131,8 @@ def test_files_are_decoded_ahead_once_and_in_a_thread(
 def test_nobody_has_to_ask_for_what_is_decoded_ahead(monkeypatch: pytest.MonkeyPatch, content_png: Path) -> None:
     done, read = threading.Event(), images.read
 
-    def noted(source: images.Source) -> images.Picture:
-        picture = read(source)
+    def noted(source: images.Source, side: int | None = None) -> images.Picture:
+        picture = read(source, side)
         done.set()
         return picture
 

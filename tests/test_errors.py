@@ -1,7 +1,8 @@
-"""How an error becomes a line and an exit code, and which do not."""
+"""How an error becomes a line and an exit code."""
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentError
 from pickle import UnpicklingError
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from nst_lightning.errors import InputError, refused
+from nst_lightning.errors import InputError, is_out_of_memory, refused
 
 
 @pytest.mark.parametrize(
@@ -25,8 +26,6 @@ from nst_lightning.errors import InputError, refused
         (PermissionError(13, "Permission denied", "a/b.png"), "a/b.png: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("no network"), "no network"),
-        (MemoryError(), "there is not enough memory"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "there is not enough memory"),
         (UnpicklingError("invalid load key"), "the checkpoint is damaged"),
         (EOFError("Ran out of input"), "the checkpoint is damaged"),
         (RuntimeError("PytorchStreamReader failed"), "the checkpoint is damaged"),
@@ -42,12 +41,98 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_too_little_memory_is_one_line_and_exit_code_1(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(error) == 1
+    assert capsys.readouterr().err.startswith("nst: error: there is not enough memory: a smaller --size, or --tile")
+
+
 def test_ctrl_c_has_the_exit_code_of_shells(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "nst: error: interrupted\n"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("no"), KeyError("a"), AssertionError()])
-def test_an_error_of_the_program_keeps_its_traceback(error: Exception) -> None:
-    with pytest.raises(type(error)):
-        refused(error)
+@pytest.mark.parametrize("error", [RuntimeError("shapes\ndiffer"), ValueError("no"), KeyError("a"), AssertionError()])
+def test_any_other_error_is_one_line_and_exit_code_1(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(error) == 1
+    kind = type(error).__name__
+    assert re.fullmatch(rf"nst: error: {kind}: [^\n]*\(with NST_DEBUG=1 .*\)\n", capsys.readouterr().err)
+
+
+def test_the_traceback_is_shown_where_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NST_DEBUG", "1")
+    try:
+        raise InputError("size must be at least 1")
+    except InputError as error:
+        assert refused(error) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback ")
+    assert "in test_the_traceback_is_shown" in told
+    assert told.endswith("nst: error: size must be at least 1\n")
+
+
+def test_a_name_of_thousands_of_characters_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(OSError(36, "File name too long", "a" * 5000)) == 2
+    assert re.fullmatch(r"nst: error: a{80}\.\.\.a+: File name too long\n", capsys.readouterr().err)
+
+
+def test_a_real_allocation_that_is_too_large_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(MemoryError) as of_python:
+        bytearray(2**62)
+    assert is_out_of_memory(of_python.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.90 GB, other allocations: 1.30 GB)"),
+        RuntimeError("Invalid buffer size: 19.45 GB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    ],
+)
+def test_the_messages_of_every_allocator_are_known(error: RuntimeError) -> None:
+    assert is_out_of_memory(error)
+
+
+def test_what_led_to_an_error_is_looked_at() -> None:
+    try:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise ValueError("explicitly") from error
+    except ValueError as error:
+        assert is_out_of_memory(error)
+    try:
+        try:
+            raise MemoryError
+        finally:
+            raise ValueError("on the way")
+    except ValueError as error:
+        assert is_out_of_memory(error)
+
+
+def test_other_errors_are_not_out_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator: can't allocate memory"))
+    first, second = ValueError("a"), ValueError("b")
+    first.__context__, second.__context__ = second, first
+    assert not is_out_of_memory(first)
+    try:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("handled") from None
+    except ValueError as error:
+        assert not is_out_of_memory(error)

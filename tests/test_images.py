@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
 from nst_lightning import images
@@ -867,3 +868,47 @@ def test_check_writable_without_permission_or_room(
     with pytest.raises(ImageError, match=text):
         images.check_writable(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "1", "P", "CMYK"])
+def test_a_large_file_is_reduced_to_twice_what_is_wanted_and_looks_the_same(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves = np.indices((120, 96)).astype(float)
+    planes = [128 + 100 * np.sin(waves[0] / 21 + k) * np.cos(waves[1] / 17) for k in range(4)]
+    picture = Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8), "RGBA" if "A" in mode else "CMYK")
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    (picture if mode == picture.mode else picture.convert("RGB").convert(mode)).save(path)
+    whole = read(path, 20)
+    assert whole.rgb.shape[2:] == whole.size == (120, 96)
+    monkeypatch.setattr(images, "LARGE", 120 * 96 - 1)
+    assert read(path, 61).rgb.shape[2:] == (120, 96)
+    reduced = read(path, 20)
+    assert (reduced.rgb.shape[2:], reduced.size) == ((40, 32), (120, 96))
+    expected = images.resize(whole.rgb, (20, 16))
+    assert (images.resize(reduced.rgb, (20, 16)) - expected).abs().mean() < (0.05 if mode == "1" else 0.01)
+    if mode == "RGBA":
+        assert reduced.alpha is not None
+        assert whole.alpha is not None
+        assert (images.resize(reduced.alpha, (20, 16)) - images.resize(whole.alpha, (20, 16))).abs().max() < 0.02
+
+
+def test_a_large_jpeg_is_reduced_as_it_is_decoded_and_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.linear_gradient("L").resize((160, 80)).convert("RGB").save(tmp_path / "a.jpg", exif=exif, quality=95)
+    whole = read(tmp_path / "a.jpg").rgb
+    monkeypatch.setattr(images, "LARGE", 1000)
+    reduced = read(tmp_path / "a.jpg", 20)
+    assert (reduced.rgb.shape[2:], reduced.size, whole.shape[2:]) == ((40, 20), (160, 80), (160, 80))
+    assert (images.resize(whole, (20, 10)) - images.resize(reduced.rgb, (20, 10))).abs().max() < 0.03
+
+
+def test_too_little_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(MemoryError):
+        read(tmp_path / "a.png")

@@ -16,7 +16,8 @@ from nst_lightning.cli.registry import COMMANDS
 PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "runs"),
+    ("errors",),
+    ("runs",),
     ("presets",),
     ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
     ("initializers", "inspection", "metrics", "parallel", "progress", "tiling"),

@@ -264,66 +264,6 @@ def test_what_does_not_grow_fits_always_or_never() -> None:
     assert [line.pixels_within(budget) for budget in (4, 5)] == [0, sys.maxsize]
 
 
-def test_a_real_allocation_that_is_too_large_is_out_of_memory() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60)
-    assert memory.is_out_of_memory(caught.value)
-    with pytest.raises(MemoryError) as of_python:
-        bytearray(2**62)
-    assert memory.is_out_of_memory(of_python.value)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 8.90 GB, other allocations: 1.30 GB)"),
-        RuntimeError("Invalid buffer size: 19.45 GB"),
-        RuntimeError("CUDA error: out of memory"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("std::bad_alloc"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
-    ],
-)
-def test_the_messages_of_every_allocator_are_known(error: RuntimeError) -> None:
-    assert memory.is_out_of_memory(error)
-
-
-def test_what_led_to_an_error_is_looked_at() -> None:
-    try:
-        try:
-            raise MemoryError
-        except MemoryError as error:
-            raise ValueError("explicitly") from error
-    except ValueError as error:
-        assert memory.is_out_of_memory(error)
-    try:
-        try:
-            raise MemoryError
-        finally:
-            raise ValueError("on the way")
-    except ValueError as error:
-        assert memory.is_out_of_memory(error)
-
-
-def test_other_errors_are_not_out_of_memory() -> None:
-    assert not memory.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
-    assert not memory.is_out_of_memory(ValueError("DefaultCPUAllocator: can't allocate memory"))
-    first, second = ValueError("a"), ValueError("b")
-    first.__context__, second.__context__ = second, first
-    assert not memory.is_out_of_memory(first)
-    try:
-        try:
-            raise MemoryError
-        except MemoryError:
-            raise ValueError("handled") from None
-    except ValueError as error:
-        assert not memory.is_out_of_memory(error)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_the_peak_on_cuda_is_the_allocators() -> None:
     device = torch.device("cuda")

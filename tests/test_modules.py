@@ -400,7 +400,9 @@ def test_a_loss_that_is_not_finite_when_a_stage_begins_is_refused() -> None:
 
 
 def test_an_image_that_the_network_cannot_halve_is_refused() -> None:
-    with pytest.raises(InputError, match=r"an image of 4x3 px is too small for these layers"):
+    with pytest.raises(
+        InputError, match=r"its image is of 4x3 px at the stage of 4 px, too small for these layers: 8 px"
+    ):
         fit(StyleTransfer(content_layers="relu4_1", style_layers="relu1_1"), data(stages=[Stage(4, 1)]))
 
 

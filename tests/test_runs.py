@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nst_lightning import runs
+from nst_lightning.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -33,14 +34,14 @@ def test_a_name_that_is_taken_gets_a_number(
     for path in map(Path, there):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    run, file = runs.claim(output, ["a_b"], overwrite=False)
+    run, file = runs.proposed(output, ["a_b"], overwrite=False)
     assert (str(run.folder), None if file is None else str(file)) == expected
 
 
 def test_what_may_be_overwritten_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / "out.png").touch()
     wished = tmp_path / "out.png"
-    assert runs.claim(str(wished), ["a"], overwrite=True) == (runs.Run(tmp_path / "out"), wished)
+    assert runs.proposed(str(wished), ["a"], overwrite=True) == (runs.Run(tmp_path / "out"), wished)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +62,44 @@ def test_a_path_is_free_where_none_of_its_suffixes_is_taken(there: list[str], ex
 
 
 def test_several_pairs_share_a_folder_named_after_the_first() -> None:
-    assert runs.claim(None, ["a", "b", "c"], overwrite=False)[0].folder == Path("data/output-images/a_and_2_more")
+    assert runs.proposed(None, ["a", "b", "c"], overwrite=False)[0].folder == Path("data/output-images/a_and_2_more")
+
+
+def test_a_claimed_folder_is_held_and_goes_again_if_nothing_was_written(tmp_path: Path) -> None:
+    output = str(tmp_path / "new" / "out.png")
+    with runs.claimed(output, ["a"], overwrite=False) as (run, file):
+        assert (run.folder, file) == (tmp_path / "new" / "out", Path(output))
+        with runs.claimed(output, ["a"], overwrite=False) as (other, other_file):
+            assert (other.folder, other_file) == (tmp_path / "new" / "out-2", tmp_path / "new" / "out-2.png")
+            other.config.touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.yaml", "new", "out-2"]
+
+
+def test_a_folder_that_another_run_takes_in_the_same_moment_is_not_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proposed(output: str, names: list[str], overwrite: bool) -> tuple[runs.Run, Path | None]:
+        found = first(output, names, overwrite)
+        found[0].folder.mkdir(exist_ok=True)
+        if found[0].folder.name == "out":
+            found[0].claim.touch()  # by the other run, after it was seen to be free
+        return found
+
+    first = runs.proposed
+    monkeypatch.setattr(runs, "proposed", proposed)
+    with runs.claimed(str(tmp_path / "out"), ["a"], overwrite=False) as (run, _):
+        assert run.folder == tmp_path / "out-2"
+    assert (tmp_path / "out").is_dir()
+
+
+@pytest.mark.parametrize("output", ["", ".", "..", "/", "a/..", "a\0b"])
+def test_an_output_without_a_name_is_refused(output: str) -> None:
+    with pytest.raises(InputError, match=r"^output must name a folder or a picture's file, got "):
+        runs.proposed(output, ["a"], overwrite=False)
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    assert runs.regular(tmp_path / "none") == tmp_path / "none"
+    assert runs.regular(tmp_path) == tmp_path
+    with pytest.raises(OSError, match="a device or a pipe, not a file"):
+        runs.regular(Path("/dev/zero"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, fx, nn
@@ -122,10 +123,12 @@ def _values_per_pixel(network: nn.Module) -> float:
     values: list[int] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(module, nn.Conv2d):
-            values.append(inputs[0].numel())
+        values.append(inputs[0].numel())
 
-    with nn.modules.module.register_module_forward_pre_hook(note):
+    with ExitStack() as hooks:  # not one for all modules, which would see those of other threads
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                hooks.enter_context(module.register_forward_pre_hook(note))
         network(torch.empty(1, 3, _LARGE, _LARGE, device="meta"))
     return min(values) / _LARGE**2
 

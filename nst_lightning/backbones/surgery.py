@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import NodePathTracer
 
 from nst_lightning.errors import InputError
 
 Pooling = Literal["max", "avg", "avg_plain", "l2"]
 Border = Literal["zeros", "replicate"]
+_TRACING = (
+    threading.Lock()
+)  # torch.fx replaces nn.Module's call for the whole process, and two would undo the wrong one
 
 
 def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, border: Border) -> GraphModule:
@@ -24,7 +28,7 @@ def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, bo
     for option, given, allowed in (("pooling", pooling, Pooling), ("border", border, Border)):
         if given not in get_args(allowed):
             raise InputError(f"unknown {option} {given!r}; known are {', '.join(get_args(allowed))}")
-    traced = create_feature_extractor(network, dict(nodes), suppress_diff_warning=True)
+    traced = _traced(network, nodes)
     for node, module in _calls(traced, nn.MaxPool2d):
         if pooling == "l2":
             traced.set_submodule(str(node.target), L2Pooling(module.stride))
@@ -38,15 +42,52 @@ def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, bo
     return traced
 
 
+class _Tracer(NodePathTracer):
+    """Traces its own thread only: torch.fx replaces the call of every nn.Module of the process while it traces."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torchvision's is not annotated
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:  # noqa: ANN401
+        """Returns a module's proxy, or what it computes where another thread calls it."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _traced(network: nn.Module, nodes: Mapping[str, str]) -> GraphModule:
+    """Returns the graph of some layers by torchvision's nodes, each the last operation of a node or of what is in it.
+
+    As torchvision's `create_feature_extractor`, which no two threads may call and none beside a network at work.
+    """
+    tracer = _Tracer()
+    with _TRACING:  # two at once would undo each other's replacements in the wrong order
+        traced = GraphModule(network, tracer.trace(network))
+    found: dict[str, Node] = {}
+    for node in traced.graph.nodes:
+        path = tracer.node_to_qualname.get(node, "").split(".")
+        for depth in range(1, len(path) + 1):
+            if (layer := nodes.get(".".join(path[:depth]))) is not None:
+                found.pop(layer, None)  # so that the layers are in the order of their last operations
+                found[layer] = node
+    return _ending_in(traced, found)
+
+
 def part(network: GraphModule, layers: tuple[str, ...]) -> GraphModule:
     """Returns what computes some outputs of a network and nothing that only others need, with the same modules."""
     trimmed = GraphModule(network, copy.deepcopy(network.graph))
-    output = next(node for node in trimmed.graph.nodes if node.op == "output")
-    (outputs,) = output.args
-    output.args = ({layer: outputs[layer] for layer in layers},)
-    trimmed.graph.eliminate_dead_code()
-    trimmed.recompile()
-    return trimmed
+    outputs: Any = trimmed.graph.output_node().args[0]
+    return _ending_in(trimmed, {layer: outputs[layer] for layer in layers})
+
+
+def _ending_in(network: GraphModule, outputs: Mapping[str, Node]) -> GraphModule:
+    """Lets a network return some of its nodes by name, and leaves out what is of no use for them."""
+    network.graph.output_node().args = (dict(outputs),)
+    network.graph.eliminate_dead_code()
+    network.delete_all_unused_submodules()
+    network.recompile()
+    return network
 
 
 def normalized(state: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> dict[str, Tensor]:

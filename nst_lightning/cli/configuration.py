@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # without __all__
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from nst_lightning import pairs, runs
+from nst_lightning.api import trainer_of
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
 from nst_lightning.callbacks.checkpoints import begun_with
 from nst_lightning.cli import options
@@ -44,6 +46,12 @@ class Configuration:
         self.parser = parser_of(model_class)
         self.parser.set_defaults({} if defaults is None else dict(defaults))
         self.values = self.parser.parse_args(options.expand(arguments))
+        try:
+            self.parser.validate(self.values, False)  # None too, which a file may have anywhere
+        except TypeError as error:
+            raise InputError(str(error)) from error
+        for key, value in [*self.values.items()]:
+            self.values[key] = _at_home(value)
         checkpoint = self.values.ckpt_path
         if checkpoint is not None and not Path(checkpoint).is_file():
             raise InputError(f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints")
@@ -56,7 +64,7 @@ class Configuration:
         """Returns module, data, and the arguments of the trainer, or raises an `InputError`."""
         try:
             made = self.parser.instantiate_classes(self.values)
-        except ValueError as error:  # an InputError, perhaps in what jsonargparse wraps the errors of lists in
+        except (TypeError, ValueError) as error:  # an InputError, perhaps in what jsonargparse wraps those of lists in
             raise InputError(str(error)) from error
         return made.model, made.data, dict(made.trainer)
 
@@ -67,36 +75,46 @@ class Configuration:
 
 
 class Job:
-    """A run that has not begun, and has written nothing; an `InputError` if what was configured cannot be used."""
+    """A run that has not begun; an `InputError` if what was configured cannot be used.
 
-    def __init__(self, configuration: Configuration) -> None:
+    Of claims to close after it, one on its folder is among them; without any, it has written nothing and may only be
+    looked at.
+    """
+
+    def __init__(self, configuration: Configuration, claims: ExitStack | None = None) -> None:
         self.module, self.data, settings = configuration.make()
         values = configuration.values
-        resume, values.data.resume = values.data.resume, None  # what is saved is the configuration of the whole run
+        resume: str | None = values.data.resume
+        values.data.resume = None  # what is saved is the configuration of the whole run
         self._resumed = resume is not None
 
         def choose() -> str:
-            names = [pair.name for pair in self.data.pairs]
-            return str(runs.claim(values.output, names, values.overwrite)[0].folder) if resume is None else resume
+            if resume is not None:
+                return resume
+            wished = values.output, [pair.name for pair in self.data.pairs], values.overwrite
+            run, _ = runs.proposed(*wished) if claims is None else claims.enter_context(runs.claimed(*wished))
+            return str(run.folder)
 
         self.run = runs.Run(Path(agreed("folder", choose)))
         file = runs.file_beside(self.run.folder, values.output)
         self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
         self._checkpoint = values.ckpt_path
-        scores, every = configuration.scores(), settings["log_every_n_steps"]
+        scores, every, given = configuration.scores(), settings["log_every_n_steps"], settings["callbacks"] or []
+        if every is None:
+            raise InputError("trainer.log_every_n_steps must be at least 1, got None")
         settings["default_root_dir"] = str(self.run.folder)
         settings["callbacks"] = [
-            *(settings["callbacks"] or []),
+            *(given if isinstance(given, list) else [given]),
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self._films,
             *([] if scores is None else [scores]),
             TensorBoardWriter(every, representations=names_of(values.representations), scores=scores),
             ProgressBar(scores=scores, shown=values.show_score),
             Checkpoints(self.run, values.checkpoint_minutes),
-            _SaveConfig(configuration.parser, values, save_to_log_dir=False),
+            _SaveConfig(configuration.parser, values),
         ]
-        self.trainer = L.Trainer(**settings)
+        self.trainer = trainer_of(**settings)
         check_trainer(self.trainer)
         if self._resumed:
             check_settings(self.run, begun_with(self.trainer, self.module, self.data))
@@ -169,13 +187,24 @@ def names_of(given: Sequence[str] | str | None) -> tuple[str, ...]:
     return () if given is None else tuple(given)
 
 
-class _SaveConfig(SaveConfigCallback):
-    """Writes the configuration to where `nst fit --config` makes the run again."""
+class _SaveConfig(Callback):
+    """Writes the configuration to where `nst fit --config` makes the run again, once nothing can be refused."""
 
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def __init__(self, parser: LightningArgumentParser, values: Any) -> None:  # noqa: ANN401 - a namespace
+        self.parser, self.values = parser, values
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes it, in the first process."""
         path = runs.Run(Path(trainer.default_root_dir)).config
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, overwrite=True)
+        if trainer.is_global_zero:
+            self.parser.save(self.values, path, overwrite=True)
+
+
+def _at_home(value: object) -> object:
+    """Returns a text, or those in a list, with a leading ~ replaced by the home folder: no option but a path has it."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _find_images(settings: Any) -> None:  # noqa: ANN401 - a namespace

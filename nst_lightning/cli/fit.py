@@ -1,6 +1,7 @@
 """`nst fit`: paints photographs in the manner of paintings."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from nst_lightning.cli import options
 from nst_lightning.cli.registry import abrupt
@@ -28,8 +29,8 @@ def main(arguments: Sequence[str]) -> None:
         from nst_lightning.cli.configuration import Configuration, Job, parser_of
         from nst_lightning.modules import StyleTransfer
 
-    with quiet():
+    with quiet(), ExitStack() as claims:
         if asked:
             print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
         else:
-            Job(Configuration(arguments, StyleTransfer)).fit()
+            Job(Configuration(arguments, StyleTransfer), claims).fit()

@@ -25,14 +25,14 @@ def main(arguments: Sequence[str]) -> None:
     if len(found) > 1:
         raise InputError(f"image must be one file, got {len(found)} in {given.image}")
     source = Path(str(found[0]))
-    run, file = runs.claim(given.output, [f"{source.stem}_inspect"], overwrite=False)
-    if file is not None:
+    if given.output is not None and Path(given.output).suffix:
         raise InputError(f"output must be a folder, for there are several pictures, got {given.output}")
     settings = {key: getattr(given, key) for key in ("layers", "backbone", "weights", "size")}
     pictures = inspection.inspect(source, **settings, most=given.most)
     metadata = {"Software": "nst-lightning", "nst_lightning": json.dumps({"image": str(source), **settings})}
-    for name, picture in pictures.items():
-        print(images.write(run.folder / f"{source.stem}_{name}.png", picture, metadata=metadata))
+    with runs.claimed(given.output, [f"{source.stem}_inspect"], overwrite=False) as (run, _):
+        for name, picture in pictures.items():
+            print(images.write(run.folder / f"{source.stem}_{name}.png", picture, metadata=metadata))
 
 
 def _parser() -> Parser:

@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from nst_lightning import presets
 from nst_lightning.errors import InputError
-from nst_lightning.runs import Run
+from nst_lightning.runs import Run, regular
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -46,6 +48,7 @@ _OF_TRAINER = {
     "trainer.strategy": "pair_parallel (pairs dealt out) or tile_parallel (tiles dealt out)",
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
+_IMAGES = ("--data.content", "--data.style")
 
 
 @cache
@@ -66,30 +69,36 @@ def table() -> str:
 def expand(arguments: Sequence[str]) -> list[str]:
     """Returns command-line arguments with short names replaced: options' by keys, an optimiser's by its class path.
 
-    A run to go on with and a preset bring their configuration along. An `InputError` if there is no such optimiser, run
-    or preset.
+    Configurations come first, for an option goes before them wherever it stands: those that a run to go on with and a
+    preset bring along, then files. Images that are named one by one become a list. An `InputError` if there is no such
+    optimiser, run or preset.
     """
-    keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()}
-    configuration: list[str] = []
+    keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()} | {"-c": "--config"}
+    brought: list[str] = []
+    files: list[str] = []
     expanded = [""]
     for argument in arguments:
         name, equals, value = argument.partition("=")
         key, value = (keys.get(name, name), value) if equals else (expanded[-1], argument)
-        if key == "--model.optimizer":
-            value = _class_path(value)
-        elif key == keys["--resume"]:
-            configuration += ["--config", _configuration_of(value)]
-        elif key == "--preset":
-            configuration += ["--config", str(presets.path(value))]
+        if key in ("--config", "--preset"):
+            into, path = (files, _settings(value)) if key == "--config" else (brought, str(presets.path(value)))
+            into += ["--config", path]
             if not equals:
                 expanded.pop()
             continue
-        expanded.append(f"{key}={value}" if equals else keys.get(value, value))
+        if key == "--model.optimizer":
+            value = _class_path(value)
+        elif key == keys["--resume"]:
+            brought += ["--config", _configuration_of(value)]
+        option = key if equals else keys.get(value, value)
+        if option in _IMAGES and any(each.partition("=")[0] == option for each in expanded):
+            option += "+"
+        expanded.append(f"{option}={value}" if equals else option)
     if expanded[-1] == keys["--resume"]:
         raise InputError("--resume needs the folder of a run, e.g. data/output-images/photo_painting")
     if expanded[-1] == "--preset":
         raise InputError(f"--preset needs a name: {', '.join(presets.names())}")
-    return [*configuration, *expanded[1:]]
+    return [*brought, *files, *expanded[1:]]
 
 
 def _configuration_of(folder: str) -> str:
@@ -97,6 +106,23 @@ def _configuration_of(folder: str) -> str:
     if not path.is_file():
         raise InputError(f"{folder}: is not the folder of a run, for it has no {path.name}")
     return str(path)
+
+
+def _settings(path: str) -> str:
+    """Returns the path of a configuration; refuses by name what is none, which the parser calls by no name."""
+    try:
+        if Path(path).exists():
+            with regular(Path(path)).open(encoding="utf-8") as file:
+                found = yaml.safe_load(file)
+            if not isinstance(found, dict):
+                raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
+            for group in ("data", "model", "trainer"):
+                if not isinstance(found.get(group, {}), dict):
+                    raise InputError(f"{path}: {group} must be settings by name, got {found[group]}")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
+    return path
 
 
 def _class_path(name: str) -> str:

@@ -1,6 +1,7 @@
 """`nst reconstruct`: an image rebuilt from single layers, and the pictures in a row."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -43,17 +44,18 @@ def main(arguments: Sequence[str]) -> None:
         configuration = Configuration(rest, Reconstruction, defaults)
         spec = spec_of(configuration.values.model.backbone)
         layers = spec.style_layers if given.layers is None else names_of(given.layers)
-        _rebuild(configuration, Path(str(image)), layers, given.source)
+        wished = configuration.values.output, [f"{Path(str(image)).stem}_from_{given.source}"]
+        with runs.claimed(*wished, configuration.values.overwrite) as (run, _):
+            _rebuild(configuration, Path(str(image)), layers, given.source, run.folder)
 
 
-def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], source: str) -> None:
+def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], source: str, folder: Path) -> None:
     values = configuration.values
-    overwrite = values.overwrite
-    folder = runs.claim(values.output, [f"{image.stem}_from_{source}"], overwrite)[0].folder
 
     def run(layer: str, seen: list[str]) -> ImageOptimization:
         values.output, values.model.layers = str(folder / f"{layer}.png"), seen
-        return Job(configuration).fit()
+        with ExitStack() as claims:
+            return Job(configuration, claims).fit()
 
     original = images.read(image).rgb
     labels, pictures = ["original"], []
@@ -67,4 +69,4 @@ def _rebuild(configuration: Configuration, image: Path, layers: Sequence[str], s
         labels.append(layer)
     row, title = [images.to_pil(original), *pictures], f"{image.stem} from {source}"
     strip = figures.grid([row], [""], labels, title, "", width=original.shape[-1])
-    print(images.write(folder / "strip.png", images.read(strip).rgb, overwrite=overwrite))
+    print(images.write(folder / "strip.png", images.read(strip).rgb, overwrite=values.overwrite))

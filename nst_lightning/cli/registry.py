@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,10 +65,12 @@ def run(command: str, arguments: Sequence[str]) -> int:
     if text is not None:
         print(text.strip())
         return 0
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path's name may be more than the terminal can show
     try:
         with abrupt():
             main: Callable[[Sequence[str]], int | None] = import_module(f"nst_lightning.{module}").main
-        code = main(arguments)
+        code = main([*map(_at_home, arguments)])
         sys.stdout.flush()
         return 0 if code is None else code
     except BrokenPipeError:
@@ -90,6 +93,12 @@ def abrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _at_home(argument: str) -> str:
+    """Returns an argument with the home folder for a ~ that begins its value, which a shell leaves behind an =."""
+    name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    return f"{name}{equals}{os.path.expanduser(value)}"
 
 
 def _help(module: str) -> str | None:

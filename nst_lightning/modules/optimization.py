@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nst_lightning import images, memory, optim
 from nst_lightning.batches import Batch, Step, Timeline
 from nst_lightning.data import Worker, data_of
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, is_out_of_memory
 from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
 from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, tensor_core_products
@@ -88,9 +88,13 @@ class ImageOptimization(L.LightningModule):
         self.evaluation = None
         self.losses = {}
         if stage == "fit":
+            if torch.is_inference_mode_enabled():
+                raise InputError("nothing can be optimised under torch.inference_mode: leave it, or call stylize")
             check_trainer(self.trainer)
             data = data_of(self.trainer)
             self.problem.check(Worker.of(self.trainer), data.pairs, data.stages)
+            for each in data.batches:
+                self._check_sizes(each)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes the optimiser of the current image; an L-BFGS must not be a batch's, nor its gradients be scaled."""
@@ -153,7 +157,7 @@ class ImageOptimization(L.LightningModule):
                     super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # Behind the clause, whose traceback keeps the graph that did not fit.
             self._forget_step(before)
@@ -259,6 +263,19 @@ class ImageOptimization(L.LightningModule):
             msg = f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}"
             help = f"take a smaller learning rate, or another precision than {self.trainer.precision}"
             raise InputError(f"{msg}: {help}")
+
+    def _check_sizes(self, batch: Batch) -> None:
+        """Refuses, before the first step, what is too small for the network at any stage."""
+        least = self.backbone.min_side if self.problem.active(batch.pairs).layers else 1
+        for stage in batch.stages:
+            for pair, styles in zip(batch.pairs, batch.styles(stage), strict=True):
+                for what, (height, width) in (
+                    ("image", batch.output_size(stage)),
+                    *(("style", each.size) for each in styles),
+                ):
+                    if min(height, width) < least:
+                        msg = f"pair {pair.name}: its {what} is of {width}x{height} px at the stage of {stage.size} px"
+                        raise InputError(f"{msg}, too small for these layers: {least} px a side at least")
 
     def _check_batch(self, saved: Saved, taken: int) -> None:
         """Refuses a checkpoint, after so many steps of the run, of a batch that this run would not go on with."""

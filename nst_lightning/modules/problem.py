@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import nn
+from torch import Tensor, nn
 
 from nst_lightning import initializers
 from nst_lightning.backbones import Backbone, Spec
@@ -61,6 +61,7 @@ class Problem:
             raise InputError(f"tile must be off, auto or a number of pixels from 1, got {tile}")
         if self.compile and tile != "off":
             raise InputError(f"compile works on whole images only: set tile to off, got {tile}")
+        _take_step(self.make_optimizer)
 
     @property
     def settings(self) -> dict[str, str | int | float]:
@@ -141,6 +142,21 @@ def listed(objective: Objective, group: str) -> str:
     shares = {layer: term.share for term in objective.terms if term.group == group for layer in term.layers}
     alike = len(set(shares.values())) == 1
     return ",".join(layer if alike else f"{layer}:{share:g}" for layer, share in shares.items())
+
+
+def _take_step(make_optimizer: OptimizerCallable) -> None:
+    """Takes a step of an optimiser on a small image; an InputError where that is none of an image's."""
+    image = nn.Parameter(torch.zeros(1, 3, 8, 8))
+
+    def closure() -> Tensor:
+        loss = image.square().sum(dim=(1, 2, 3))
+        torch.autograd.backward(loss.sum())
+        return loss.detach()
+
+    try:
+        make_optimizer([image]).step(closure)  # type: ignore[arg-type] # torch wants a number
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"the optimizer cannot be used for images: {error}") from error
 
 
 def described(make_optimizer: OptimizerCallable) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,22 @@ def test_activations_of_other_weights_are_not_known(tmp_path: Path) -> None:
     message = r"^normalized: the filters' mean activations are known for the oxford weights of VGGs only, got"
     with pytest.raises(InputError, match=message):
         Backbone("vgg16", ("relu1_1",), str(file), normalized=True)
+
+
+def test_backbones_are_made_in_several_threads_while_another_uses_a_network_of_its_own() -> None:
+    made, layers, other = threading.Event(), ["relu4_2", "relu1_1"], nn.Linear(2, 2)
+    expected = Backbone("vgg16", layers)(image(0))
+
+    def use() -> None:
+        while not made.is_set():
+            other(torch.zeros(1, 2))
+
+    with ThreadPoolExecutor(4) as threads:
+        using = threads.submit(use)
+        try:
+            for found in threads.map(lambda _: Backbone("vgg16", layers)(image(0)), range(3)):
+                assert {name: torch.equal(found[name], expected[name]) for name in found} == dict.fromkeys(layers, True)
+        finally:
+            made.set()
+        using.result()
+    assert nn.Linear(2, 2)(torch.zeros(1, 2)).shape == (1, 2)

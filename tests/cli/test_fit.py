@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from PIL import Image
 
 from nst_lightning import images
 from nst_lightning.__main__ import main
+from nst_lightning.api import quiet
+from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import COMMANDS
+from nst_lightning.modules import StyleTransfer
 from nst_lightning.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -278,6 +282,11 @@ def truncated_jpeg() -> None:
     Path("bad.jpg").write_bytes(Path("whole.jpg").read_bytes()[:900])
 
 
+def piped() -> None:
+    Path("pipes").mkdir()
+    os.mkfifo("pipes/pipe.png")
+
+
 BAD_INPUTS = {
     "missing file": (lambda: None, ["--content", "nope.jpg"], r"content image nope\.jpg is neither here nor in data/"),
     "directory": (
@@ -302,11 +311,11 @@ BAD_INPUTS = {
     "negative size": (lambda: None, ["--size", "-64"], r"size must be at least 1, got -64"),
     "style weight NaN": (lambda: None, ["--style_weight", ".nan"], r"style_weight must be a finite number.* got nan"),
     "style weight not a number": (lambda: None, ["--style_weight", "much"], r"--style_weight: .*float.* much"),
-    "no write permission": (lambda: None, ["--output", "/proc/nowhere/x.png"], r"/proc/nowhere: cannot create files"),
+    "no write permission": (lambda: None, ["--output", "/proc/nowhere/x.png"], r"/proc/nowhere/x: cannot create files"),
     "output in a file": (
         lambda: Path("f").touch(),
         ["--output", "f/x.png"],
-        r"f: cannot create files there .*in the way",
+        r"f/x: cannot create files there \(Not a directory\)",
     ),
     "unknown format": (lambda: None, ["--output", "x.gif"], r"x\.gif: has suffix '\.gif'; allowed are \.png"),
     "content null": (
@@ -314,15 +323,94 @@ BAD_INPUTS = {
         ["--data.content", "null"],
         r"no content image was given; name a file with --content",
     ),
-    "style empty": (lambda: None, ["--data.style", "[]"], r"style is an empty list"),
     "unknown option": (lambda: None, ["--sise", "3"], r"unrecognized arguments: --sise 3"),
     "configuration of bytes": (
         lambda: Path("b.yaml").write_bytes(b"\xff\xfe\x00"),
         ["--config", "b.yaml"],
-        r"not text in UTF-8",
+        r"b\.yaml: is not a configuration: not text in UTF-8 \(invalid start byte at byte 0\)",
     ),
-    "configuration that is no YAML": (lambda: Path("b.yaml").write_text("a: [b"), ["--config", "b.yaml"], r"config: "),
-    "configuration is a folder": (lambda: Path("b.yaml").mkdir(), ["--config", "b.yaml"], r"--config: .*b\.yaml"),
+    "configuration of PowerShell's >": (
+        lambda: Path("b.yaml").write_text("data: {size: 32}", encoding="utf-16"),
+        ["--config", "b.yaml"],
+        r"b\.yaml: is not a configuration: not text in UTF-8",
+    ),
+    "configuration that is no YAML": (
+        lambda: Path("b.yaml").write_text("a: [b"),
+        ["--config", "b.yaml"],
+        r"while parsing .* in \"b\.yaml\", line 1",
+    ),
+    "configuration is a folder": (lambda: Path("b.yaml").mkdir(), ["--config", "b.yaml"], r"b\.yaml: Is a directory"),
+    "configuration is a pipe": (
+        lambda: os.mkfifo("b.yaml"),
+        ["--config", "b.yaml"],
+        r"b\.yaml: a device or a pipe, not a file",
+    ),
+    "configuration without settings": (
+        lambda: Path("b.yaml").write_text("hello"),
+        ["--config", "b.yaml"],
+        r"b\.yaml: is not a configuration: expected settings by name",
+    ),
+    "group left empty": (
+        lambda: Path("b.yaml").write_text("data:\nmodel: {seed: 3}"),
+        ["--config=b.yaml"],
+        r"b\.yaml: data must be settings by name, got None",
+    ),
+    "group that is a number": (
+        lambda: Path("b.yaml").write_text("model: 3"),
+        ["--config=b.yaml"],
+        r"b\.yaml: model must be settings by name, got 3",
+    ),
+    "content is a pipe": (
+        piped,
+        ["--content", "pipes/pipe.png"],
+        r"pipe\.png: cannot be opened \(a device or a pipe, not a file\)",
+    ),
+    "output is no name": (lambda: None, ["--output", "."], r"output must name a folder or a picture's file, got '\.'"),
+    "output of nothing": (lambda: None, ["--output="], r"output must name a folder or a picture's file, got ''"),
+    "output with a null": (lambda: None, ["--output", "a\0b"], r"output must name .*, got 'a\\x00b'"),
+    "output is too long": (lambda: None, ["--output", "a" * 5000], r"a{80}\.\.\.a+: File name too long"),
+    "above the largest size": (
+        lambda: None,
+        ["--size", "20000", "--upscale", "true"],
+        r"pair photo_painting: images of 20000 px were asked for, 16384 are allowed",
+    ),
+    "too small at a stage": (
+        lambda: None,
+        ["--content_layers", "relu5_1", "--stages", "3"],
+        r"pair photo_painting: its image is of 8x7 px at the stage of 8 px, too small for these layers: 16 px",
+    ),
+    "style too small at a stage": (
+        lambda: None,
+        ["--style_layers", "relu5_1", "--style_scale", "0.4", "--stages", "1"],
+        r"pair photo_painting: its style is of 13x11 px at the stage of 32 px, too small for these layers: 16 px",
+    ),
+    "no accelerator of that name": (
+        lambda: None,
+        ["--trainer.accelerator", "abacus"],
+        r"these settings make no trainer: .*'abacus'",
+    ),
+    "no such accelerator here": (
+        lambda: None,
+        ["--trainer.accelerator", "tpu"],
+        r"these settings make no trainer: .*xla",
+    ),
+    "precision that needs another package": (
+        lambda: None,
+        ["--precision", "transformer-engine"],
+        r"these settings make no trainer: .*transformer_engine",
+    ),
+    "devices below one": (lambda: None, ["--devices", "-1"], r"these settings make no trainer: `devices` .* int > 0"),
+    "devices by number": (lambda: None, ["--devices", "[0]"], r"these settings make no trainer: `devices` .* int > 0"),
+    "optimizer of sparse gradients": (
+        lambda: None,
+        ["--optimizer", "SparseAdam"],
+        r"the optimizer cannot be used for images: SparseAdam does not support dense gradients",
+    ),
+    "optimizer of matrices": (
+        lambda: None,
+        ["--optimizer", "Muon"],
+        r"cannot be used for images: Muon only supports 2D",
+    ),
     "no such config": (lambda: None, ["--config", "nope.yaml"], r"config: .*nope\.yaml"),
     "unknown init": (
         lambda: None,
@@ -371,7 +459,55 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(case: str, capfd: pytest.Cap
     told = capfd.readouterr()
     assert re.fullmatch(rf"nst: error: [^\n]*{message}[^\n]*\n", told.err), told.err
     assert told.out == ""
-    assert set(before) <= set(Path().rglob("*"))
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("data.stages", "data.style_scale", "data.batch_size", "data.upscale", "data.pairing", "model.tv_weight"),
+        *("model.seed", "model.init", "model.pooling", "model.style_loss", "checkpoint_minutes", "overwrite"),
+        *("trainer.devices", "trainer.accelerator", "trainer.log_every_n_steps"),
+    ],
+)
+def test_a_key_with_nothing_behind_it_is_refused_by_its_name(key: str, capfd: pytest.CaptureFixture[str]) -> None:
+    group, _, name = key.rpartition(".")
+    Path("b.yaml").write_text("save_every: 2\n" + (f"{group}:\n  {name}:\n" if group else f"{name}:\n"))
+    assert main(["fit", "--config", "b.yaml", "--content", "photo.png", "--style", "painting.png"]) == 2
+    assert re.fullmatch(rf"nst: error: [^\n]*\b{name}\b[^\n]* None\n", capfd.readouterr().err)
+    assert not Path("data/output-images").exists()
+
+
+def test_a_list_of_no_images_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--content", "photo.png", "--data.style", "[]", *FAST]) == 2
+    assert capfd.readouterr().err == "nst: error: style is an empty list; name an image, or several\n"
+
+
+def test_a_refused_run_leaves_its_name_to_the_next() -> None:
+    assert fit("--output", "new/out.png", "--content_layers", "relu5_1") == 2
+    assert not Path("new").exists()
+    assert fit("--output", "new/out.png") == 0
+    assert Path("new/out.png").is_file()
+
+
+@pytest.mark.parametrize("output", [None, "out.png", "made"])
+def test_two_runs_at_once_have_a_folder_each(output: str | None) -> None:
+    Path("made").mkdir()  # an empty folder may be taken, but once
+    options = [] if output is None else ["--output", output]
+    given = ["--content", "photo.png", "--style", "painting.png", *FAST, "--scores", "off", *options]
+    with quiet(), ExitStack() as first, ExitStack() as second:
+        jobs = [Job(Configuration(given, StyleTransfer), claims) for claims in (first, second)]
+        for job in jobs:
+            job.fit()
+    first_folder, second_folder = (job.run.folder for job in jobs)
+    assert second_folder == first_folder.with_name(f"{first_folder.name}-2")
+    one, other = (job.writer.written[0].read_bytes() for job in jobs)
+    assert one == other
+    assert not [*Path().rglob(".claim")]
+
+
+def test_a_callback_of_lightnings_can_be_named() -> None:
+    assert fit("--trainer.callbacks", "ModelSummary", "--output", "x.png") == 0
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,34 @@ def test_a_preset_becomes_its_file_before_all_else(spelling: list[str], before: 
     assert rest == [*expand(before), "--model.tv_weight", "3"]
 
 
+@pytest.mark.parametrize("spelling", [["--config", "f.yaml"], ["--config=f.yaml"], ["-c", "f.yaml"]])
+def test_an_option_goes_before_a_configuration_wherever_it_stands(spelling: list[str]) -> None:
+    others = ["--size", "64", "--preset", "study"]
+    first, path, *rest = expand([*others, *spelling, "--seed=3"])
+    assert (first, Path(path)) == ("--config", presets.path("study"))
+    assert rest == ["--config", "f.yaml", "--data.size", "64", "--model.seed=3"]
+
+
+def test_an_option_before_a_configuration_is_not_lost(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("data: {size: 128, steps: 9}")
+    for given in (["--size", "64", "--config", str(file)], [f"--config={file}", "--size=64"]):
+        values = parser_of(StyleTransfer).parse_args(expand(given))
+        assert (values.data.size, values.data.steps) == (64, 9)
+
+
+@pytest.mark.parametrize(
+    ("given", "content"),
+    [
+        (["--content", "a", "--content", "b"], ["a", "b"]),
+        (["--content=a", "--style", "s", "--data.content", "[b,c]", "--content=d e"], ["a", "b", "c", "d e"]),
+        (["--content", "a"], "a"),
+    ],
+)
+def test_images_that_are_named_one_by_one_are_all_taken(given: list[str], content: list[str] | str) -> None:
+    assert parser_of(StyleTransfer).parse_args(expand(given)).data.content == content
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
