@@ -24,7 +24,6 @@ from nst_lightning.errors import InputError, is_out_of_memory, refused
         (MisconfigurationException("no such accelerator"), "no such accelerator"),
         (yaml.YAMLError("no YAML"), "no YAML"),
         (PermissionError(13, "Permission denied", "a/b.png"), "a/b.png: Permission denied"),
-        (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("no network"), "no network"),
         (UnpicklingError("invalid load key"), "the checkpoint is damaged"),
         (EOFError("Ran out of input"), "the checkpoint is damaged"),
@@ -71,6 +70,11 @@ def test_the_traceback_is_shown_where_it_is_asked_for(
     assert told.startswith("Traceback ")
     assert "in test_the_traceback_is_shown" in told
     assert told.endswith("nst: error: size must be at least 1\n")
+
+
+def test_a_disk_that_is_full_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(OSError(28, "No space left on device", "a.ckpt")) == 1
+    assert capsys.readouterr().err == "nst: error: a.ckpt: No space left on device\n"
 
 
 def test_a_name_of_thousands_of_characters_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:

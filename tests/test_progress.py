@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from nst_lightning.callbacks.checkpoints import CheckpointFiles
 from nst_lightning.errors import InputError
-from nst_lightning.progress import CheckpointFiles, Progress, loaded, note_of
+from nst_lightning.progress import Progress, loaded, note_of
 from nst_lightning.runs import Run
 from nst_lightning.schedule import Stage
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nst_lightning.batches import Step
 from nst_lightning.data import PairDataModule, data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.progress import CheckpointFiles, Progress, fingerprint
+from nst_lightning.pairs import Pair
+from nst_lightning.progress import Progress, loaded
 from nst_lightning.runs import Run, replacing
 
 _YEAR = 365 * 24 * 60  # minutes
@@ -22,6 +31,26 @@ _FREE = {
     "tile",
     "compile",
 }  # settings that a run may go on without: more steps are, the others change nothing
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints beside the ones that they replace, whole or not at all, and reads them by `loaded`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: object = None) -> None:
+        """Saves a checkpoint."""
+        whole = BytesIO()  # for torch's own writer does not say why it failed
+        torch.save(checkpoint, whole)
+        with replacing(Path(path)) as file:
+            file.write_bytes(whole.getbuffer())
+
+    def load_checkpoint(
+        self,
+        path: _PATH,
+        map_location: object = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Returns a checkpoint on the CPU."""
+        return loaded(Path(path), torch.device("cpu"))
 
 
 class Checkpoints(Checkpoint):
@@ -94,7 +123,31 @@ class Checkpoints(Checkpoint):
         self.run.forget(step.batch.names[0])
 
 
+def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Returns all that a run's pictures follow from but the steps, by names that a user knows, as JSON has it."""
+    found = dict(settings)
+    for pair in pairs:
+        found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
+        files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
+        for name, file in files.items():
+            if isinstance(file, (str, os.PathLike)):
+                found[f"{pair.name}: {name}"] = f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+    return dict(json.loads(json.dumps(found, default=str)))
+
+
+def check_settings(run: Run, now: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run whose pictures would be of two kinds."""
+    if not run.begun.is_file():  # nothing was begun, or by a version that did not note it
+        return
+    before = json.loads(run.begun.read_text(encoding="utf-8"))
+    # Not what only one of them has: pairs may be added, and versions have new settings.
+    differing = [name for name in before if name in now and now[name] != before[name]]
+    if differing:
+        told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in differing[:3])
+        raise InputError(f"{run.folder}: was begun otherwise ({told}): give the same, or begin a run with --output")
+
+
 def begun_with(trainer: L.Trainer, module: ImageOptimization, data: PairDataModule) -> dict[str, Any]:
-    """Returns what the pictures of a run follow from, see `progress.fingerprint`."""
+    """Returns what the pictures of a run follow from, see `fingerprint`."""
     settings = {**data.settings, **module.settings, "precision": str(trainer.precision)}
     return fingerprint({name: value for name, value in settings.items() if name not in _FREE}, data.pairs)

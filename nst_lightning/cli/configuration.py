@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from nst_lightning import pairs, runs
 from nst_lightning.api import trainer_of
 from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
-from nst_lightning.callbacks.checkpoints import begun_with
+from nst_lightning.callbacks.checkpoints import begun_with, check_settings
 from nst_lightning.cli import options
 from nst_lightning.cli.registry import INTERRUPTED, TERMINATED, UNFINISHED
 from nst_lightning.data import PairDataModule, is_writer
@@ -27,7 +27,6 @@ from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, check_trainer
 from nst_lightning.parallel import RankError, agreed, alone, telling
-from nst_lightning.progress import check_settings
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
 _TRAINER |= {"logger": False, "enable_model_summary": False}

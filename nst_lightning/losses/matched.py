@@ -26,8 +26,8 @@ class MatchedColumns(Matched):
     source: ClassVar[Source | None] = "style"
     # Departs from the code, which asks with a quarter of the output so far but at the first scale.
     query: ClassVar[Source] = "content"
-    # Departs from the code, which has all from relu1_1 to relu4_3, see the preset: of layers whose positions stand closer
-    # than the grid's, an L-BFGS shows the grid.
+    # Departs from the code, which has all from relu1_1 to relu4_3, see the preset: of layers with closer positions than
+    # the grid's, an L-BFGS shows the grid.
     layers: ClassVar[tuple[str, ...]] = (IMAGE, "relu3_1", "relu4_1")
     joint: ClassVar[bool] = True
     positions: ClassVar[int] = 128**2  # departs from the code, which takes all, also of images of more than 512 px

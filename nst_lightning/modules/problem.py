@@ -139,7 +139,10 @@ def _shares(group: str, given: Layers, spec: Spec, loss: Loss, weight: float) ->
 
 def listed(objective: Objective, group: str) -> str:
     """Returns the layers of a group's terms between commas, with their shares where these differ."""
-    shares = {layer: term.share for term in objective.terms if term.group == group for layer in term.layers}
+    of_group = [term for term in objective.terms if term.group == group]
+    # Those of joint terms, which have one weight together, only where there are no others.
+    terms = [term for term in of_group if not term.loss.joint] or of_group
+    shares = {layer: term.share for term in terms for layer in term.layers if layer != IMAGE}
     alike = len(set(shares.values())) == 1
     return ",".join(layer if alike else f"{layer}:{share:g}" for layer, share in shares.items())
 
