@@ -203,6 +203,8 @@ def _decoded(source: object, side: int | None) -> tuple[Image.Image, tuple[int, 
         raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
     label = _IN_MEMORY if isinstance(source, Image.Image) else str(Path(source))
     with _opened(source, label) as image:
+        if image.format == "EPS":  # a program, which Pillow has Ghostscript run
+            raise ImageError(f"{label}: is EPS, which is not read; save it as PNG")
         width, height = image.size
         _check_size(height, width, label)
         if image is not source and (factor := _factor(width, height, side)) > 1:

@@ -36,8 +36,12 @@ COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "step
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
-_UNREADABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})  # Pillow knows these by their first bytes only
+_UNREADABLE = frozenset(
+    {"BUFR", "GRIB", "HDF5", "MPEG", "EPS"}
+)  # Pillow reads these by their first bytes or other programs only
 _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows, whatever the suffix
+_CONTROLS = frozenset({"Cc", *"LRE RLE LRO RLO PDF LRI RLI FSI PDI".split()})  # the latter turn the reading direction
 _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
 _WHOLE = (int, lambda value: value >= 1, "a whole number of at least 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
@@ -368,10 +372,14 @@ def _file(column: str, name: str, cell: str, base: Path, folder: Path) -> Path:
 
 def _check_name(name: str, number: int, lines: dict[str, tuple[int, str]]) -> None:
     """Refuses a name that cannot be a file's on every file system, or that an earlier line has."""
-    plain = _RESERVED.isdisjoint(name) and all(unicodedata.category(character) != "Cc" for character in name)
-    if not plain or name.startswith(".") or name.endswith(".") or _bytes(name) > MAX_NAME:
-        allowed = f"at most {MAX_NAME} bytes without control characters and {' '.join(sorted(_RESERVED))}"
-        raise InputError(f"name must be {allowed}, and neither begin nor end with a dot, got {name!r}")
+    kinds = {kind for each in name for kind in (unicodedata.category(each), unicodedata.bidirectional(each))}
+    plain = _RESERVED.isdisjoint(name) and kinds.isdisjoint(_CONTROLS)
+    taken = name.startswith("_run") or _DEVICES.fullmatch(name)  # by the run's own curves, or by a system
+    if not plain or taken or name.startswith(".") or name.endswith(".") or _bytes(name) > MAX_NAME:
+        allowed = (
+            f"at most {MAX_NAME} bytes, no device's name, without control characters and {' '.join(sorted(_RESERVED))}"
+        )
+        raise InputError(f"name must be {allowed}, and neither begin with _run or a dot nor end with one, got {name!r}")
     first, same = lines.setdefault(_key(name), (number, name))
     if name != "" and first != number:
         got = f"{name!r} after {same!r} on line {first}"

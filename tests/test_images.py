@@ -912,3 +912,9 @@ def test_too_little_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(PngImageFile, "load", fail)
     with pytest.raises(MemoryError):
         read(tmp_path / "a.png")
+
+
+def test_no_program_is_run_to_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png", format="EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
+    refused(tmp_path / "a.png", "is EPS, which is not read; save it as PNG$")

@@ -414,20 +414,23 @@ def test_long_names_that_are_made_up_are_shortened(listing: Path) -> None:
     assert pair.name == ("a" + "_x" * 300)[:200]
 
 
-@pytest.mark.parametrize("name", ["日" * 66, "a" * 200, "a b", "a_(1)", "ünï-cödé", "a.b", "'", "-", "con"])
+@pytest.mark.parametrize(
+    "name", ["日" * 66, "a" * 200, "a b", "a_(1)", "ünï-cödé", "a.b", "'", "-", "cone", "a_run", "com", "مرحبا"]
+)
 def test_names_that_are_allowed(listing: Path, name: str) -> None:
     assert names_of(read(listing, f"content,style,name\na.jpg,x.jpg,{name}\n")) == [name]
 
 
-NAME = r"""name must be at most 200 bytes without control characters and " * / : < > ? \ |, """
-NAME += "and neither begin nor end with a dot, got "
+NAME = r"""name must be at most 200 bytes, no device's name, without control characters and " * / : < > ? \ |, """
+NAME += "and neither begin with _run or a dot nor end with one, got "
 
 
 @pytest.mark.parametrize(
     "name",
     [
         *(f"a{character}b" for character in "/\\<>:|?*\0\t\x1f\x7f\x85"),
-        *". .. .a a. a...".split(),
+        *". .. .a a. a... con NUL Com1.b lpt9 _run _run_rank1".split(),
+        "a\u202egnp",
         "a" * 201,
         "日" * 67,
     ],

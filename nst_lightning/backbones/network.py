@@ -71,6 +71,9 @@ class Backbone(nn.Module):
         self.small = math.ceil(_ALONE / _values_per_pixel(self.network))
         state = weights_.load(self.origin, spec.torchvision_weights, spec.bundled)
         needed = self.network.state_dict().keys()
+        # Other libraries leave out a count that only training reads.
+        counts = [key for key in needed if key.endswith("num_batches_tracked")]
+        state = {**dict.fromkeys(counts, torch.tensor(0)), **state}
         weights_.check(state, expected, set(needed), self.origin)
         if normalized:
             if self.origin != weights_.OXFORD:  # which only VGGs have

@@ -58,6 +58,9 @@ class Configuration:
         if self.values.model.init not in INITIALIZERS:
             check(self.values.model.init)
             self.values.model.init = os.path.abspath(self.values.model.init)  # so that the configuration runs anywhere
+        for key, value in self.values.items():
+            if any("\ud800" <= character <= "\udfff" for character in str(value)):  # what Python makes of other bytes
+                raise InputError(f"{key} has a name that is not UTF-8, which no configuration can hold: {value!a}")
 
     def make(self) -> tuple[ImageOptimization, PairDataModule, dict[str, Any]]:
         """Returns module, data, and the arguments of the trainer, or raises an `InputError`."""

@@ -67,9 +67,14 @@ def write(path: Path, rows: Sequence[Row]) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = [_without_nan(row) for row in rows]
     table, plainest = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
-    pd.DataFrame(plain).to_csv(table, index=False, lineterminator="\n", encoding="utf-8")
+    pd.DataFrame(plain).map(inert).to_csv(table, index=False, lineterminator="\n", encoding="utf-8")
     plainest.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     return [table, plainest]
+
+
+def inert(value: object) -> object:
+    """Returns a cell of a CSV file, a text such that no spreadsheet takes it for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _without_nan(row: Row) -> dict[str, str | float | None]:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from nst_lightning import images, planning, runs
 from nst_lightning.cli import plan
 from nst_lightning.errors import InputError
+from nst_lightning.metrics.table import inert
 from nst_lightning.study import experiment as experiments
 from nst_lightning.study import plots, results, runner, schema, tables
 from nst_lightning.study.experiment import Experiment
@@ -131,5 +132,6 @@ def _write(found: Results, folder: Path, against_time: bool) -> None:
     table = tables.markdown(tables.texts(means))
     text = f"# {found.title}\n\n{found.about}\n\n{table}\n\nMeans over pairs [95 % interval].\n"
     (folder / "table.md").write_text(text, encoding="utf-8")
-    found.frame().to_csv(folder / "cells.csv", index=False, lineterminator="\n")
+    cells = found.frame().map(inert).rename(columns=inert)
+    cells.to_csv(folder / "cells.csv", index=False, lineterminator="\n")
     results.write(found, folder)

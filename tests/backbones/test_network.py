@@ -537,3 +537,12 @@ def test_an_image_that_would_be_halved_to_nothing_is_refused(layer: str, side: i
     if side > 1:
         with pytest.raises(InputError, match=f"^an image of 40x{side - 1} px is too small for .*: {side} px a side"):
             backbone(torch.zeros(1, 3, side - 1, 40))
+
+
+def test_weights_without_the_counts_that_only_training_reads_are_taken(tmp_path: Path) -> None:
+    state = SPECS["resnet50"].build().state_dict()
+    torch.save(state, tmp_path / "whole.pth")
+    torch.save({key: value for key, value in state.items() if "num_batches" not in key}, tmp_path / "keras.pth")
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    one, other = (Backbone("resnet50", ["relu"], str(tmp_path / f"{name}.pth"))(image) for name in ("whole", "keras"))
+    assert torch.equal(one["relu"], other["relu"])

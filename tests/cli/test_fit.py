@@ -633,3 +633,42 @@ def test_a_checkpoint_with_code_in_it_is_not_run(capsys: pytest.CaptureFixture[s
     assert re.fullmatch(r"nst: error: bad\.ckpt: the checkpoint is damaged or not [^\n]*\n", capsys.readouterr().err)
     assert fit("--ckpt_path", "none.ckpt") == 2
     assert re.fullmatch(r"nst: error: [^\n]*none\.ckpt[^\n]*\n", capsys.readouterr().err)
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> None:
+    home = workplace / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    Path("data/content-images/photo.png").rename(home / "a.png")
+    (home / "p.csv").write_text("content,style,init,name\n~/a.png,painting.png,~/a.png,b\n")
+    (home / "f.yaml").write_text(
+        "data: {content: [~/a.png], style: painting}\nmodel: {init: ~/a.png}\noutput: ~/of_file"
+    )
+    assert main(["fit", "--config=~/f.yaml", *FAST]) == 0
+    assert main(["fit", "--pairs=~/p.csv", *FAST, "--output=~/of_list"]) == 0
+    assert main(["fit", "--content", "~/a.png", "--style=painting", *FAST, "--output=~/pic.png"]) == 0
+    assert main(["fit", "--resume=~/of_list"]) == 0
+    assert main(["inspect", "--image=~/a.png", "--layers", "relu1_1", "--output=~/seen"]) == 0
+    assert {"of_file", "of_list", "pic", "pic.png", "seen"} <= {path.name for path in home.iterdir()}
+    assert [path.name for path in (home / "of_list").glob("*.png")] == ["b.png"]
+    assert not [path for path in workplace.rglob("*") if path.name.startswith("~")]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_written_and_told() -> None:
+    Path("data/content-images/photo.png").rename("caf\u00e9.png")
+    command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "caf\u00e9.png", "--style", "painting", *FAST]
+    told = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
+    assert told.returncode == 0, told.stderr
+    assert b"caf\\xe9_painting.png" in told.stdout
+    assert len([*Path("data/output-images").glob("*/*.png")]) == 1
+
+
+@pytest.mark.parametrize("option", ["content", "style", "output", "init"])
+def test_a_name_that_is_not_utf_8_is_refused(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    Path(name).write_bytes(Path("data/content-images/photo.png").read_bytes())
+    given = {"content": "photo", "style": "painting", option: name}
+    assert main(["fit", *FAST, *(f"--{key}={value}" for key, value in given.items())]) == 2
+    message = rf"nst: error: (data\.|model\.)?{option} has a name that is not UTF-8, [^\n]*caf.udce9\.png[^\n]*\n"
+    assert re.fullmatch(message, capfd.readouterr().err)
+    assert not Path("data/output-images").exists()

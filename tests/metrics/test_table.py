@@ -75,3 +75,12 @@ def test_a_single_row_is_a_json_object() -> None:
         "leak": None,
         "outline": 0.1,
     }
+
+
+def test_no_text_in_a_csv_file_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
+    names = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "a=1", "a-1"]
+    paths = table.write(tmp_path / "of", [{"output": name, "outline": -0.5} for name in names])
+    found = list(csv.DictReader(io.StringIO(paths[0].read_text(encoding="utf-8"))))
+    assert [row["output"] for row in found] == [f"'{name}" for name in names[:5]] + names[5:]
+    assert {row["outline"] for row in found} == {"-0.5"}
+    assert [row["output"] for row in json.loads(paths[1].read_text(encoding="utf-8"))] == names
