@@ -85,7 +85,7 @@ class StyleTransfer(ImageOptimization):
         style_rotations: bool = False,
         convention: Convention = "relative",
         content_weight: float = 1.0,
-        style_weight: float = 8.0,
+        style_weight: float = 2.5,
         tv_weight: float = 0.0,
         init: str = "content",
         # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
