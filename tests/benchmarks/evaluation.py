@@ -13,9 +13,10 @@ WEIGHTS: Mapping[str, float] = {"content": 1e5, "style": 1e2, "tv": 1.0}
 """The default weights of style transfer with the bundled network, by group."""
 
 
-def targets_of(evaluator: Evaluator, content: Tensor, style: Tensor) -> dict[str, Target]:
+def targets_of(objective: Objective, evaluator: Evaluator, content: Tensor, style: Tensor) -> dict[str, Target]:
     """Returns the targets of a content and a style image, (1, 3, H, W) in [0, 1] each."""
-    return evaluator.targets("content", [content], [1.0], 0) | evaluator.targets("style", [style], [1.0], 0)
+    targets = evaluator.targets("content", [content], [1.0], 0) | evaluator.targets("style", [style], [1.0], 0)
+    return objective.matched(targets)
 
 
 def loss_of(

@@ -180,7 +180,9 @@ def problem(
     evaluator = sizing.whole(compiled) if tile is None else sizing.tiled(tile)
     image = nn.Parameter(noise(size).to(device, dtype))
     with torch.no_grad(), context():
-        targets = targets_of(evaluator, *(picture(file, size).to(device, dtype) for file in (CONTENT, STYLE)))
+        targets = targets_of(
+            objective, evaluator, *(picture(file, size).to(device, dtype) for file in (CONTENT, STYLE))
+        )
         groups = {group: image.new_full((1,), module.problem.weights[group]) for group in objective.groups}
         weights = objective.weights(targets, groups)
 

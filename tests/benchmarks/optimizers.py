@@ -77,7 +77,7 @@ def problem(size: int, style_weight: float) -> tuple[Tensor, Loss]:
     )
     module = StyleTransfer()
     evaluator = Whole(module.backbone, module.objective)
-    targets = targets_of(evaluator, content, style)
+    targets = targets_of(module.objective, evaluator, content, style)
     return content, loss_of(module.objective, evaluator, targets, {**WEIGHTS, "style": style_weight})
 
 

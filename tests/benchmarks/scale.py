@@ -116,7 +116,7 @@ def of_tiles(size: int, tile: int, ranks: int) -> None:
     side = alone.plan.crop
     crop = torch.rand(1, 3, side, side, generator=generator)
     whole = Tiled(module.backbone, module.objective, side)
-    loss = loss_of(module.objective, whole, targets_of(whole, crop, crop))
+    loss = loss_of(module.objective, whole, targets_of(module.objective, whole, crop, crop))
     # A tile's seconds: its crop forward without a graph, then forward and backward, as in a step.
     trial = crop.clone().requires_grad_()
 

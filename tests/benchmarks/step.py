@@ -234,7 +234,7 @@ def main() -> None:
     optimizer = LBFGS([image])
     evaluator = Whole(backbone, objective, options.compile)
     with precision:
-        loss_at = loss_of(objective, evaluator, targets_of(evaluator, content, style))
+        loss_at = loss_of(objective, evaluator, targets_of(objective, evaluator, content, style))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -46,7 +46,7 @@ def test_a_photograph_is_painted_in_fewer_steps_than_without() -> None:
     )
     module = StyleTransfer(convention="absolute", tv_loss="l1")
     evaluator = Whole(module.backbone, module.objective)
-    loss = loss_of(module.objective, evaluator, targets_of(evaluator, content, style))
+    loss = loss_of(module.objective, evaluator, targets_of(module.objective, evaluator, content, style))
     ends = []
     for precondition in (None, Smoothness(1.0)):
         image = nn.Parameter(content.clone())

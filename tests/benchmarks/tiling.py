@@ -38,12 +38,14 @@ def measure(height: int, width: int, tile: int, whole: bool, map_dtype: str | No
     generator = torch.Generator().manual_seed(0)
     patch = torch.rand(1, 3, 64, 64, generator=generator)
     # What the first use of a library loads stays for good, and is not the evaluation's.
-    torch.autograd.backward(loss_of(goal, evaluator, targets_of(tiled, patch, patch))(patch.requires_grad_()).sum())
+    torch.autograd.backward(
+        loss_of(goal, evaluator, targets_of(goal, tiled, patch, patch))(patch.requires_grad_()).sum()
+    )
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_kib()
     image = torch.rand(1, 3, height, width, generator=generator, requires_grad=True)
     # By tiles in either case: it is the evaluation whose peak is looked for.
-    targets = targets_of(tiled, image.detach().flip(3), patch)
+    targets = targets_of(goal, tiled, image.detach().flip(3), patch)
     began = time.perf_counter()
     torch.autograd.backward(loss_of(goal, evaluator, targets)(image).sum())
     measured = {
