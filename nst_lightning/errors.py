@@ -11,6 +11,7 @@ from contextlib import suppress
 from pickle import UnpicklingError
 
 DEBUG = "NST_DEBUG"
+DAMAGED = "the checkpoint is damaged or not one of this program's; it is not loaded"
 
 # By their names: to import jsonargparse's, Lightning's and yaml's classes for comparing takes seconds.
 _OF_USERS = {"InputError", "ArgumentError", "MisconfigurationException", "YAMLError"}
@@ -91,5 +92,5 @@ def _explained(error: BaseException) -> str | None:
     if is_out_of_memory(error):
         return "there is not enough memory: a smaller --size, or --tile auto, takes less"
     if isinstance(error, (UnpicklingError, EOFError)) or "PytorchStreamReader" in str(error):  # EOFError: it is empty
-        return "the checkpoint is damaged or not one of this program's; it is not loaded"
+        return DAMAGED
     return None

@@ -12,13 +12,12 @@ from zipfile import ZipFile
 
 import torch
 
-from nst_lightning.errors import InputError
+from nst_lightning.errors import DAMAGED, InputError
 from nst_lightning.runs import Run, replacing
 from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
 """The number of what a checkpoint notes; those of another cannot be gone on from."""
-_DAMAGED = "the checkpoint is damaged or not one of this program's; it is not loaded"
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def loaded(path: Path, device: torch.device) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # zipfile and the restricted unpickler raise nearly anything over a damaged file
-        raise InputError(f"{path}: {_DAMAGED}") from error
-    raise InputError(f"{path}: {_DAMAGED}")
+        raise InputError(f"{path}: {DAMAGED}") from error
+    raise InputError(f"{path}: {DAMAGED}")
 
 
 def _read(files: Sequence[Path]) -> tuple[Saved, ...]:

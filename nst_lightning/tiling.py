@@ -229,7 +229,7 @@ class Tiled(Evaluator):
     def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
         """Returns what the terms keep of one source image: the tiles' sums, and maps put together."""
         found = self._in_tiles.kept(source, self._nothing(image), draw)
-        terms = {name: term for term in self._in_tiles.terms for name in (term.name, term.query_name) if name in found}
+        terms = self._in_tiles.terms_of(found)
         found = {name: self._blank(image, term, found[name]) for name, term in terms.items()}
         for tile in self._tiles(image):
             parts = self._in_tiles.kept(source, self._core(tile, image, _crop(tile, image)), draw)

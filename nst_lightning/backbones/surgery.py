@@ -18,9 +18,7 @@ from nst_lightning.errors import InputError
 
 Pooling = Literal["max", "avg", "avg_plain", "l2"]
 Border = Literal["zeros", "replicate"]
-_TRACING = (
-    threading.Lock()
-)  # torch.fx replaces nn.Module's call for the whole process, and two would undo the wrong one
+_TRACING = threading.Lock()
 
 
 def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, border: Border) -> GraphModule:

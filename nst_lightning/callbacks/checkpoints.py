@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -26,11 +27,8 @@ from nst_lightning.progress import Progress, loaded
 from nst_lightning.runs import Run, replacing
 
 _YEAR = 365 * 24 * 60  # minutes
-_FREE = {
-    "stages",
-    "tile",
-    "compile",
-}  # settings that a run may go on without: more steps are, the others change nothing
+# What may differ as a run goes on: there may be more steps, and the others change no pixel.
+_FREE = {"stages", "tile", "compile"}
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -125,14 +123,19 @@ class Checkpoints(Checkpoint):
 
 def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Returns all that a run's pictures follow from but the steps, by names that a user knows, as JSON has it."""
+    digest = cache(_digest)  # once an image: many pairs share theirs
     found = dict(settings)
     for pair in pairs:
         found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
         files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
         for name, file in files.items():
             if isinstance(file, (str, os.PathLike)):
-                found[f"{pair.name}: {name}"] = f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+                found[f"{pair.name}: {name}"] = digest(os.fspath(file))
     return dict(json.loads(json.dumps(found, default=str)))
+
+
+def _digest(file: str) -> str:
+    return f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
 
 
 def check_settings(run: Run, now: Mapping[str, Any]) -> None:

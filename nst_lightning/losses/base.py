@@ -112,9 +112,7 @@ class Features:
 
     def _grid(self, count: int, draw: int) -> tuple[Tensor, Tensor]:
         height, width = self.size
-        stride = 1
-        while math.ceil(height / stride) * math.ceil(width / stride) > count:
-            stride += 1
+        stride = stride_of(self.size, count)
         row, column = (drawn(1, draw)[0] * stride).long().tolist()
         rows, columns = torch.arange(row, height, stride), torch.arange(column, width, stride)
         return rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
@@ -136,6 +134,14 @@ class Features:
 def moved(values: Tensor, device: torch.device) -> Tensor:
     """Returns what was made on the CPU on a device, without waiting for a GPU."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def stride_of(size: tuple[int, int], count: int) -> int:
+    """Returns the least stride at which a grid over so many rows and columns has at most `count` positions."""
+    stride = 1
+    while math.prod(math.ceil(side / stride) for side in size) > count:
+        stride += 1
+    return stride
 
 
 def drawn(count: int, draw: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nst_lightning.losses.base import IMAGE, Features, Matched, Source, Statistic, Target
+from nst_lightning.losses.base import IMAGE, Features, Matched, Source, Statistic, Target, stride_of
 from nst_lightning.losses.nearest import nearest
 
 _EVERY = 4  # pixels from one hypercolumn to the next
@@ -33,20 +33,22 @@ class MatchedColumns(Matched):
     positions: ClassVar[int] = 128**2  # departs from the code, which takes all, also of images of more than 512 px
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns the sum of hypercolumns on a grid, (N, C), and these, (N, C, K), the same ones in every draw."""
+        """Returns hypercolumns on a grid, (N, C, K), the same ones in every draw."""
         image, *layers = features  # of the image, only the size is asked for
         grid = self._grid(*image.size)
         columns = torch.cat([layer.resized(*grid) / layer.values.shape[1] for layer in layers], dim=1)
-        of_all = columns.sum(dim=2) * (math.prod(image.size) / columns.shape[2])  # as the weight, of all pixels
-        return Statistic({"columns": of_all}, image.weight, {"columns": columns})
+        return Statistic({}, image.weight, {"columns": columns})
 
     def asked(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns those of the content."""
-        return self.statistic(features, draw)
+        """Returns those of the content, with their sum, (N, C)."""
+        found = self.statistic(features, draw)
+        columns = found.samples["columns"]
+        of_all = columns.sum(dim=2) * (math.prod(features[0].size) / columns.shape[2])  # as the weight, of all pixels
+        return Statistic({"columns": of_all}, found.weight, found.samples)
 
     def kept(self, features: Sequence[Features], draw: int) -> Statistic:
-        """Returns those of the style in no order, as many for images of any size."""
-        found = self.statistic(features, draw)
+        """Returns those of the style in no order, as many for images of any size, with the sum of all."""
+        found = self.asked(features, draw)
         columns = found.samples["columns"]
         order = torch.randperm(self.positions, generator=torch.Generator().manual_seed(0)) % columns.shape[2]
         return Statistic(found.sums, found.weight, {"columns": columns[..., order.to(columns.device)]})
@@ -66,10 +68,8 @@ class MatchedColumns(Matched):
 
     def _grid(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Returns the rows and the columns of a grid over an image of so many pixels, see `Features.resized`."""
-        sizes = [max(1, side // _EVERY) for side in (height, width)]
-        stride = 1
-        while math.prod(math.ceil(size / stride) for size in sizes) > self.positions:
-            stride += 1
+        sizes = max(1, height // _EVERY), max(1, width // _EVERY)
+        stride = stride_of(sizes, self.positions)
         rows, columns = (torch.arange(0, size, stride, dtype=torch.float64) / max(1, size - 1) for size in sizes)
         return rows, columns
 

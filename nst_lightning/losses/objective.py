@@ -105,8 +105,12 @@ class Objective:
 
     def targets(self, kept: Sequence[Mapping[str, Kept]], weights: Sequence[float]) -> dict[str, Target]:
         """Finishes what was kept of each image of one source, merged by their weights; not every loss can merge."""
-        named = {name: term for term in self.terms for name in (term.name, term.query_name) if name in kept[0]}
-        return {name: _target(term, [each[name] for each in kept], weights) for name, term in named.items()}
+        of_terms = self.terms_of(kept[0])
+        return {name: _target(term, [each[name] for each in kept], weights) for name, term in of_terms.items()}
+
+    def terms_of(self, kept: Collection[str]) -> dict[str, Term]:
+        """Returns the term that each name is of under which something is kept."""
+        return {name: term for term in self.terms for name in (term.name, term.query_name) if name in kept}
 
     def matched(self, targets: Mapping[str, Target]) -> dict[str, Target]:
         """Returns targets of all images with those of matched losses made of the two that they need."""

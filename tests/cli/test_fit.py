@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -134,15 +133,26 @@ def test_a_run_that_is_told_to_stop_early_leaves_its_picture_and_says_so(capfd: 
     assert not Path("run/photo_painting.png").exists()
 
 
-def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
+@contextlib.contextmanager
+def started(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """A long run in a process of its own, once it is past its first steps; its folder is `run`."""
     command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting"]
-    options = [*FAST[:2], "--steps", "5000", *FAST[4:], "--save_every", "5", "--output", "run"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+    given = [*FAST[:2], "--steps", "5000", *FAST[4:], "--scores", "off", "--save_every", "5", "--output", "run"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, *given, *options], stdout=pipe, stderr=pipe, text=True) as run:
         deadline = time.monotonic() + 120
         while not list(Path("run").glob("steps/*/*.png")):
             assert run.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
+    with started("--scores", "auto") as run:
         told = ""
         while run.poll() is None:  # Python drops a Ctrl-C that comes in the middle of a finaliser: press it again
             run.send_signal(signal.SIGINT)
@@ -155,24 +165,6 @@ def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
     last = max(Path("run/steps/photo_painting").iterdir())
     settings = json.loads(images.read_metadata(last)["nst_lightning"])
     assert int(last.stem) == settings["step"]
-
-
-@contextlib.contextmanager
-def started(*options: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    """A long run in a process of its own, once it is past its first steps; its folder is `run`."""
-    command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting"]
-    given = [*FAST[:2], "--steps", "5000", *FAST[4:], "--scores", "off", "--save_every", "5", "--output", "run"]
-    outputs: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    with subprocess.Popen([*command, *given, *options], text=True, **outputs) as run:
-        deadline = time.monotonic() + 120
-        while not list(Path("run").glob("steps/*/*.png")):
-            assert run.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        try:
-            yield run
-        finally:
-            run.kill()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
