@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from nst_lightning.cli.registry import COMMANDS, run
-from nst_lightning.errors import say
+from nst_lightning.interruption import leave, take
+from nst_lightning.terminal import say
 
 _COMMANDS = "\n".join(f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items())
 _HELP = f"""usage: nst COMMAND [options]
@@ -26,6 +27,8 @@ example:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default the process's, and returns the exit code: 0, or 2 for what cannot be used."""
+    if arguments is None:
+        take(leave)  # to the process's very end
     command, *given = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command in COMMANDS:
         return run(command, given)

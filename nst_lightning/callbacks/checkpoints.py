@@ -95,16 +95,16 @@ class Checkpoints(Checkpoint):
         elif not batch.is_last and trainer.strategy.broadcast(time.monotonic() - self._saved >= 60 * self.minutes):
             self._save(trainer, batch)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves the batch where the trainer was told to stop early, by its `max_time` say."""
+    def save_unfinished(self, trainer: L.Trainer) -> None:
+        """Saves what there is of a batch that was begun."""
         if (step := data_of(trainer).unfinished_step()) is not None:
             self._save(trainer, step)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Saves what there is of a batch that was begun."""
-        self.on_train_end(trainer, pl_module)
-
     def _save(self, trainer: L.Trainer, step: Step) -> None:
+        module = trainer.lightning_module
+        assert isinstance(module, ImageOptimization)
+        if not bool(module.image.isfinite().all()):  # the last one that was is worth more
+            return
         name = step.batch.names[0]
         path, before = self.run.checkpoint(name), self.run.checkpoint_before(name)
         if path.exists() and is_writer(trainer):
@@ -118,6 +118,7 @@ class Checkpoints(Checkpoint):
             marker = self.run.marker(name)
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
+            self.run.why_failed(name).unlink(missing_ok=True)
         self.run.forget(step.batch.names[0])
 
 
