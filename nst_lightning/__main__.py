@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         take(leave)  # to the process's very end
     command, *given = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command in COMMANDS:
-        return run(command, given)
+        code = run(command, given)
+        if arguments is None and code > 128:  # Python's own end takes seconds, in which another signal is not handled
+            os._exit(code)
+        return code
     if command in ("-h", "--help", "help"):
         print(_HELP)
     elif command == "--version":
