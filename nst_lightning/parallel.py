@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,19 @@ class _Launcher(_SubprocessScriptLauncher):
             self._start()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, min(torch.get_num_threads(), cores()) // self.num_processes))
-        try:
-            try:
-                result: object = function(*args, **kwargs)
-            except Exception:
-                self._wait()
-                raise
-            failed = self._wait()
-        except (Interrupted, KeyboardInterrupt) as ended:
-            self._end(ended.number if isinstance(ended, Interrupted) else signal.SIGINT)
-            raise
-        if failed:
+        result: object = function(*args, **kwargs)
+        if failed := self._wait():
             raise RankError(failed)
         return result
+
+    def end(self, exception: BaseException) -> None:
+        """Waits for the other processes where this one failed, or has them save what they have where it is to end."""
+        try:
+            if isinstance(exception, (Interrupted, KeyboardInterrupt)):
+                raise exception
+            self._wait()
+        except (Interrupted, KeyboardInterrupt) as ended:  # which may come while it waits
+            self._end(ended.number if isinstance(ended, Interrupted) else signal.SIGINT)
 
     def _start(self) -> None:
         """Starts the other processes, unless this is one of them; refuses to be one that nobody started."""
@@ -104,16 +104,16 @@ class _Launcher(_SubprocessScriptLauncher):
         return {rank: process.returncode for rank, process in ranks.items() if process.returncode != 0}
 
     def _end(self, number: int) -> None:
-        """Has the processes save what they have, and ends those that don't."""
+        """Has the processes save what they have, also one that is stopped, and ends those that don't."""
         deadline = time.monotonic() + _GRACE
-        for signum in (number, getattr(signal, "SIGCONT", 0), signal.SIGKILL):  # one that is stopped goes on to end
-            while signum == signal.SIGKILL and time.monotonic() < deadline and self._running():
-                time.sleep(0.05)
-            for process in self._running():
-                process.send_signal(signum)
-
-    def _running(self) -> list[subprocess.Popen[bytes]]:
-        return [process for process in self.procs if process.poll() is None]
+        for process in self.procs:
+            process.send_signal(number)  # not one that has ended
+            process.send_signal(getattr(signal, "SIGCONT", 0))
+        for process in self.procs:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            process.wait()
 
 
 class PairParallel(DDPStrategy):
@@ -126,6 +126,12 @@ class PairParallel(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Waits for the other processes, once what there is here is saved."""
+        super().on_exception(exception)
+        assert isinstance(self._launcher, _Launcher)
+        self._launcher.end(exception)
 
     def configure_ddp(self) -> None:
         """Leaves the module unwrapped."""

@@ -37,10 +37,6 @@ class Ending(Callback):
         self.wish.number = trainer.strategy.broadcast(self.wish.number)
         self.wish.fulfil()
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves where the trainer was told to stop early, by its `max_time` say."""
-        self.checkpoints.save_unfinished(trainer)
-
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Saves what there is."""
-        self.checkpoints.save_unfinished(trainer)
+        self.checkpoints.on_exception(trainer, pl_module, exception)
