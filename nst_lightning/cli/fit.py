@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from nst_lightning.cli import options
-from nst_lightning.cli.registry import abrupt
+from nst_lightning.interruption import handled, leave
 
 _USAGE = """usage: nst fit [--config FILE] [options]
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{_USAGE}\n{options.table()}", flush=True)
         if "all" not in arguments:
             return
-    with abrupt():  # not above: the help answers before torch could be imported
+    with handled(leave):  # not above: the help answers before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job, parser_of
         from nst_lightning.modules import StyleTransfer
