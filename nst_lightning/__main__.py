@@ -21,7 +21,7 @@ commands:
   nst COMMAND --help shows a command's options, nst --version the version.
 
 example:
-  nst fit --content photo.jpg --style painting.jpg --output picture.png"""
+  nst fit photo.jpg painting.jpg -o picture.png"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *given = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command in COMMANDS:
         return run(command, given)
+    if command == "help" and given and given[0] in COMMANDS:
+        return run(given[0], ["--help"])
     if command in ("-h", "--help", "help"):
         print(_HELP)
     elif command == "--version":

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("presets",),
     ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
-    ("initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
+    ("files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
     ("pairs",),
     ("batches",),
     ("data",),

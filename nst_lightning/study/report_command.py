@@ -23,7 +23,7 @@ needs no network and no other file.
   --predictions FILE       check these on the sweeps, e.g. configs/figures/predictions.yaml
   --output FILE            the page; an earlier one is kept [FOLDER/report.html]
   --width PIXELS           long side of its pictures [768]
-  --overwrite true|false   whether an earlier page of that name may be replaced [false]
+  --overwrite              whether an earlier page of that name may be replaced [false]
 """
 
 
@@ -32,15 +32,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("report", "--predictions", "--output")
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--width", type=int, default=page.SIDE)
-    parser.add_argument("--overwrite", choices=["true", "false"])
+    parser.switch("--overwrite")
     given = parser.parse_args(arguments)
     if given.folder is None:
         raise InputError("no folder was given; name one of results")
-    overwrite = given.overwrite == "true"
     if given.predictions is not None:
-        for path in check(given.predictions, given.folder, overwrite):
+        for path in check(given.predictions, given.folder, given.overwrite):
             print(path)
-    print(write(given.folder, given.output, given.width, overwrite))
+    print(write(given.folder, given.output, given.width, given.overwrite))
 
 
 def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) -> tuple[Path, Path]:

@@ -24,6 +24,7 @@ from PIL import Image
 from nst_lightning import images
 from nst_lightning.__main__ import main
 from nst_lightning.api import quiet
+from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import COMMANDS
 from nst_lightning.modules import StyleTransfer
@@ -488,7 +489,7 @@ def test_two_runs_at_once_have_a_folder_each(output: str | None) -> None:
     options = [] if output is None else ["--output", output]
     given = ["--content", "photo.png", "--style", "painting.png", *FAST, "--scores", "off", *options]
     with quiet(), ExitStack() as first, ExitStack() as second:
-        jobs = [Job(Configuration(given, StyleTransfer), claims) for claims in (first, second)]
+        jobs = [Job(Configuration(read(given), StyleTransfer), claims) for claims in (first, second)]
         for job in jobs:
             job.fit()
     first_folder, second_folder = (job.run.folder for job in jobs)
