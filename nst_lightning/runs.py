@@ -83,6 +83,10 @@ class Run:
         """Returns the empty file that says that a pair is finished."""
         return self.checkpoints / "finished" / pair
 
+    def why_failed(self, pair: str) -> Path:
+        """Returns the file that says why a pair was given up, which a run tries after all others."""
+        return self.checkpoints / "failed" / pair
+
     def saved(self) -> list[Path]:
         """Returns all checkpoints, the newest first."""
         found = [*self.checkpoints.glob("*.ckpt"), *self.checkpoint_before("").parent.glob("*.ckpt")]
@@ -96,6 +100,10 @@ class Run:
     def finished(self) -> frozenset[str]:
         """Returns the names of the pairs that are finished."""
         return frozenset(path.name for path in self.marker("").glob("*"))
+
+    def failed(self) -> frozenset[str]:
+        """Returns the names of the pairs that were given up."""
+        return frozenset(path.name for path in self.why_failed("").glob("*"))
 
 
 def proposed(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Run, Path | None]:

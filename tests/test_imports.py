@@ -16,6 +16,7 @@ from nst_lightning.cli.registry import COMMANDS
 PACKAGE = Path(nst_lightning.__file__).parent
 # From the ground up: a file may import what stands on the floors below it, and its own folder.
 FLOORS: tuple[tuple[str, ...], ...] = (
+    ("interruption", "terminal"),
     ("errors",),
     ("runs",),
     ("presets",),

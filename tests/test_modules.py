@@ -702,7 +702,7 @@ def test_adam_works_with_scaled_gradients() -> None:
 def test_pixels_that_are_not_finite_end_the_run_before_they_are_written() -> None:
     results = Results()
     module = StyleTransfer(**SHALLOW, optimizer=partial(Adam, lr=float("inf")))
-    with pytest.raises(InputError, match=r"^image_image: pixels that are not finite after step 1: .* than 32-true$"):
+    with pytest.raises(InputError, match=r"^pixels that are not finite after step 1: .* than 32-true$"):
         fit(module, data(), (results,))
     assert results.steps == []
 

@@ -276,13 +276,16 @@ def test_an_error_of_the_first_process_waits_for_the_others_too(
     launcher: Callable[..., parallel._Launcher], tmp_path: Path
 ) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
+    other = launcher("import time; time.sleep(1)\n" + when(go, f"pathlib.Path({str(done)!r}).touch()"))
 
     def fail() -> None:
         go.touch()
         raise InputError("mine")
 
     with pytest.raises(InputError, match=r"^mine$"):
-        launcher(when(go, f"pathlib.Path({str(done)!r}).touch()")).launch(fail)
+        other.launch(fail)
+    assert not done.exists()  # this process saves first what it has
+    other.end(InputError("mine"))
     assert done.exists()
 
 
@@ -308,6 +311,7 @@ def test_ctrl_c_lets_the_others_save_and_ends_those_that_do_not_stop(
 
     with pytest.raises(KeyboardInterrupt):
         two.launch(interrupted)
+    two.end(KeyboardInterrupt())
     assert saved.exists()
     assert [process.returncode for process in two.procs] == [0, -signal.SIGKILL]
 
@@ -337,8 +341,10 @@ def test_a_launch_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPat
         def __init__(self, command: Sequence[str], env: dict[str, str], cwd: str | None) -> None:
             started.append(env)
 
-        def wait(self) -> int:
+        def poll(self) -> int:
             return 0
+
+        returncode = 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     before = dict(os.environ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -19,6 +18,7 @@ from nst_lightning.batches import Step, Timeline
 from nst_lightning.callbacks.scores import Scores
 from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.terminal import STDERR
 
 
 @secondary("the progress bar")
@@ -35,7 +35,7 @@ class ProgressBar(callbacks.ProgressBar):
         self, interval: float | None = None, scores: Scores | None = None, shown: str | None = "overall"
     ) -> None:
         super().__init__()
-        usual = 0.2 if getattr(sys.stderr, "isatty", bool)() else 10.0
+        usual = 0.2 if STDERR.isatty() else 10.0
         self.interval = usual if interval is None else interval
         self.scores, self.shown = scores, shown
         self._score = ""
@@ -54,6 +54,7 @@ class ProgressBar(callbacks.ProgressBar):
         layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = tqdm(
             total=len(timeline),
+            file=STDERR,
             initial=timeline.start,
             disable=not self._enabled,
             dynamic_ncols=True,
@@ -75,7 +76,7 @@ class ProgressBar(callbacks.ProgressBar):
         if self._bar is None or self._bar.disable or (now - self._shown < self.interval and done < len(timeline)):
             return  # reading the loss would make a GPU wait
         self._shown = now
-        self._bar.n = done
+        self._bar.n, self._bar.total = done, len(timeline)
         self._bar.set_description_str(describe(step, timeline), refresh=False)
         left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(timeline.start, done)
         loss = losses["total"].mean().item()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,12 @@ from tqdm import tqdm
 
 from nst_lightning.batches import Step
 from nst_lightning.data import is_writer
-from nst_lightning.errors import InputError, say
+from nst_lightning.errors import InputError
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run, replacing
+from nst_lightning.terminal import STDERR, say
 
 SHARE = 0.05  # of a run's time that scores on the way may take unless their steps were asked for
 _TIMES = 12
@@ -98,7 +98,7 @@ class Scores(Callback):
             shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
             shown += "".join(f"nst: {line}\n" for line in table.warnings(self.finals))
             # Not on the line of a progress bar, which is closed after this.
-            tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
+            tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=STDERR)
 
     def on_validation_batch_end(
         self,

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
-from nst_lightning.cli.registry import abrupt
+from nst_lightning.interruption import handled, leave
 
 _USAGE = """usage: nst fit PHOTO PAINTING ... [options]
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     given = typed.read([] if asked else arguments)
     if not asked:
         given.check_images()
-    with abrupt():  # not above: the help answers before torch could be imported
+    with handled(leave):  # not above: the help answers before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job, parser_of
         from nst_lightning.modules import StyleTransfer
