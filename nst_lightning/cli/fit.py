@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
 from nst_lightning.interruption import handled, leave
+from nst_lightning.terminal import say
 
 _USAGE = """usage: nst fit PHOTO PAINTING ... [options]
 
@@ -36,4 +37,8 @@ def main(arguments: Sequence[str]) -> None:
         if asked:
             print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
         else:
-            Job(Configuration(given, StyleTransfer), claims).fit()
+            job = Job(Configuration(given, StyleTransfer), claims)
+            job.fit()
+            if job.trainer.is_global_zero:
+                where, again = job.run.folder, job.run.config
+                say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")
