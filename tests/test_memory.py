@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import re
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,27 +100,32 @@ def resident() -> int:
     return 1024 * int(re.findall(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep what is freed")
-def test_what_is_freed_is_kept_for_the_next_until_it_is_asked_for() -> None:
-    size = 200 * MIB
+def residents(size: int) -> dict[str, int]:
+    """Returns what a process holds beyond its start, after tensors of a size, in units of that size."""
 
     def used_and_freed() -> int:
         torch.ones(size, dtype=torch.uint8)
-        return resident()
+        return round((resident() - start) / size)
 
-    memory.give_back()
     start = resident()
-    assert used_and_freed() < start + size / 2
+    found = {"by default": used_and_freed()}
     memory.reuse_freed()
-    try:
-        assert used_and_freed() > start + size / 2
-        memory.available(CPU)
-        assert resident() < start + size / 2
-        used_and_freed()
-    finally:
-        memory.give_back()
-    assert resident() < start + size / 2
-    assert used_and_freed() < start + size / 2
+    found["kept"] = used_and_freed()
+    memory.available(CPU)
+    found["asked for"] = round((resident() - start) / size)
+    used_and_freed()
+    memory.give_back()
+    found["given back"] = round((resident() - start) / size)
+    found["by default again"] = used_and_freed()
+    return found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep what is freed")
+def test_what_is_freed_is_kept_for_the_next_until_it_is_asked_for() -> None:
+    # In a process of its own: the heap of one that has run other tests may have a hole of any size.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(residents, 200 * MIB).result()
+    assert found == {"by default": 0, "kept": 1, "asked for": 0, "given back": 0, "by default again": 0}
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux's numbers")
