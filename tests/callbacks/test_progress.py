@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def lines(told: str) -> list[str]:
 def test_shows_pair_stage_step_loss_and_the_time_left(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run(ProgressBar(interval=0))
     shown = lines(capfd.readouterr().err)
-    pair = r"(\d+x\d+) px \((\d)/2\), image_image_(\d) \(\3/2\)"
+    pair = r"(\d+x\d+) px \((\d)/2\), image_image_(\d) \(\4/2\)"
     pattern = r"^ *\d+%\|.{10}\| (\d+)/16, left \d:\d\d:\d\d, loss \S+, " + pair
     matches = [re.search(pattern, line) for line in shown]
     assert all(matches), shown
@@ -36,7 +37,7 @@ def test_shows_pair_stage_step_loss_and_the_time_left(run: Run, capfd: pytest.Ca
 def test_a_narrow_terminal_shows_the_time_left_and_the_loss(
     columns: int, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((columns, 30)))
     run(ProgressBar(interval=0))
     shown = [line for line in re.split(r"[\r\n]", capfd.readouterr().err) if "/16, " in line]
     assert all(len(line) <= columns for line in shown)
