@@ -6,8 +6,8 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
+from nst_lightning import __version__
 from nst_lightning.cli.registry import COMMANDS, run
 from nst_lightning.interruption import leave, take
 from nst_lightning.terminal import say
@@ -23,7 +23,7 @@ commands:
   nst COMMAND --help shows a command's options, nst --version the version.
 
 example:
-  nst fit --content photo.jpg --style painting.jpg --output picture.png"""
+  nst fit photo.jpg painting.jpg -o picture.png"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None and code > 128:  # Python's own end takes seconds, in which another signal is not handled
             os._exit(code)
         return code
+    if command == "help" and given and given[0] in COMMANDS:
+        return run(given[0], ["--help"])
     if command in ("-h", "--help", "help"):
         print(_HELP)
     elif command == "--version":
-        print(f"nst {version('nst-lightning')}")
+        print(f"nst {__version__}")
     else:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""

@@ -24,6 +24,7 @@ from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run
 from nst_lightning.schedule import Stage, coarse_to_fine, described, large_enough, scaled
+from nst_lightning.terminal import say
 from nst_lightning.tiling import ALONE, Share
 
 _SHARE = 0.8  # the part of the memory that is free which is planned with; the rest is for what cannot be measured
@@ -147,6 +148,11 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
         self._timeline, self.failed = None, {}
+        for batch in self.batches:
+            height, width = batch.output_size(batch.stages[-1])
+            if max(height, width) < batch.stages[-1].size:
+                end = f"of {batch.stages[-1].size}: --upscale enlarges"
+                say(f"nst: {', '.join(batch.names)}: as large as the photograph, {width}x{height} px instead {end}")
 
     def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""

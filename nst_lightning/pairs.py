@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import glob
 import io
 import math
 import os
@@ -13,32 +12,23 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import count, product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from PIL import Image
-
 from nst_lightning import images, initializers
 from nst_lightning.errors import InputError
+from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER, Images, find, known_names, sample
 from nst_lightning.runs import regular
 
 Pairing: TypeAlias = Literal["zip", "product"]
-Images: TypeAlias = images.Source | Sequence[images.Source] | None
-"""What `find` takes: an image, several, or none, which it refuses."""
-
-CONTENT_FOLDER = Path("data/content-images")
-STYLE_FOLDER = Path("data/style-images")
 GROUPS = ("content", "style", "tv")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
 COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed")
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
-_UNREADABLE = frozenset(
-    {"BUFR", "GRIB", "HDF5", "MPEG", "EPS"}
-)  # Pillow reads these by their first bytes or other programs only
 _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows, whatever the suffix
 _CONTROLS = frozenset({"Cc", *"LRE RLE LRO RLO PDF LRI RLI FSI PDI".split()})  # the latter turn the reading direction
@@ -108,85 +98,6 @@ def chosen(
     if content is not None or style is not None:
         raise InputError(f"pairs {csv} names the images already: leave out content and style")
     return read_pairs(csv)
-
-
-def find(argument: str, given: Images, *folders: Path) -> list[images.Source]:
-    """Returns the images that were named, files with their path.
-
-    A folder stands for the images in it, in natural order of their names, without hidden files and subfolders; a
-    pattern with `*`, `**`, `?` or `[...]` for the files that it matches, in the same order, unless it is a file's or
-    folder's name. A name without a folder that no file here has is looked up in `folders`, its suffix given or not.
-    An error calls the images `argument`.
-
-    Raises:
-        InputError: If nothing was named, or a name, folder or pattern stands for no file.
-    """
-    sources: Sequence[images.Source | None] = given if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
-    found = [image for source in sources for image in _find(argument, source, folders)]
-    if not found:
-        raise InputError(f"{argument} is an empty list; name an image, or several")
-    return found
-
-
-def _find(argument: str, source: images.Source | None, folders: Sequence[Path]) -> Sequence[images.Source]:
-    noun = "image" if argument == "image" else f"{argument} image"
-    if source is None:
-        raise InputError(f"no {noun} was given; name a file with --{argument}, e.g. one of {folders[0]}")
-    if not isinstance(source, (str, os.PathLike)):
-        return [source]
-    path = Path(os.path.expanduser(source))
-    # Not Path.is_file, which raises on a name that is too long. Reading an empty name says what is wrong.
-    if os.path.isfile(path) or os.fspath(source) == "":
-        return [path]
-    if (sample := _sample(path, *folders)) is not None:
-        return [sample]
-    if os.path.isdir(path):
-        shown = (entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
-        if found := [entry for entry in shown if entry.suffix.lower() in _suffixes()]:
-            return sorted(found, key=_natural)
-        allowed = "expected files with the suffix of an image, not hidden and not in a subfolder"
-        raise InputError(f"{argument} folder {path} has no image in it; {allowed}")
-    if not set("*?[").isdisjoint(str(path)):
-        if found := _matches(path):
-            return sorted(found, key=_natural)
-        raise InputError(f"{argument} pattern {str(path)!r} matches no file; name a file, a folder or another pattern")
-    if path.parent != Path():
-        return [path]  # reading it says what is wrong
-    raise InputError(f"{noun} {source} is neither here nor in {' or '.join(map(str, folders))}{_known(*folders)}")
-
-
-def _sample(path: Path, *folders: Path) -> Path | None:
-    """The file of this name in a folder of samples, its suffix given or not; None for a path with a folder."""
-    if path.parent != Path():
-        return None
-    there = (entry for folder in folders for entry in (folder / path, *sorted(folder.glob("*.*"))))
-    return next((entry for entry in there if path.name in (entry.name, entry.stem) and os.path.isfile(entry)), None)
-
-
-def _known(*folders: Path) -> str:
-    known = sorted(entry.name for folder in folders for entry in folder.glob("*.*"))
-    return f"; there are {', '.join(known)}" if known else ""
-
-
-def _matches(pattern: Path) -> list[Path]:
-    # The part that is there is taken as it is: a folder's name may have brackets too.
-    root = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path(pattern.anchor))
-    with contextlib.suppress(ValueError):  # a null character
-        names = glob.glob(str(pattern.relative_to(root)), root_dir=root, recursive=True)
-        return list({root / name for name in names if os.path.isfile(root / name)})
-    return []
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    formats = Image.registered_extensions()  # fills OPEN
-    return frozenset(suffix for suffix, form in formats.items() if form in Image.OPEN.keys() - _UNREADABLE)
-
-
-def _natural(path: Path) -> tuple[list[list[str | int]], str]:
-    """A sort key by which 2 comes before 10."""
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    return [[int(part) if i % 2 == 1 else part for i, part in enumerate(split)] for split in parts], str(path)
 
 
 def pair_up(
@@ -362,12 +273,12 @@ def _file(column: str, name: str, cell: str, base: Path, folder: Path) -> Path:
     if name == "":
         raise InputError(f"{column} must name an image, got {cell!r}")
     name = os.path.expanduser(name)
-    sample = base / name if os.path.isfile(base / name) else _sample(Path(name), folder)
-    if sample is not None:
-        return sample
+    found = base / name if os.path.isfile(base / name) else sample(Path(name), folder)
+    if found is not None:
+        return found
     if Path(name).parent != Path():
         raise InputError(f"{column} must name an image, got {name!r}; there is no file {str(base / name)!r}")
-    raise InputError(f"{column} image {name!r} is neither in {base} nor in {folder}{_known(folder)}")
+    raise InputError(f"{column} image {name!r} is neither in {base} nor in {folder}{known_names(folder)}")
 
 
 def _check_name(name: str, number: int, lines: dict[str, tuple[int, str]]) -> None:

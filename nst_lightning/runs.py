@@ -51,6 +51,10 @@ class Run:
         """Returns a pair's finished picture."""
         return self.folder / f"{pair}.png"
 
+    def preview(self, rank: int) -> Path:
+        """Returns the picture that a process is at work on, as it is."""
+        return self.folder / ("preview.jpg" if rank == 0 else f"preview_{rank}.jpg")
+
     def picture_at(self, pair: str, step: int) -> Path:
         """Returns a pair's picture after so many steps."""
         return self.folder / "steps" / pair / f"{step:06d}.png"

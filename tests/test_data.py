@@ -16,7 +16,8 @@ from torch import Tensor
 from nst_lightning import images, memory
 from nst_lightning.data import PairDataModule, Worker, is_writer
 from nst_lightning.errors import InputError
-from nst_lightning.pairs import Images, Pair
+from nst_lightning.files import Images
+from nst_lightning.pairs import Pair
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.schedule import Stage
 

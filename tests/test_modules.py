@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import pytest
@@ -738,3 +738,28 @@ def test_a_module_can_be_fitted_again() -> None:
     module = StyleTransfer(**SHALLOW)
     first, second = fit(module, data()).images[0], fit(module, data()).images[0]
     assert torch.equal(first, second)
+
+
+class Once(Adam):
+    """Diverges once, at its 30th step, and remembers its learning rates."""
+
+    rates: ClassVar[list[float]] = []
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401 - torch's
+        found = super().step(closure)
+        self.rates.append(self.param_groups[0]["lr"])
+        if len(self.rates) == 30:
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+        return found
+
+
+def test_an_image_that_diverges_goes_on_from_where_it_was_whole_with_shorter_steps(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    Once.rates.clear()
+    module = StyleTransfer(**SHALLOW, optimizer=partial(Once, lr=0.02))
+    fit(module, data(stages=[Stage(32, 60)]))
+    assert bool(module.image.isfinite().all())
+    assert (Once.rates[0], Once.rates[-1]) == (0.02, 0.01)
+    line = "nst: image_image: pixels that are not finite after step 51: goes on from where it was whole with 0.5 of"
+    assert line in capfd.readouterr().err

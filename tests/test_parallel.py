@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -314,6 +315,37 @@ def test_ctrl_c_lets_the_others_save_and_ends_those_that_do_not_stop(
     two.end(KeyboardInterrupt())
     assert saved.exists()
     assert [process.returncode for process in two.procs] == [0, -signal.SIGKILL]
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="the system does not tell who is stopped")
+def test_a_stopped_process_is_told_of_now_and_then_while_it_is_waited_for(
+    launcher: Callable[..., parallel._Launcher],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(parallel, "_SILENCE", 0.2)
+    ready = tmp_path / "ready"
+    one = launcher(f"import os, pathlib; pathlib.Path({str(ready)!r}).touch(); os.kill(os.getpid(), 19)")
+
+    def resume() -> None:
+        os.kill(one.procs[0].pid, signal.SIGCONT)
+
+    def work() -> None:
+        wait_for(ready)
+        threading.Timer(1.5, resume).start()
+
+    one.launch(work)
+    line = f"nst: rank 1 is stopped and waited for: kill -CONT {one.procs[0].pid} has it go on\n"
+    assert capfd.readouterr().err == line
+
+
+def test_a_process_whose_parent_is_gone_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not parallel.is_orphan()
+    monkeypatch.setenv("NST_LIGHTNING_STARTED", str(os.getppid()))
+    assert not parallel.is_orphan()
+    monkeypatch.setenv("NST_LIGHTNING_STARTED", "1")
+    assert parallel.is_orphan() is (os.getppid() != 1)
 
 
 @pytest.mark.parametrize(("given", "allowed", "expected"), [(None, 8, [4]), (None, 6, [3]), ("3", 8, [])])

@@ -47,7 +47,7 @@ def test_neither_a_line_nor_a_bar_nor_a_result_fails(stream: object, monkeypatch
     say("a line")
     tell("a result")
     assert not STDERR.isatty()
-    for _ in tqdm(range(3), file=STDERR, mininterval=0, dynamic_ncols=True):  # type: ignore[type-var]
+    for _ in tqdm(range(3), file=STDERR, mininterval=0, dynamic_ncols=True):
         pass
     if isinstance(stream, Bare):
         assert "a line\n" in stream.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -115,9 +116,9 @@ def _window(network: fx.GraphModule, node: fx.Node) -> list[tuple[int, int]]:
     return [(int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (size, size) for size in sizes]
 
 
-def table() -> str:
-    """Returns all backbones with their weights and layers, as lines of text."""
-    return "\n\n".join(_described(name, spec) for name, spec in SPECS.items())
+def table(names: Sequence[str]) -> str:
+    """Returns backbones with their weights and layers, as lines of text."""
+    return "\n\n".join(_described(name, SPECS[name]) for name in names)
 
 
 def _described(name: str, spec: Spec) -> str:

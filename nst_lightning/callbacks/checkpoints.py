@@ -97,7 +97,7 @@ class Checkpoints(Checkpoint):
             self._save(trainer, batch)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves the batch where the trainer was told to stop early, by its `max_time` say; once, however often asked."""
+        """Saves the batch where the trainer was told to stop early, by its `max_time` say; once a step."""
         step = data_of(trainer).unfinished_step()
         if step is not None and self._saved_after != trainer.global_step:
             self._save(trainer, step)

@@ -60,14 +60,10 @@ class Scores(Callback):
         self._references: list[Reference] = []
         self._taken: Step | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says what is left out, once no callback has refused the run."""
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Says what is left out; a run says nothing of it, for it would in every one."""
         if self.scorer.missing is not None and trainer.is_global_zero:
             say(f"nst: {self.scorer.missing}")
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says what is left out."""
-        self.on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""

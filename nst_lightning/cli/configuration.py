@@ -13,12 +13,13 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # withou
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
-from nst_lightning import pairs, runs
+from nst_lightning import files, runs
 from nst_lightning.api import trainer_of
 from nst_lightning.callbacks import (
     Checkpoints,
     Ending,
     ImageWriter,
+    Preview,
     ProgressBar,
     Scores,
     TensorBoardWriter,
@@ -26,6 +27,7 @@ from nst_lightning.callbacks import (
 )
 from nst_lightning.callbacks.checkpoints import begun_with, check_settings
 from nst_lightning.cli import options
+from nst_lightning.cli.arguments import Given
 from nst_lightning.data import PairDataModule, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS, check
@@ -42,16 +44,16 @@ _TRAINER |= {"logger": False, "enable_model_summary": False}
 class Configuration:
     """What a command was given as `values`, a namespace to change at will, with the images' names replaced by paths.
 
-    Options, short names allowed, go before defaults, which are by key. An `InputError` if an image or the checkpoint
+    It goes before defaults, which are by key. An `InputError` if an image or the checkpoint
     cannot be found; an `ArgumentError` if an option is wrong.
     """
 
     def __init__(
-        self, arguments: Sequence[str], model_class: type[ImageOptimization], defaults: Mapping[str, Any] | None = None
+        self, given: Given, model_class: type[ImageOptimization], defaults: Mapping[str, Any] | None = None
     ) -> None:
         self.parser = parser_of(model_class)
         self.parser.set_defaults({} if defaults is None else dict(defaults))
-        self.values = self.parser.parse_args(options.expand(arguments))
+        self.values = self.parser.parse_args(given.as_arguments())
         try:
             self.parser.validate(self.values, False)  # None too, which a file may have anywhere
         except TypeError as error:
@@ -121,6 +123,7 @@ class Job:
             *self._films,
             *([] if scores is None else [scores]),
             TensorBoardWriter(every, representations=names_of(values.representations), scores=scores),
+            Preview(),
             ProgressBar(scores=scores, shown=values.show_score),
             checkpoints,
             _SaveConfig(configuration.parser, values),
@@ -220,6 +223,6 @@ def _find_images(settings: Any) -> None:  # noqa: ANN401 - a namespace
     if settings.pairs is not None:
         settings.pairs = os.path.abspath(settings.pairs)
         return
-    for argument, folder in (("content", pairs.CONTENT_FOLDER), ("style", pairs.STYLE_FOLDER)):
-        found = [os.path.abspath(str(path)) for path in pairs.find(argument, settings[argument], folder)]
+    for argument, folder in (("content", files.CONTENT_FOLDER), ("style", files.STYLE_FOLDER)):
+        found = [os.path.abspath(str(path)) for path in files.find(argument, settings[argument], folder)]
         settings[argument] = found if isinstance(settings[argument], list) or len(found) > 1 else found[0]

@@ -19,9 +19,9 @@ def main(arguments: Sequence[str]) -> None:
         InputError: If anything given cannot be used.
     """
     given = _parser().parse_args(arguments)
-    from nst_lightning import images, inspection, pairs  # not above: help needs no torch
+    from nst_lightning import files, images, inspection  # not above: help needs no torch
 
-    found = pairs.find("image", given.image, pairs.CONTENT_FOLDER, pairs.STYLE_FOLDER)
+    found = files.find("image", given.image, files.CONTENT_FOLDER, files.STYLE_FOLDER)
     if len(found) > 1:
         raise InputError(f"image must be one file, got {len(found)} in {given.image}")
     source = Path(str(found[0]))
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> Parser:
     parser = Parser(
         "inspect",
-        usage="nst inspect --image FILE [options]",
+        usage="nst inspect IMAGE [options]",
         description="Shows what a network sees in an image. For every layer it writes the feature maps as tiles, "
         "<image>_<layer>_features.png, and the Gram matrix, which the style loss compares, as a heat map, "
         "<image>_<layer>_gram.png.",

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from nst_lightning import presets
-from nst_lightning.errors import InputError
-from nst_lightning.runs import Run, regular
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -48,104 +46,91 @@ _OF_TRAINER = {
     "trainer.strategy": "pair_parallel (pairs dealt out) or tile_parallel (tiles dealt out)",
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
-_IMAGES = ("--data.content", "--data.style")
+_COMMON = (
+    *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "style_loss"),
+    *("style_layers", "style_scale", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
+    *("overwrite", "resume", "video", "save_every", "scores", "accelerator", "devices", "strategy", "precision"),
+)
+"""The options of the short help, in its order: what people vary first."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option with a short name.
+
+    Attributes:
+        key: Its key in a configuration.
+        kind: Its type, as it is written in the source.
+        text: What it does, in a sentence, with its default.
+    """
+
+    key: str
+    kind: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The short name."""
+        return self.key.rpartition(".")[2]
+
+    @property
+    def words(self) -> frozenset[str] | None:
+        """What a value may be that can be left out, for true; None where a value is needed."""
+        if "bool" not in self.kind:
+            return None
+        return frozenset({"true", "false", "yes", "no", *re.findall(r"['\"](\w+)['\"]", self.kind)})
+
+    @property
+    def is_list(self) -> bool:
+        """Whether several values may stand one behind the other."""
+        return "list[str]" in self.kind or self.kind in ("Layers", "Losses")
+
+    @property
+    def number(self) -> type[int] | type[float] | None:
+        """What a value is, where it is nothing but a number."""
+        return {"int": int, "float": float}.get(self.kind.removesuffix(" | None"))
 
 
 @cache
-def known() -> Mapping[str, str]:
-    """Returns what each option with a short name does, by its configuration key; the name is the key's last part."""
-    data = _arguments("data", "data.py", "PairDataModule")
-    model = _arguments("model", "modules/style_transfer.py", "StyleTransfer")
+def known() -> Mapping[str, Option]:
+    """Returns the options by their short names."""
     preset = f"A whole convention: {', '.join(presets.names())}; options beside it go before it"
-    return {**data, **model, "preset": preset, **{name: text for name, (_, _, text) in OF_RUN.items()}, **_OF_TRAINER}
+    found = [
+        *_arguments("data", "data.py", "PairDataModule"),
+        *_arguments("model", "modules/style_transfer.py", "StyleTransfer"),
+        Option("preset", "str", preset),
+        *(
+            Option(name, kind.__name__ if isinstance(kind, type) else str(kind), text)
+            for name, (kind, _, text) in OF_RUN.items()
+        ),
+        *(Option(key, "int | str" if key.endswith("devices") else "str", text) for key, text in _OF_TRAINER.items()),
+    ]
+    return {option.name: option for option in found}
 
 
-def table() -> str:
-    """Returns the options with a short name as lines of help."""
-    lines = [f"  --{key.rpartition('.')[2]:<19} {text}" for key, text in known().items()]
-    return "\n".join(textwrap.fill(line, 116, subsequent_indent=" " * 24) for line in lines)
+def table(every: bool) -> str:
+    """Returns options as lines of help, in the width of the terminal: the common ones, or every one."""
+    width = min(116, shutil.get_terminal_size().columns - 1)
+    options = known() if every else {name: known()[name] for name in _COMMON}
+    lines = [f"  --{name:<19} {option.text}" for name, option in options.items()]
+    if not every:  # two screens
+        lines = [
+            line if len(line) <= 2 * width - 24 else f"{line[: 2 * width - 30].rpartition(' ')[0]} ..."
+            for line in lines
+        ]
+    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 24) for line in lines)
 
 
-def expand(arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments with short names replaced: options' by keys, an optimiser's by its class path.
-
-    Configurations come first, for an option goes before them wherever it stands: those that a run to go on with and a
-    preset bring along, then files. Images that are named one by one become a list. An `InputError` if there is no such
-    optimiser, run or preset.
-    """
-    keys = {f"--{key.rpartition('.')[2]}": f"--{key}" for key in known()} | {"-c": "--config"}
-    brought: list[str] = []
-    files: list[str] = []
-    expanded = [""]
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        key, value = (keys.get(name, name), value) if equals else (expanded[-1], argument)
-        if key in ("--config", "--preset"):
-            into, path = (files, _settings(value)) if key == "--config" else (brought, str(presets.path(value)))
-            into += ["--config", path]
-            if not equals:
-                expanded.pop()
-            continue
-        if key == "--model.optimizer":
-            value = _class_path(value)
-        elif key == keys["--resume"]:
-            brought += ["--config", _configuration_of(value)]
-        option = key if equals else keys.get(value, value)
-        if option in _IMAGES and any(each.partition("=")[0] == option for each in expanded):
-            option += "+"
-        expanded.append(f"{option}={value}" if equals else option)
-    if expanded[-1] == keys["--resume"]:
-        raise InputError("--resume needs the folder of a run, e.g. data/output-images/photo_painting")
-    if expanded[-1] == "--preset":
-        raise InputError(f"--preset needs a name: {', '.join(presets.names())}")
-    return [*brought, *files, *expanded[1:]]
-
-
-def _configuration_of(folder: str) -> str:
-    path = Run(Path(folder)).config
-    if not path.is_file():
-        raise InputError(f"{folder}: is not the folder of a run, for it has no {path.name}")
-    return str(path)
-
-
-def _settings(path: str) -> str:
-    """Returns the path of a configuration; refuses by name what is none, which the parser calls by no name."""
-    try:
-        if Path(path).exists():
-            with regular(Path(path)).open(encoding="utf-8") as file:
-                found = yaml.safe_load(file)
-            if not isinstance(found, dict):
-                raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
-            for group in ("data", "model", "trainer"):
-                if not isinstance(found.get(group, {}), dict):
-                    raise InputError(f"{path}: {group} must be settings by name, got {found[group]}")
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
-    return path
-
-
-def _class_path(name: str) -> str:
-    """Returns the class path of an optimiser with a name of its own, and any other class name as it is."""
-    from nst_lightning.optim import NAMED  # not above, for it imports torch
-
-    if name.lower() in NAMED:
-        return f"nst_lightning.optim.{NAMED[name.lower()].__name__}"
-    if "." not in name and not name[:1].isupper() and not name.startswith("{"):
-        known = ", ".join(NAMED)
-        raise InputError(f"unknown optimizer {name!r}; known are {known} or a class of torch.optim, e.g. RMSprop")
-    return name
-
-
-def _arguments(group: str, file: str, owner: str) -> dict[str, str]:
-    """Returns the help of the arguments of a class in a file of this package, in order, by their configuration key."""
+def _arguments(group: str, file: str, owner: str) -> list[Option]:
+    """Returns the arguments of a class in a file of this package, in order."""
     body = ast.parse((_PACKAGE / file).read_text(encoding="utf-8")).body
     (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == owner]
     (made,) = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     section = re.split(r"\n(?=\S)", (ast.get_docstring(found) or "").partition("\nArgs:\n")[2])[0]
     texts = dict(re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE))
     defaults = {each.arg: ast.literal_eval(it) for each, it in zip(made.args.args[1:], made.args.defaults, strict=True)}
-    return {f"{group}.{name}": _in_short(texts[name], default) for name, default in defaults.items()}
+    kinds = {each.arg: ast.unparse(each.annotation) for each in made.args.args if each.annotation is not None}
+    return [Option(f"{group}.{name}", kinds[name], _in_short(texts[name], it)) for name, it in defaults.items()]
 
 
 def _in_short(text: str, default: object) -> str:

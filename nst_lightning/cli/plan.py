@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from nst_lightning import images, planning
 from nst_lightning.api import quiet
+from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import Parser
 from nst_lightning.data import Worker
@@ -11,7 +12,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
 
 HELP = """
-usage: nst plan [--config FILE] [options of nst fit] [--within TIME]
+usage: nst plan PHOTO PAINTING ... [options of nst fit] [--within TIME]
 
 Tells what nst fit of the same options would take: batches, memory and time by size, from a few steps that
 it really takes (for less than a minute). Writes nothing.
@@ -37,7 +38,7 @@ def estimate(
 ) -> tuple[Job, planning.Estimate]:
     """Returns the run that `nst fit` would make of the options, and what it would take, see `planning.estimate`."""
     with quiet():
-        configuration = Configuration(arguments, StyleTransfer)
+        configuration = Configuration(read(arguments), StyleTransfer)
         if configuration.values.ckpt_path is not None:
             raise InputError("ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER")
         job = Job(configuration)

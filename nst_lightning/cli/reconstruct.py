@@ -6,19 +6,20 @@ from pathlib import Path
 
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from nst_lightning import api, figures, images, pairs, runs
+from nst_lightning import api, figures, files, images, runs
 from nst_lightning.backbones import spec_of
+from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import Configuration, Job, names_of
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, Reconstruction
 
 HELP = """
-usage: nst reconstruct --image FILE [--from content|style] [--layers LAYERS] [options]
+usage: nst reconstruct IMAGE [--from content|style] [--layers LAYERS] [options]
 
 Rebuilds an image from noise, once for each layer, and puts the pictures in a row.
 
-  --image FILE             the image; a name is also looked up in data/content-images
+  IMAGE                    a file; a name is also looked up in data/content-images
   --from content|style     what is kept of it: features at their places, or Gram matrices [content]
   --layers LAYERS          e.g. relu1_2,relu4_2; from style, each sees those before it too [style layers]
   --output FOLDER          [data/output-images/<image>_from_<content or style>]
@@ -34,14 +35,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("reconstruct", "--image", "--layers")
     parser.add_argument("--from", dest="source", choices=["content", "style"], default="content")
     given, rest = parser.parse_known_args(arguments)
-    image, *more = pairs.find("image", given.image, pairs.CONTENT_FOLDER)
+    image, *more = files.find("image", given.image, files.CONTENT_FOLDER)
     if more:
         raise InputError(f"image {given.image} stands for {1 + len(more)} files; name one")
     of_data = {"content": str(image), "style": str(image), **api.RECONSTRUCTION[given.source]}
     defaults = {f"data.{name}": value for name, value in of_data.items()}
     defaults |= {"model.source": given.source, "model.layers": given.layers or "", "scores": "off"}
     with api.quiet():
-        configuration = Configuration(rest, Reconstruction, defaults)
+        configuration = Configuration(read(rest), Reconstruction, defaults)
         spec = spec_of(configuration.values.model.backbone)
         layers = spec.style_layers if given.layers is None else names_of(given.layers)
         wished = configuration.values.output, [f"{Path(str(image)).stem}_from_{given.source}"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import os
+import re
 import sys
-from argparse import ArgumentParser, HelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -33,6 +35,8 @@ COMMANDS = {
 
 Its help is its constant `HELP`, which is read without importing it, or else what `main` prints for --help.
 """
+_LEADING = {"score": "--output", "validate": "--ckpt_path", "inspect": "--image", "reconstruct": "--image"}
+"""The option that the words in front of all options are the values of; other commands look after theirs."""
 
 
 class Parser(ArgumentParser):
@@ -44,9 +48,15 @@ class Parser(ArgumentParser):
         for option in options:
             self.add_argument(option)
 
+    def switch(self, name: str, text: str | None = None) -> None:
+        """Adds an option that is true where it is named, and may be told true or false."""
+        self.add_argument(name, type=_truth, nargs="?", const=True, default=False, metavar="true|false", help=text)
+
     def error(self, message: str) -> NoReturn:
-        """Raises what the parser has to say."""
-        raise InputError(message)
+        """Raises what the parser has to say, with the option that was meant where there is none of a name."""
+        found = re.fullmatch(r"unrecognized arguments: (--\w+).*", message, re.DOTALL)
+        close = difflib.get_close_matches(found[1], re.findall(r"--\w+", self.format_help()), n=1) if found else []
+        raise InputError(f"{message}; did you mean {close[0]}?" if close else message)
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -66,8 +76,11 @@ def run(command: str, arguments: Sequence[str]) -> int:
     with handled(leave):
         try:
             main: Callable[[Sequence[str]], int | None] = import_module(f"nst_lightning.{module}").main
+            words = [*map(_plain, arguments)]
+            if command in _LEADING and words and not words[0].startswith("-"):
+                words.insert(0, _LEADING[command])
             with handled(break_off):
-                code = main([*map(_at_home, arguments)])
+                code = main(words)
                 sys.stdout.flush()
             return 0 if code is None else code
         except BrokenPipeError:
@@ -83,10 +96,22 @@ def run(command: str, arguments: Sequence[str]) -> int:
             settle()
 
 
-def _at_home(argument: str) -> str:
-    """Returns an argument with the home folder for a ~ that begins its value, which a shell leaves behind an =."""
-    name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
-    return f"{name}{equals}{os.path.expanduser(value)}"
+def _truth(text: str) -> bool:
+    known = {"true": True, "yes": True, "false": False, "no": False}
+    if text.lower() not in known:
+        raise ArgumentTypeError(f"must be true or false, got {text!r}")
+    return known[text.lower()]
+
+
+def _plain(argument: str) -> str:
+    """Returns an argument with underscores in its name, and the home folder for a ~ that begins its value.
+
+    A shell leaves that one behind an =.
+    """
+    if not argument.startswith("--"):
+        return os.path.expanduser(argument)
+    name, equals, value = argument.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{os.path.expanduser(value)}"
 
 
 def _help(module: str) -> str | None:

@@ -74,12 +74,12 @@ def score(
 
 def _compared(given: Namespace) -> list[tuple[Source, Pair]]:
     """Returns the pictures, each with the pair that it is of."""
-    from nst_lightning import pairs
+    from nst_lightning import files, pairs
 
     if given.pairs is not None:
         of_list = pairs.chosen(given.content, given.style, csv=given.pairs)
         return [(_of_pair(given.output, pair), pair) for pair in of_list]
-    pictures = pairs.find("output", given.output, runs.FOLDER)
+    pictures = files.find("output", given.output, runs.FOLDER)
     chosen = pairs.chosen(given.content, given.style)
     if len(chosen) not in (1, len(pictures)):
         counts = f"{len(pictures)} outputs and {len(chosen)} pairs of content and style image"
@@ -104,8 +104,8 @@ def _of_pair(folders: list[str] | None, pair: Pair) -> Path:
 def _parser() -> Parser:
     parser = Parser(
         "score",
-        usage="nst score --content FILES --style FILES --output FILES [options]\n"
-        "       nst score --pairs CSV --output FOLDER [options]",
+        usage="nst score PICTURES --content FILES --style FILES [options]\n"
+        "       nst score FOLDER --pairs CSV [options]",
         description="Scores pictures, of this program or another: what they keep of the content and take of the style. "
         "Prints a table and writes it as CSV and JSON. FILES are files, folders or patterns: as many of each as there "
         "are outputs, or one content or style image for all.",

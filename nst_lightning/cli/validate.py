@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 
 from nst_lightning.api import quiet
+from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import Configuration
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
@@ -16,11 +17,11 @@ from nst_lightning.modules import StyleTransfer, check_trainer
 from nst_lightning.runs import Run
 
 HELP = """
-usage: nst validate --ckpt_path FILE [--config FILE] [options of nst fit]
+usage: nst validate FILE [--config FILE] [options of nst fit]
 
 Scores the pictures that a checkpoint holds, and prints the table.
 
-  --ckpt_path FILE         a checkpoint, data/output-images/<run>/checkpoints/<pair>.ckpt
+  FILE                     a checkpoint, data/output-images/<run>/checkpoints/<pair>.ckpt
   --config FILE            the run's configuration [the one in the checkpoint's run folder]
   --scores NAMES           auto, or some of those that nst score --help names [auto]
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     config = str(beside) if given.config is None and beside.is_file() else given.config
     of_run = [] if config is None else ["--config", config]
     with quiet():
-        _validate(Configuration([*of_run, *rest, "--ckpt_path", given.ckpt_path], StyleTransfer))
+        _validate(Configuration(read([*of_run, *rest, "--ckpt_path", given.ckpt_path]), StyleTransfer))
 
 
 def _validate(configuration: Configuration) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from nst_lightning import images, runs
+from nst_lightning import __version__, images, runs
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 from nst_lightning.study import page, report, schema, verdicts
@@ -23,7 +22,7 @@ needs no network and no other file.
   --predictions FILE       check these on the sweeps, e.g. configs/figures/predictions.yaml
   --output FILE            the page; an earlier one is kept [FOLDER/report.html]
   --width PIXELS           long side of its pictures [768]
-  --overwrite true|false   whether an earlier page of that name may be replaced [false]
+  --overwrite              whether an earlier page of that name may be replaced [false]
 """
 
 
@@ -32,15 +31,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("report", "--predictions", "--output")
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--width", type=int, default=page.SIDE)
-    parser.add_argument("--overwrite", choices=["true", "false"])
+    parser.switch("--overwrite")
     given = parser.parse_args(arguments)
     if given.folder is None:
         raise InputError("no folder was given; name one of results")
-    overwrite = given.overwrite == "true"
     if given.predictions is not None:
-        for path in check(given.predictions, given.folder, overwrite):
+        for path in check(given.predictions, given.folder, given.overwrite):
             print(path)
-    print(write(given.folder, given.output, given.width, overwrite))
+    print(write(given.folder, given.output, given.width, given.overwrite))
 
 
 def check(predictions: str | Path, folder: str | Path, overwrite: bool = False) -> tuple[Path, Path]:
@@ -74,7 +72,7 @@ def write(
         raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
     if target.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"output must end with .html or .htm, got {target}")
-    made = f"Made by nst-lightning {version('nst-lightning')}, {datetime.date.today().isoformat()}."
+    made = f"Made by nst-lightning {__version__}, {datetime.date.today().isoformat()}."
     text = page.render(report.read(Path(folder)), made, width)
     images.check_writable(target.parent)
     if not overwrite:

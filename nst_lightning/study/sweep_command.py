@@ -19,7 +19,7 @@ labelled grid. What is finished is not run again: the same command goes on with 
   FILE                     a YAML file, e.g. configs/figures/initialization.yaml: title, about, base, axes, seeds
   --output FOLDER          [data/output-images/<the file's name>]
   --dry-run                list the runs and their cells, and how long they would take; write nothing
-  --overwrite true|false   throw away what a sweep of other settings left in the folder [false]
+  --overwrite              throw away what a sweep of other settings left in the folder [false]
   other options            replace those of the file's base, e.g. --size 512 or --devices 8 --strategy pair_parallel
 
 The folder gets grid.png, table.md (means with intervals over the pairs), cells.csv, plots/, results.json, which
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs a sweep and prints its files; returns 1 where runs failed, each with a line."""
     parser = Parser("sweep", "--output")
     parser.add_argument("file", nargs="?")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--overwrite", choices=["true", "false"])
+    parser.switch("--dry_run")
+    parser.switch("--overwrite")
     given, rest = parser.parse_known_args(arguments)
     if given.file is None:
         raise InputError("no file was given; name one, e.g. one of configs/figures")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         sweeps.describe(Path(given.file), folder, overrides)
         return 0
     began = time.monotonic()
-    results = sweeps.sweep(given.file, folder, given.overwrite == "true", **overrides)
+    results = sweeps.sweep(given.file, folder, given.overwrite, **overrides)
     for name in sweeps.FILES:
         print(folder / name)
     say(f"{len(results.cells)} cells, {time.monotonic() - began:.0f} s")

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from nst_lightning import images, pairs, runs
+from nst_lightning import files, images, runs
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 from nst_lightning.study import page, votes
@@ -25,7 +25,7 @@ method is by the model of Bradley and Terry, with intervals.
   --style FOLDER           the paintings, likewise
   --output FILE            the page; which method is which is written beside it, to <page>_key.json [vote.html]
   --width PIXELS           long side of its pictures [512]
-  --overwrite true|false   whether an earlier page of that name may be replaced [false]
+  --overwrite              whether an earlier page of that name may be replaced [false]
   --count CSV [CSV ...]    files of votes
   --key FILE               the page's key
 """
@@ -38,12 +38,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", default="vote.html")
     parser.add_argument("--count", nargs="+")
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--overwrite", choices=["true", "false"])
+    parser.switch("--overwrite")
     given = parser.parse_args(arguments)
     if given.count is None:
         sources = [Path(folder) for folder in (given.content, given.style) if folder is not None]
         folders = [Path(folder) for folder in given.folders]
-        for path in write(folders, sources, Path(given.output), given.width, given.overwrite == "true"):
+        for path in write(folders, sources, Path(given.output), given.width, given.overwrite):
             print(path)
     elif given.key is None:
         raise InputError("count needs key, the file that nst vote wrote beside its page")
@@ -114,7 +114,7 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
-    return {file.stem: file for file in (Path(str(found)) for found in pairs.find("folder", str(folder)))}
+    return {file.stem: file for file in (Path(str(found)) for found in files.find("folder", str(folder)))}
 
 
 def _key(file: Path) -> dict[str, str]:

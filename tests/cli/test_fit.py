@@ -24,6 +24,7 @@ from PIL import Image
 from nst_lightning import images
 from nst_lightning.__main__ import main
 from nst_lightning.api import quiet
+from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import COMMANDS
 from nst_lightning.modules import StyleTransfer
@@ -380,7 +381,11 @@ BAD_INPUTS = {
     ),
     "negative size": (lambda: None, ["--size", "-64"], r"size must be at least 1, got -64"),
     "style weight NaN": (lambda: None, ["--style_weight", ".nan"], r"style_weight must be a finite number.* got nan"),
-    "style weight not a number": (lambda: None, ["--style_weight", "much"], r"--style_weight: .*float.* much"),
+    "style weight not a number": (
+        lambda: None,
+        ["--style_weight", "much"],
+        r"--style_weight must be a number, got 'much'",
+    ),
     "no write permission": (lambda: None, ["--output", "/proc/nowhere/x.png"], r"/proc/nowhere/x: cannot create files"),
     "output in a file": (
         lambda: Path("f").touch(),
@@ -393,7 +398,7 @@ BAD_INPUTS = {
         ["--data.content", "null"],
         r"no content image was given; name a file with --content",
     ),
-    "unknown option": (lambda: None, ["--sise", "3"], r"unrecognized arguments: --sise 3"),
+    "unknown option": (lambda: None, ["--sise", "3"], r"unknown option --sise: did you mean --size\?"),
     "configuration of bytes": (
         lambda: Path("b.yaml").write_bytes(b"\xff\xfe\x00"),
         ["--config", "b.yaml"],
@@ -481,7 +486,7 @@ BAD_INPUTS = {
         ["--optimizer", "Muon"],
         r"cannot be used for images: Muon only supports 2D",
     ),
-    "no such config": (lambda: None, ["--config", "nope.yaml"], r"config: .*nope\.yaml"),
+    "no such config": (lambda: None, ["--config", "nope.yaml"], r"nope\.yaml: No such file"),
     "unknown init": (
         lambda: None,
         ["--init", "random"],
@@ -566,7 +571,7 @@ def test_two_runs_at_once_have_a_folder_each(output: str | None) -> None:
     options = [] if output is None else ["--output", output]
     given = ["--content", "photo.png", "--style", "painting.png", *FAST, "--scores", "off", *options]
     with quiet(), ExitStack() as first, ExitStack() as second:
-        jobs = [Job(Configuration(given, StyleTransfer), claims) for claims in (first, second)]
+        jobs = [Job(Configuration(read(given), StyleTransfer), claims) for claims in (first, second)]
         for job in jobs:
             job.fit()
     first_folder, second_folder = (job.run.folder for job in jobs)
@@ -682,7 +687,7 @@ def test_a_film_of_the_optimisation_is_written_where_asked(form: str, capsys: py
 
 
 def test_an_unknown_film_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit("--video", "avi") == 2
+    assert fit("--video=avi") == 2
     assert re.fullmatch(r"nst: error: --video: [^\n]*mp4[^\n]*avi[^\n]*\n", capsys.readouterr().err)
 
 

@@ -1,0 +1,253 @@
+"""What is typed after `nst fit` and its like, and what configurations hold, as a configuration's parser reads it.
+
+An option's name may be short, with dashes or underscores, and a flag's value be left out; several values stand one
+behind the other or between commas; images need no option. Nothing here needs torch: a slip is answered at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nst_lightning import files, presets
+from nst_lightning.cli.options import Option, known
+from nst_lightning.errors import InputError
+from nst_lightning.runs import Run, regular
+
+GROUPS = ("data", "model", "trainer")
+_LETTERS = {"-c": "--config", "-o": "--output", "-h": "--help"}
+_OF_PEERS = {
+    **dict.fromkeys(("content_image", "content_img", "content_img_name", "input"), "content"),
+    **dict.fromkeys(("style_image", "style_img", "style_img_name", "styles"), "style"),
+    **dict.fromkeys(("iterations", "num_iterations", "iters", "max_iter", "epochs", "num_steps"), "steps"),
+    **dict.fromkeys(("image_size", "imsize", "max_size", "img_size", "height", "width", "resolution"), "size"),
+    **dict.fromkeys(("output_image", "out", "save_path", "output_dir"), "output"),
+    **dict.fromkeys(("lr", "learning_rate"), "model.optimizer.lr"),
+    **dict.fromkeys(("model", "network", "arch"), "backbone"),
+    **dict.fromkeys(("model_file", "pretrained", "checkpoint"), "weights"),
+    **dict.fromkeys(("gpu", "device", "cuda"), "accelerator"),
+    **dict.fromkeys(("num_gpus", "gpus", "multidevice_strategy"), "devices"),
+    **dict.fromkeys(("init_image", "init_method", "initialization"), "init"),
+    **dict.fromkeys(("save_iter", "save_freq"), "save_every"),
+    **dict.fromkeys(("style_blend_weights", "style_interpolation_weights"), "pairs"),
+    **dict.fromkeys(("initial_scale", "num_octaves", "scales", "octaves"), "stages"),
+    **dict.fromkeys(("normalize_weights", "normalize_gradients"), "normalized"),
+    **dict.fromkeys(("tile_size",), "tile"),
+    **dict.fromkeys(("tv",), "tv_weight"),
+}
+"""What other programs of the field call an option of this one."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given: configurations, each going before those in front of it, and options, which go before them all.
+
+    Options are pairs of a key and its values, of which there may be none.
+    """
+
+    configurations: tuple[Mapping[str, Any], ...]
+    options: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def as_arguments(self) -> list[str]:
+        """Returns it in the words of the parser: several images become a list, other lists names between commas."""
+        words = [f"--config={json.dumps(each)}" for each in self.configurations]
+        seen = set()
+        for key, values in self.options:
+            if key not in _IMAGES:
+                values = (",".join(values),) if values else ()
+            for value in values:
+                words.append(f"--{key}{'+' if key in seen else ''}={value}")
+                seen |= {key} & set(_IMAGES)
+            words += [] if values else [f"--{key}"]
+        return words
+
+    def values(self, key: str) -> Any:  # noqa: ANN401 - whatever a file holds
+        """Returns what a key of a group was set to, a list of texts where by options; None where it was not."""
+        given = [value for name, values in self.options if name == key for value in values]
+        group, _, name = key.partition(".")
+        return given or next(
+            (each[group][name] for each in reversed(self.configurations) if name in each.get(group, {})), None
+        )
+
+    def check_images(self) -> None:
+        """Raises an `InputError` if there are no images of the names that were given, or none was given."""
+        pairs = self.values("data.pairs")
+        if pairs is None:
+            for key, folder in zip(_IMAGES, (files.CONTENT_FOLDER, files.STYLE_FOLDER), strict=True):
+                images = self.values(key)
+                for each in images if isinstance(images, list) and images else [images]:
+                    listed = yaml.safe_load(each) if isinstance(each, str) and each.startswith(("[", "null")) else each
+                    for found in files.find(key.partition(".")[2], listed, folder):
+                        _check_file(Path(str(found)))
+
+
+_IMAGES = ("data.content", "data.style")
+_INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
+_NUMBERS = {
+    int: f"{_INTEGER}|{_NONE}",
+    float: rf"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?\.?inf|\.?nan|{_NONE}",
+}
+
+
+def read(arguments: Sequence[str]) -> Given:
+    """Returns what was typed.
+
+    The photograph and the paintings may come first or last, without an option.
+
+    Raises:
+        InputError: If an option is unknown, lacks its value, or is no number where it must be; if there is no such
+            run, preset or configuration.
+    """
+    left = deque(arguments)
+    brought: list[Mapping[str, Any]] = []
+    of_files: list[Mapping[str, Any]] = []
+    options: list[tuple[str, tuple[str, ...]]] = []
+    images: list[str] = []
+    while left:
+        word = left.popleft()
+        if not _is_option(word):
+            images.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        key, option = _named(name)
+        values = (value,) if equals else _values(name, option, left)
+        if key == "config":
+            of_files += _settings(values[0])
+        elif key == "preset":
+            brought += _settings(str(presets.path(values[0])))
+        else:
+            if key == "data.resume":
+                brought += _settings(_configuration_of(values[0]))
+            if key == "model.optimizer":
+                values = (_class_path(values[0]),)
+            if option is not None:
+                _check_number(option, values, f"--{option.name}")
+            options.append((key, values))
+    given = {key for key, _ in options}
+    if images and _IMAGES[1] in given:
+        options.append((_IMAGES[0], tuple(images)))
+    elif images and _IMAGES[0] in given:
+        options.append((_IMAGES[1], tuple(images)))
+    else:
+        options += [
+            (key, part) for key, part in zip(_IMAGES, (tuple(images[:1]), tuple(images[1:])), strict=True) if part
+        ]
+    return Given((*brought, *of_files), tuple(options))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        regular(path).open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror or error})") from error
+
+
+def _is_option(word: str) -> bool:
+    return re.match(r"--?[A-Za-z]", word) is not None
+
+
+def _named(name: str) -> tuple[str, Option | None]:
+    """Returns the key of an option, and the option where it has a short name."""
+    plain = _LETTERS.get(name, name).removeprefix("--")
+    if plain in known():
+        return known()[plain].key, known()[plain]
+    by_key = next((option for option in known().values() if option.key == plain.removesuffix("+")), None)
+    if by_key is not None or plain.partition(".")[0] in GROUPS or plain in ("config", "print_config", "help"):
+        return plain, by_key
+    raise InputError(f"unknown option {name}{_hint(plain, '--')} nst fit --help lists the options")
+
+
+def _hint(name: str, dashes: str = "") -> str:
+    """Returns a colon, and what was meant by a name where anything is like it."""
+    close = [_OF_PEERS[name]] if name in _OF_PEERS else difflib.get_close_matches(name, [*known(), "config"])
+    close.sort(key=lambda one: one[0] != name[0])  # a slip is seldom in the first letter
+    return f": did you mean {dashes}{close[0]}?" if close else ":"
+
+
+def _values(name: str, option: Option | None, left: deque[str]) -> tuple[str, ...]:
+    """Takes the values of an option from the words behind it."""
+    if name in ("--print_config", "--help", "-h"):
+        return ()
+    if option is not None and option.words is not None:
+        return (left.popleft(),) if left and left[0].lower() in option.words else ("true",)
+    values = [*takewhile(lambda word: not _is_option(word), left)]
+    values = values if option is not None and option.is_list else values[:1]
+    for _ in values:
+        left.popleft()
+    if not values:
+        kinds = {"resume": "the folder of a run, e.g. data/output-images/photo_painting", "config": "a file in YAML"}
+        wanted = kinds.get(name.strip("-"), f"one of {', '.join(presets.names())}" if name == "--preset" else "a value")
+        raise InputError(f"{name} needs {wanted}")
+    return tuple(values)
+
+
+def _check_number(option: Option, values: Iterable[str], name: str) -> None:
+    if option.number is None:
+        return
+    for value in values:
+        if not re.fullmatch(_NUMBERS[option.number], value.lower()):
+            wanted = "a whole number" if option.number is int else "a number"
+            raise InputError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _configuration_of(folder: str) -> str:
+    path = Run(Path(folder)).config
+    if not path.is_file():
+        raise InputError(f"{folder}: is not the folder of a run, for it has no {path.name}")
+    return str(path)
+
+
+def _settings(path: str) -> list[Mapping[str, Any]]:
+    """Returns what a configuration holds, behind the preset that it names, with short names put into their groups."""
+    try:
+        with regular(Path(path)).open(encoding="utf-8") as file:
+            found = yaml.safe_load(file)
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
+    settings: dict[str, Any] = {}
+    for name, value in found.items():
+        if name in GROUPS:
+            if not isinstance(value, dict):
+                raise InputError(f"{path}: {name} must be settings by name, got {value}")
+            of_group = settings.setdefault(name, {})
+            of_group |= {own: _checked(path, f"{name}.{own}", each) for own, each in value.items()}
+        elif name in known():
+            group, _, own = known()[name].key.rpartition(".")
+            into = settings if group == "" else settings.setdefault(group, {})
+            into[own] = _checked(path, known()[name].key, value)
+        else:
+            raise InputError(f"{path}: unknown setting {name!r}{_hint(str(name))} nst fit --help lists them")
+    preset = settings.pop("preset", None)
+    return [*([] if preset is None else _settings(str(presets.path(preset)))), settings]
+
+
+def _checked(path: str, key: str, value: object) -> object:
+    """Returns the value of a key in a configuration, an optimiser's short name as its class path."""
+    option = known().get(key.rpartition(".")[2])
+    if option is not None and option.key == key and isinstance(value, str):
+        _check_number(option, [value], f"{path}: {option.name}")
+        return _class_path(value) if key == "model.optimizer" else value
+    return value
+
+
+def _class_path(name: str) -> str:
+    """Returns the class path of an optimiser with a name of its own, and any other class name as it is."""
+    if name.lower() in (own := {"lbfgs": "LBFGS", "adam": "Adam", "pyramid": "Pyramid"}):
+        return f"nst_lightning.optim.{own[name.lower()]}"
+    if "." not in name and not name[:1].isupper() and not name.startswith("{"):
+        raise InputError(
+            f"unknown optimizer {name!r}; known are {', '.join(own)} or a class of torch.optim, e.g. RMSprop"
+        )
+    return name

@@ -1,0 +1,216 @@
+"""What is typed: short names, images without an option, flags, lists; and what configurations hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nst_lightning import presets
+from nst_lightning.cli.arguments import read
+from nst_lightning.cli.configuration import parser_of
+from nst_lightning.cli.options import known
+from nst_lightning.errors import InputError
+from nst_lightning.modules import StyleTransfer
+from nst_lightning.optim import NAMED
+
+OTHERS = ("optimizer", "resume", "preset")
+
+
+def parsed(arguments: list[str]) -> Any:  # noqa: ANN401 - a namespace
+    return parser_of(StyleTransfer).parse_args(read(arguments).as_arguments())
+
+
+@pytest.mark.parametrize("name", [name for name in known() if name not in OTHERS])
+def test_a_short_name_becomes_its_key_with_either_spelling_of_name_and_value(name: str) -> None:
+    value = "7" if known()[name].words is None else "false"
+    for typed in ([f"--{name}={value}"], [f"--{name}", value]):
+        assert read(typed).options == ((known()[name].key, (value,)),)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], ()),
+        (["--trainer.max_steps=2"], (("trainer.max_steps", ("2",)),)),
+        (["--model.style_weight", "3", "--data.content=x"], (("model.style_weight", ("3",)), ("data.content", ("x",)))),
+        (
+            ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr=1"],
+            (("model.optimizer", ("torch.optim.SGD",)), ("model.optimizer.lr", ("1",))),
+        ),
+        (["--print_config", "--size", "-1"], (("print_config", ()), ("data.size", ("-1",)))),
+        (["--overwrite", "-o", "a=b"], (("overwrite", ("true",)), ("output", ("a=b",)))),
+        (["--video", "--upscale", "no"], (("video", ("true",)), ("data.upscale", ("no",)))),
+        (["--video", "webp", "--overwrite"], (("video", ("webp",)), ("overwrite", ("true",)))),
+        (["--scores", "lpips", "outline"], (("scores", ("lpips", "outline")),)),
+    ],
+)
+def test_options_keep_their_order_and_their_values(arguments: list[str], options: tuple[Any, ...]) -> None:
+    assert read(arguments).options == options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "style"),
+    [
+        (["a", "b"], ("a",), ("b",)),
+        (["a", "b", "c", "--overwrite"], ("a",), ("b", "c")),
+        (["-o", "out", "a", "b"], ("a",), ("b",)),
+        (["--overwrite", "a", "b"], ("a",), ("b",)),
+        (["a", "c", "--style", "b"], ("a", "c"), ("b",)),
+        (["--content=a", "b", "c"], ("a",), ("b", "c")),
+        (["--content", "a", "c", "--style", "b"], ("a", "c"), ("b",)),
+    ],
+)
+def test_images_need_no_option(arguments: list[str], content: tuple[str, ...], style: tuple[str, ...]) -> None:
+    options = dict(read(arguments).options)
+    assert (options["data.content"], options["data.style"]) == (content, style)
+
+
+@pytest.mark.parametrize("key", ["--optimizer", "--model.optimizer"])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("lbfgs", "nst_lightning.optim.LBFGS"),
+        ("LBFGS", "nst_lightning.optim.LBFGS"),
+        ("adam", "nst_lightning.optim.Adam"),
+        ("torch.optim.Adam", "torch.optim.Adam"),
+        ("RMSprop", "RMSprop"),
+    ],
+)
+def test_an_optimizers_short_name_becomes_its_class(key: str, name: str, path: str) -> None:
+    assert read([key, name]).options == read([f"{key}={name}"]).options == (("model.optimizer", (path,)),)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_class_path_of_a_named_optimizer_is_that_of_its_class(name: str) -> None:
+    ((_, (path,)),) = read([f"--optimizer={name}"]).options
+    module, _, kind = path.rpartition(".")
+    assert getattr(import_module(module), kind) is NAMED[name]
+
+
+@pytest.mark.parametrize("spelling", [["--config"], ["-c"]])
+def test_the_command_line_goes_before_configurations_and_they_before_presets(
+    spelling: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("data: {size: 128, steps: 9}\nmodel: {content_weight: 3.0}")
+    study = parsed(["--preset", "study"])
+    found = parsed(["--size", "64", *spelling, str(file), "--preset", "study"])
+    assert (found.data.size, found.data.steps, found.model.content_weight) == (64, 9, 3)
+    assert found.model.style_weight == study.model.style_weight != parsed([]).model.style_weight
+
+
+def test_short_names_stand_in_a_configuration_too(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "content: [a, b]\nstyle: s\nsize: 64\npreset: study\noptimizer: adam\noverwrite: true\ndata: {steps: 9}"
+    )
+    found = parsed(["--config", str(file)])
+    assert (found.data.content, found.data.style, found.data.size, found.data.steps) == (["a", "b"], "s", 64, 9)
+    assert found.model.optimizer.class_path == "nst_lightning.optim.Adam"
+    assert found.model.convention == "absolute"
+    assert found.overwrite is True
+
+
+@pytest.mark.parametrize(
+    ("given", "content"),
+    [
+        (["--content", "a", "--content", "b"], ["a", "b"]),
+        (["--content=a", "--style", "s", "--data.content", "[b,c]", "--content=d e"], ["a", "b", "c", "d e"]),
+        (["--content", "a"], "a"),
+        (["--content", "a", "b", "c"], ["a", "b", "c"]),
+    ],
+)
+def test_images_that_are_named_one_by_one_are_all_taken(given: list[str], content: list[str] | str) -> None:
+    assert parsed(given).data.content == content
+
+
+def test_layers_are_listed_with_commas_or_one_behind_the_other() -> None:
+    for given in (["relu1_1,relu2_1"], ["relu1_1", "relu2_1"]):
+        assert parsed(["--style_layers", *given]).model.style_layers == "relu1_1,relu2_1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=1970"], r"^unknown preset '1970'; known are .*study"),
+        (["--preset"], r"^--preset needs one of .*study"),
+        (["--resume"], r"^--resume needs the folder of a run, e\.g\. data/output-images/photo_painting$"),
+        (["--resume", "."], r"^\.: is not the folder of a run, for it has no config\.yaml$"),
+        (["--config"], r"^--config needs a file in YAML$"),
+        (["--size"], r"^--size needs a value$"),
+        (["--size", "--steps", "3"], r"^--size needs a value$"),
+        (["--content", "--style", "b"], r"^--content needs a value$"),
+        (["--stile", "b"], r"^unknown option --stile: did you mean --style\? nst fit --help lists the options$"),
+        (["--iterations=20"], r"^unknown option --iterations: did you mean --steps\?"),
+        (["--content_image", "a"], r"^unknown option --content_image: did you mean --content\?"),
+        (["--xyzzy"], r"^unknown option --xyzzy: nst fit --help lists the options$"),
+        (["--model_weight.x", "1"], r"^unknown option --model_weight\.x:"),
+        (["--style_weight", "1e"], r"^--style_weight must be a number, got '1e'$"),
+        (["--model.style_weight=1e"], r"^--style_weight must be a number, got '1e'$"),
+        (["--steps=4.5"], r"^--steps must be a whole number, got '4\.5'$"),
+        (
+            ["--optimizer", "sgd"],
+            r"^unknown optimizer 'sgd'; known are lbfgs, adam, pyramid or a class of torch\.optim",
+        ),
+        (["--model.optimizer=sgd"], r"^unknown optimizer 'sgd'"),
+    ],
+)
+def test_a_slip_is_named_with_what_was_meant(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("contnt: a", r"f\.yaml: unknown setting 'contnt': did you mean content\? nst fit --help lists them$"),
+        ("size: 64x", r"f\.yaml: size must be a whole number, got '64x'$"),
+        ("model: {style_weight: 1e}", r"f\.yaml: style_weight must be a number, got '1e'$"),
+        ("optimizer: sgd", r"^unknown optimizer 'sgd'"),
+        ("preset: 1970", r"^unknown preset 1970"),
+        ("data:", r"f\.yaml: data must be settings by name, got None$"),
+        ("- 1", r"f\.yaml: is not a configuration: expected settings by name, in YAML$"),
+    ],
+)
+def test_a_slip_in_a_configuration_is_named_with_the_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read(["--config", str(tmp_path / "f.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"^no content image was given"),
+        (["photo"], r"^no style image was given"),
+        (["nobody", "painting"], r"^content image nobody is neither here nor in"),
+        (["./nobody.png", "painting"], r"nobody\.png"),
+    ],
+)
+@pytest.mark.usefixtures("workplace")
+def test_images_that_are_not_there_are_named(arguments: list[str], message: str) -> None:
+    Path("photo").touch()
+    Path("painting").touch()
+    with pytest.raises((InputError, OSError), match=message):
+        read(arguments).check_images()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fit"], ["fit", "--stile"], ["fit", "nobody.png", "painting.png"], ["fit", "--size", "x"], ["score", "--help"]],
+)
+def test_what_needs_no_torch_imports_none(arguments: list[str], workplace: Path) -> None:
+    program = (
+        f"import sys; from nst_lightning.__main__ import main; main({arguments}); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True).returncode == 0
+
+
+def test_presets_are_whole_configurations() -> None:
+    for name in presets.names():
+        assert parsed(["--preset", name]).model.backbone
