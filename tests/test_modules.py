@@ -27,7 +27,7 @@ from nst_lightning.data import PairDataModule, Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
 from nst_lightning.losses import IMAGE, Features, Source, Target
-from nst_lightning.modules import ImageOptimization, StyleTransfer, optimization
+from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
 from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.modules.problem import Losses, Tile
 from nst_lightning.optim import LBFGS, Adam
@@ -532,6 +532,27 @@ def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: py
     fit(StyleTransfer(**SHALLOW), PairDataModule(contents, cast(Any, picture(9)), stages=STAGES, batch_size=2))
     assert sorted(shape for source, shape in asked if source == "style") == [(1, 3, 15, 20), (1, 3, 24, 32)]
     assert len([source for source, _ in asked if source == "content"]) == 6
+
+
+@pytest.mark.parametrize(("room", "times"), [(evaluation.STYLES_ROOM, 2), (0, 3)])
+def test_styles_targets_are_kept_in_so_many_bytes(room: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Source] = []
+    of = Whole.targets
+
+    def counted(
+        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+    ) -> dict[str, Target]:
+        asked.append(source)
+        return of(self, source, images, weights, draw)
+
+    monkeypatch.setattr(Whole, "targets", counted)
+    monkeypatch.setattr(evaluation, "STYLES_ROOM", room)
+    contents, first, second = [picture(seed) for seed in range(3)], picture(8), picture(9)
+    fit(
+        StyleTransfer(**SHALLOW),
+        PairDataModule(cast(Any, contents), cast(Any, [first, second, first]), steps=1, stages=1),
+    )
+    assert asked.count("style") == times
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 2), ("3", 4)])
