@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 import lightning as L
 import torch
@@ -84,6 +86,7 @@ class Scores(Callback):
             self._taken, self.found, self.maps = batch, {}, {}
             if is_writer(trainer) and self._is_due(batch):
                 self._score(pl_module, batch)
+                self._log(trainer, pl_module)
             if batch.is_last:
                 self.finals |= self.found
 
@@ -108,6 +111,20 @@ class Scores(Callback):
         """Scores the pictures of a checkpoint."""
         self._score(pl_module, batch)
         self.finals |= self.found
+        pl_module.log_dict(self._means(), batch_size=1)
+
+    def _log(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Hands the scores to callbacks, and to loggers at the very step, which need not be one of theirs."""
+        means = self._means()
+        module.log_dict(means, batch_size=1, logger=False)
+        for logger in trainer.loggers:
+            logger.log_metrics(means, trainer.global_step)
+
+    def _means(self) -> dict[str, float]:
+        """Returns the means over the pictures that have a number."""
+        names = dict.fromkeys(name for scores in self.found.values() for name in scores)
+        values = {name: [s[name] for s in self.found.values() if math.isfinite(s[name])] for name in names}
+        return {f"score/{name}": fmean(defined) for name, defined in values.items() if defined}
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)

@@ -26,7 +26,7 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import drawn, gram_figure, tiles_figure, viridis
 from nst_lightning.metrics.table import SUMMARY
-from nst_lightning.modules import ImageOptimization
+from nst_lightning.modules import ImageOptimization, tag_of
 from nst_lightning.runs import Run
 
 _NUMBERS = itertools.count()
@@ -197,7 +197,7 @@ class TensorBoardWriter(Callback):
 
 
 def _losses(losses: Mapping[str, Tensor], index: int) -> dict[str, float]:
-    return {("term/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}
+    return {tag_of(name): value[index].item() for name, value in losses.items()}
 
 
 def _scalars(values: Mapping[str, float]) -> list[Any]:

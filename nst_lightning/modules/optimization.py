@@ -34,11 +34,19 @@ _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and loss
 _Optimizer = torch.optim.Optimizer | LightningOptimizer
 _QUASI_NEWTON = (torch.optim.LBFGS, optim.LBFGS)
 _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
+_MANY = 1000  # epochs, Lightning's where none are asked for
 _TRIES = 3  # for how often, at a stage, an image goes back to where it was last whole
+
+
+def tag_of(loss: str) -> str:
+    """Returns the name of a loss's curve."""
+    return f"term/{loss}" if "/" in loss else f"loss/{loss}"
 
 
 def check_trainer(trainer: L.Trainer) -> None:
     """Refuses settings under which a step is not one evaluation of one image, and what `check_world` refuses."""
+    if trainer.max_epochs == _MANY:
+        trainer.fit_loop.max_epochs = 1
     for name in ("accumulate_grad_batches", "max_epochs"):
         if (value := getattr(trainer, name)) != 1:
             raise InputError(f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)")
@@ -116,14 +124,15 @@ class ImageOptimization(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses what the run cannot go on from; shapes the parameter before its values and state are loaded."""
-        if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
-            raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
         note = checkpoint.get("batch")
         if note is None or note.get("format") != FORMAT:
             msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
             raise InputError(msg)
-        if self.trainer.state.fn == TrainerFn.FITTING:  # what is validated is one batch of a run, not all of its steps
-            self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
+        if self._trainer is not None:  # else it is load_from_checkpoint that calls
+            if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
+                raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
+            if self.trainer.state.fn == TrainerFn.FITTING:  # what is validated is one batch, not all of its run's steps
+                self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
 
     def on_fit_start(self) -> None:
@@ -172,6 +181,13 @@ class ImageOptimization(L.LightningModule):
                 # Behind the clause, whose traceback keeps the graph that did not fit.
                 self._forget_step(before)
             self._settle(step, before, optimizer)
+
+    def on_train_batch_end(self, outputs: object, batch: Step, batch_idx: int) -> None:
+        """Hands the losses, means over the images, to loggers and callbacks, in the steps that loggers look at."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] # set by a connector
+        if self.trainer.global_step % every == 0 or batch.is_last:
+            means = {tag_of(name): value.mean() for name, value in self.losses.items()}
+            self.log_dict(means, batch_size=len(self.image))
 
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Shows the image of a checkpoint, for the callbacks to look at."""
