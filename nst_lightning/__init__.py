@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nst_lightning.api import reconstruct, stylize
+    from nst_lightning.data import PairDataModule
     from nst_lightning.modules import Reconstruction, StyleTransfer
 
-__all__ = ["Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
+__all__ = ["PairDataModule", "Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
+_MODULES = {"PairDataModule": "data", "Reconstruction": "modules", "StyleTransfer": "modules"}
+
+__version__ = version("nst-lightning")
 
 
 def __getattr__(name: str) -> object:
@@ -17,4 +22,8 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(f"{__name__}.{'modules' if name[0].isupper() else 'api'}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

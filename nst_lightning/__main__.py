@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
+from nst_lightning import __version__
 from nst_lightning.cli.registry import COMMANDS, run
 from nst_lightning.errors import say
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in ("-h", "--help", "help"):
         print(_HELP)
     elif command == "--version":
-        print(f"nst {version('nst-lightning')}")
+        print(f"nst {__version__}")
     else:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""

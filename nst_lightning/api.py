@@ -13,19 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_type_hints, overload
 
 import lightning as L
 import numpy as np
 import PIL.Image
 import torch
 from jsonargparse import ArgumentParser
+from lightning.pytorch.callbacks import Callback
 
 from nst_lightning import images, memory, optim, presets
 from nst_lightning.backbones import spec_of
+from nst_lightning.batches import Step
 from nst_lightning.callbacks import ProgressBar
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
+from nst_lightning.files import Images
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
 from nst_lightning.schedule import Stage
 
@@ -74,17 +77,26 @@ def _apart() -> Iterator[None]:
             raise ended.__context__ or ended from None
 
 
+@overload
+def stylize(
+    content: images.Source, style: images.Source, *, progress: bool = ..., accelerator: str = ..., **options: Any
+) -> PIL.Image.Image: ...
+@overload
+def stylize(
+    content: Images, style: Images, *, progress: bool = ..., accelerator: str = ..., **options: Any
+) -> list[PIL.Image.Image]: ...
 @_apart()
 def stylize(
-    content: images.Source, style: images.Source, *, progress: bool = True, accelerator: str = "auto", **options: Any
-) -> PIL.Image.Image:
+    content: Images, style: Images, *, progress: bool = True, accelerator: str = "auto", **options: Any
+) -> PIL.Image.Image | list[PIL.Image.Image]:
     """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
 
-    What surrounds the call (`torch.inference_mode`, autocast, another default dtype or device) changes neither the
-    picture nor is it changed; of several threads one paints at a time, the others wait.
+    Of a list of either, a list of pictures, in the order of the pairs, see `pairs.pair_up`. What surrounds the call
+    (`torch.inference_mode`, autocast, another default dtype or device) changes neither the picture nor is it changed;
+    of several threads one paints at a time, the others wait.
 
     Args:
-        content: The photograph: a file, a PIL image or a tensor (3, H, W) in [0, 1].
+        content: The photograph: a file, a PIL image, a tensor (3, H, W) or an array (H, W, 3), see `images.read`.
         style: The painting, likewise.
         progress: Whether to show a progress bar.
         accelerator: What to compute on, one of Lightning's accelerators: `auto`, `cpu`, `gpu`, ...
@@ -94,10 +106,21 @@ def stylize(
     Raises:
         InputError: If an option is unknown, or anything given cannot be used.
     """
-    module, data = _fitted(StyleTransfer, {"content": content, "style": style, **options}, progress, accelerator)
-    (batch,) = data.batches
-    (alpha,) = batch.alphas(data.stages[-1])
-    return images.to_pil(module.result.cpu(), alpha)
+    given = {"content": content, "style": style, **options}
+    _, pictures = _fitted(StyleTransfer, given, progress, accelerator)
+    return pictures if isinstance(content, (list, tuple)) or isinstance(style, (list, tuple)) else pictures[0]
+
+
+def _signature() -> inspect.Signature:
+    """Returns that of `stylize` with its options by name, for completion and help."""
+    own = [each for each in inspect.signature(stylize).parameters.values() if each.name != "options"]
+    of_both = {**inspect.signature(PairDataModule).parameters, **inspect.signature(StyleTransfer).parameters}
+    preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
+    others = [each.replace(kind=preset.kind) for name, each in of_both.items() if name not in ("content", "style")]
+    return inspect.Signature([*own, preset, *others])
+
+
+stylize.__signature__ = _signature()  # type: ignore[attr-defined] # as inspect looks for it
 
 
 @_apart()
@@ -144,22 +167,25 @@ def rebuilt(
 
 def _fitted(
     kind: type[ImageOptimization], options: dict[str, Any], progress: bool, accelerator: str
-) -> tuple[ImageOptimization, PairDataModule]:
-    """Returns module and data after a run, each made of those of the options that it takes."""
-    if "preset" in options:
-        own = {name: value for name, value in options.items() if name != "preset"}
+) -> tuple[ImageOptimization, list[PIL.Image.Image]]:
+    """Returns the module after a run, and the pictures in the order of the pairs."""
+    own = {name: value for name, value in options.items() if name != "preset"}
+    if options.get("preset") is not None:
         given = presets.options(options["preset"])
         options = {**given, "stages": [Stage(**stage) for stage in given["stages"]], **own}
+    else:
+        options = own
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
     if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")
     options = _typed(kind, options)
     name = options.get("optimizer")
     if isinstance(name, str):
-        if name not in optim.NAMED:
-            known = f"{', '.join(optim.NAMED)}, or a function that makes one"
+        made = optim.NAMED.get(name.lower(), getattr(torch.optim, name.rpartition(".")[2], None))
+        if made is None:
+            known = f"{', '.join(optim.NAMED)}, the classes of torch.optim, or a function that makes one"
             raise InputError(f"unknown optimizer {name!r}; known are {known}")
-        options = {**options, "optimizer": optim.NAMED[name]}
+        options = {**options, "optimizer": made}
     elif isinstance(name, Mapping):  # a preset's
         module_name, _, class_name = name["class_path"].rpartition(".")
         made = partial(getattr(import_module(module_name), class_name), **name.get("init_args", {}))
@@ -167,11 +193,28 @@ def _fitted(
     module = kind(**{name: options[name] for name in of_model if name in options})
     data = PairDataModule(**{name: options[name] for name in of_data if name in options})
     of_trainer: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "max_epochs": 1, "logger": False}
-    of_trainer |= {"enable_progress_bar": progress, "callbacks": [ProgressBar()] if progress else []}
+    finished = _Finished()
+    of_trainer |= {"enable_progress_bar": progress, "callbacks": [finished, *([ProgressBar()] if progress else [])]}
     with quiet():
         trainer = trainer_of(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
         trainer.fit(module, datamodule=data)
-    return module, data
+    return module, [finished.pictures[pair.name] for pair in data.pairs]
+
+
+class _Finished(Callback):
+    """Keeps the finished pictures, by their pairs' names."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[str, PIL.Image.Image] = {}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
+        """Keeps those of a batch."""
+        assert isinstance(pl_module, ImageOptimization)
+        if batch.is_last:
+            made = zip(batch.batch.names, pl_module.result.cpu(), batch.batch.alphas(batch.stage), strict=True)
+            self.pictures |= {name: images.to_pil(rgb, alpha) for name, rgb, alpha in made}
 
 
 def _typed(kind: type[ImageOptimization], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from nst_lightning.errors import InputError
 MAX_SIDE = 16_384  # px
 LARGE = 2**25  # pixels, above usual photographs, from which on a file is reduced before it becomes a tensor
 MIN_SIDE = 16  # px; below it the deep layers of a network have nothing left to see
-Source: TypeAlias = str | os.PathLike[str] | Image.Image | Tensor
+Source: TypeAlias = "str | os.PathLike[str] | Image.Image | Tensor | np.ndarray[Any, Any]"
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _ENCODERS: dict[str, dict[str, Any]] = {
@@ -70,12 +70,15 @@ def read(source: Source, side: int | None = None) -> Picture:
 
     EXIF orientation and ICC profile are applied. 16-bit greyscale keeps its depth, unless a profile is applied, which
     takes 8 bits; 16-bit colour comes from Pillow at 8 bits. A tensor is copied: (3, H, W) or (1, 3, H, W), 4 channels
-    for RGBA, float in [0, 1] or uint8. A profile or an orientation that is broken is ignored with a warning.
+    for RGBA, float in [0, 1] or uint8; so is an array (H, W, 3) or (H, W, 4). A profile or an orientation that is
+    broken is ignored with a warning.
 
     Raises:
         ImageError: If the source cannot be read, or a side is below `MIN_SIDE` or above `MAX_SIDE` pixels.
     """
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else _IN_MEMORY
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(np.array(source)).movedim(-1, 0)
     if isinstance(source, Tensor):
         rgb, alpha = _from_tensor(source)
         size = rgb.shape[2], rgb.shape[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +20,7 @@ import nst_lightning
 from nst_lightning.__main__ import main
 from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
-from nst_lightning.modules import ImageOptimization
+from nst_lightning.modules import ImageOptimization, StyleTransfer
 
 OPTIONS: dict[str, Any] = {"size": 32, "steps": 6, "content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
 
@@ -53,6 +54,25 @@ def test_takes_files_pil_images_and_tensors_alike(pictures: tuple[Path, Path]) -
         assert np.array_equal(pixels(photo, painting), expected)
         tensors = [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255 for image in (photo, painting)]
     assert np.array_equal(pixels(*tensors), expected)
+
+
+def test_of_lists_and_arrays_makes_a_list_in_their_order(pictures: tuple[Path, Path]) -> None:
+    content, style = pictures
+    arrays = [np.asarray(Image.open(each)) for each in pictures]
+    made = nst_lightning.stylize([*arrays[::-1], content], style, progress=False, **OPTIONS)
+    expected = [pixels(style, style), pixels(content, style), pixels(content, style)]
+    assert all(np.array_equal(np.asarray(one), other) for one, other in zip(made, expected, strict=True))
+    assert len(nst_lightning.stylize([content], style, progress=False, **OPTIONS)) == 1
+
+
+def test_completion_shows_the_options_that_it_takes() -> None:
+    shown = {*inspect.signature(nst_lightning.stylize).parameters}
+    taken = {name for each in (PairDataModule, StyleTransfer) for name in inspect.signature(each).parameters}
+    assert shown == {*taken, "preset", "progress", "accelerator"}
+
+
+def test_optimizers_of_torch_go_by_their_names(pictures: tuple[Path, Path]) -> None:
+    assert np.array_equal(pixels(*pictures, optimizer="RMSprop"), pixels(*pictures, optimizer=torch.optim.RMSprop))
 
 
 def test_returns_an_rgb_image_of_the_size_asked_for(pictures: tuple[Path, Path]) -> None:

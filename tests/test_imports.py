@@ -98,7 +98,14 @@ def test_public_names_are_imported_on_first_use() -> None:
     from nst_lightning.api import stylize
     from nst_lightning.modules import StyleTransfer
 
-    assert sorted(nst_lightning.__all__) == ["Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
+    assert sorted(nst_lightning.__all__) == [
+        "PairDataModule",
+        "Reconstruction",
+        "StyleTransfer",
+        "reconstruct",
+        "stylize",
+    ]
+    assert {*nst_lightning.__all__, "__version__"} <= {*dir(nst_lightning)}
     assert nst_lightning.stylize is stylize
     assert nst_lightning.StyleTransfer is StyleTransfer
     with pytest.raises(AttributeError, match=r"^module 'nst_lightning' has no attribute 'paint'$"):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from nst_lightning import images, runs
+from nst_lightning import __version__, images, runs
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 from nst_lightning.study import page, report, schema, verdicts
@@ -73,7 +72,7 @@ def write(
         raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
     if target.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"output must end with .html or .htm, got {target}")
-    made = f"Made by nst-lightning {version('nst-lightning')}, {datetime.date.today().isoformat()}."
+    made = f"Made by nst-lightning {__version__}, {datetime.date.today().isoformat()}."
     text = page.render(report.read(Path(folder)), made, width)
     images.check_writable(target.parent)
     if not overwrite:
