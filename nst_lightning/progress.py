@@ -11,9 +11,10 @@ from typing import Any
 from zipfile import ZipFile
 
 import torch
+import yaml
 
 from nst_lightning.errors import DAMAGED, InputError
-from nst_lightning.runs import Run, replacing
+from nst_lightning.runs import Run, file_beside, replacing
 from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
@@ -62,7 +63,7 @@ class Progress:
         run = Run(path)
         if not run.config.is_file():
             raise InputError(f"{path}: is not the folder of a run, for it has no config.yaml")
-        return cls(run.finished(), _read(run.saved()))
+        return cls(_finished(run), _read(run.saved()))
 
     def as_json(self) -> str:
         """Returns all of it as text, for the other processes of a run."""
@@ -97,6 +98,16 @@ def loaded(path: Path, device: torch.device) -> dict[str, Any]:
     except Exception as error:  # zipfile and the restricted unpickler raise nearly anything over a damaged file
         raise InputError(f"{path}: {DAMAGED}") from error
     raise InputError(f"{path}: {DAMAGED}")
+
+
+def _finished(run: Run) -> frozenset[str]:
+    """Returns the names of the pairs that are finished and have their pictures."""
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    beside = file_beside(run.folder, settings.get("output") if isinstance(settings, dict) else None)
+    gone = {name for name in run.finished() if not (run.picture(name) if beside is None else beside).is_file()}
+    if gone:
+        warnings.warn(f"{run.folder}: no picture is there of {', '.join(sorted(gone))}; will begin anew", stacklevel=3)
+    return run.finished() - gone
 
 
 def _read(files: Sequence[Path]) -> tuple[Saved, ...]:

@@ -126,6 +126,19 @@ def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "run: nothing left to do\n"
 
 
+@pytest.mark.parametrize("output", ["run", "run.png"])
+def test_a_finished_picture_that_is_gone_is_painted_again(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = Path("run/photo_painting.png" if output == "run" else output)
+    assert fit("--output", output) == 0
+    whole = picture.read_bytes()
+    assert main(["fit", "--resume", "run"]) == 0
+    picture.unlink()
+    with pytest.warns(UserWarning, match=r"^run: no picture is there of photo_painting; will begin anew$"):
+        assert main(["fit", "--resume", "run"]) == 0
+    assert picture.read_bytes() == whole
+    assert capsys.readouterr().out.splitlines() == [str(picture), "run: nothing left to do", str(picture)]
+
+
 def test_a_run_that_is_told_to_stop_early_leaves_its_picture_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
     assert fit("--trainer.max_steps", "3", "--output", "run") == 3
     told = "nst: not finished: photo_painting; to go on: nst fit --resume run\n"
