@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,17 @@ class Saved:
 
     @classmethod
     def of(cls, path: Path, note: Mapping[str, Any]) -> Saved:
-        """Returns what a checkpoint noted."""
-        stages = tuple(Stage(*stage) for stage in note["stages"])
-        return cls(path, tuple(note["names"]), stages, note["taken"])
+        """Returns what a checkpoint noted; an InputError where it makes no sense."""
+        with suppress(TypeError, AttributeError, KeyError, InputError):
+            found = cls(path, tuple(note["names"]), tuple(Stage(*stage) for stage in note["stages"]), note["taken"])
+            named = all(isinstance(name, str) for name in found.names)
+            if (
+                named
+                and isinstance(found.taken, int)
+                and 1 <= found.taken <= sum(stage.steps for stage in found.stages)
+            ):
+                return found
+        raise InputError(f"{path}: {DAMAGED}")
 
 
 def note_of(names: Sequence[str], stages: Sequence[Stage], taken: int) -> dict[str, Any]:
@@ -93,9 +103,9 @@ def loaded(path: Path, device: torch.device) -> dict[str, Any]:
         found = torch.load(path, map_location=device, weights_only=True)
         if whole and isinstance(found, dict):
             return found
-    except OSError:
-        raise
     except Exception as error:  # zipfile and the restricted unpickler raise nearly anything over a damaged file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that one is of a place outside the file
+            raise
         raise InputError(f"{path}: {DAMAGED}") from error
     raise InputError(f"{path}: {DAMAGED}")
 
@@ -115,8 +125,9 @@ def _read(files: Sequence[Path]) -> tuple[Saved, ...]:
     for path in files:
         try:
             note = loaded(path, torch.device("meta")).get("batch")
-            saved = None if note is None or note.get("format") != FORMAT else Saved.of(path, note)
-        except (InputError, OSError, TypeError, AttributeError, KeyError) as error:
+            is_older = isinstance(note, dict) and note.get("format") != FORMAT
+            saved = None if note is None or is_older else Saved.of(path, note)
+        except (InputError, OSError) as error:
             warnings.warn(f"{error}; the pairs it was of will begin anew, or go on from the one before", stacklevel=2)
             continue
         if saved is not None:
