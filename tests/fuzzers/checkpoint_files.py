@@ -51,6 +51,8 @@ def real() -> bytes:
 
 _PLAIN = (None, 0, -1, 1, 3, 2.5, math.nan, True, "3", "", [], [1], {}, {"a": 1}, 2**70, ["a"], [[32, 4, {}]])
 
+_VALUE = st.sampled_from(_PLAIN) | odd(5)
+
 
 def _places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Returns the keys that lead to each place within a value."""
@@ -76,7 +78,7 @@ def _whole(draw: st.DrawFn) -> bytes:
         within: Any = found
         for key in path:
             within = within[key]
-        within[last] = copy.deepcopy(draw(st.sampled_from(_PLAIN) | odd(5)))
+        within[last] = copy.deepcopy(draw(_VALUE))
     stream = io.BytesIO()
     torch.save(found, stream)
     return stream.getvalue()

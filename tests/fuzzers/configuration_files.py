@@ -64,7 +64,7 @@ def feed(path: Path) -> None:
 
 
 def prepare(patch: Callable[[object, str, object], None]) -> None:
-    """Has the parser made once, the bundled weights be read once and nothing be downloaded, by `setattr` or its like."""
+    """Has the parser made once, the bundled weights be read once, and nothing be downloaded, by `setattr`."""
 
     def no_network(url: str, **_: object) -> None:
         raise OSError("no network")
@@ -87,14 +87,16 @@ def _values() -> st.SearchStrategy[object]:
     )
 
 
+_KEYS_OF_ALL = [*known(), *(f"trainer.{each}" for each in _TRAINER), "data", "model", "trainer", "sise"]
+_SETTINGS = st.lists(st.tuples(st.sampled_from(_KEYS_OF_ALL), _values()), min_size=1, max_size=2)
+
+
 @st.composite
 def _made(draw: st.DrawFn) -> bytes:
     """A configuration that would do, but for a few values."""
     found: dict[str, object] = {"content": "photo.png", "style": "photo.png", "size": 32, "steps": 4}
-    names = st.sampled_from([*known(), *(f"trainer.{each}" for each in _TRAINER), "data", "model", "trainer", "sise"])
-    for name in draw(st.lists(names, min_size=1, max_size=2)):
+    for name, value in draw(_SETTINGS):
         group, _, own = name.rpartition(".")
-        value = draw(_values())
         if group == "":
             found[own] = value
         elif isinstance(within := found.setdefault(group, {}), dict):
@@ -107,4 +109,4 @@ def _made(draw: st.DrawFn) -> bytes:
 def inputs() -> st.SearchStrategy[tuple[str, bytes]]:
     """Returns what a configuration may hold."""
     text = st.text("ab:,-[]{}&*!|>%@#'\" \n\t", max_size=40).map(str.encode)
-    return st.tuples(st.just(".yaml"), _made() | mutated(_WHOLE, 3) | text | st.binary(max_size=40))
+    return st.tuples(st.just(".yaml"), _made() | mutated(_WHOLE) | text | st.binary(max_size=40))

@@ -75,9 +75,12 @@ def _claimed(output: str, names: list[str]) -> None:
                 images.format_of(file)
 
 
-@st.composite
-def inputs(draw: st.DrawFn) -> tuple[str, bytes]:
+_NAME = odd(20) | st.builds("".join, st.lists(odd(4), max_size=3))
+_NAMES = st.lists(_NAME, min_size=1, max_size=3)
+_END = st.sampled_from(["", "", ".png", ".jpg", "/", "/."])
+
+
+def inputs() -> st.SearchStrategy[tuple[str, bytes]]:
     """Returns names of pairs, and an output."""
-    one = odd(20) | st.builds("".join, st.lists(odd(4), max_size=4))
-    names, end = draw(st.lists(one, min_size=1, max_size=4)), draw(st.sampled_from(["", "", ".png", ".jpg", "/", "/."]))
-    return ".json", json.dumps([names, draw(one) + end]).encode()
+    both = st.builds(lambda names, name, end: json.dumps([names, name + end]).encode(), _NAMES, _NAME, _END)
+    return st.tuples(st.just(".json"), both)

@@ -42,8 +42,13 @@ def feed(path: Path) -> None:
 @st.composite
 def inputs(draw: st.DrawFn) -> tuple[str, bytes]:
     """Returns what an image file may hold."""
-    content = draw(mutated(_whole()) | st.binary(max_size=300))
+    content = draw(_any())
     return ".png", _repaired(content) if draw(st.booleans()) else content
+
+
+@cache
+def _any() -> st.SearchStrategy[bytes]:
+    return mutated(_whole()) | st.binary(max_size=300)
 
 
 @cache

@@ -32,7 +32,7 @@ def feed(path: Path) -> None:
             if name.startswith(weights.CAFFE):
                 raise
             continue
-        weights.check(state, whole, {"features.0.weight"}, name)
+        weights.check(state, whole, {*whole}, name)
         nn.Conv2d(3, 4, 3).load_state_dict({each.rpartition(".")[2]: state[each] for each in state})
 
 
@@ -55,11 +55,14 @@ def _whole() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     return (*pickled, pickle.dumps({"a": 1})), tuple(save(each) for each in named)
 
 
+_TENSORS = st.lists(
+    st.tuples(st.sampled_from(_NAMES) | odd(6), st.sampled_from(_SHAPES), st.sampled_from(_TYPES)), max_size=3
+)
+
+
 @st.composite
 def _other(draw: st.DrawFn) -> tuple[str, bytes]:
-    names = draw(st.lists(st.sampled_from(_NAMES) | odd(6), max_size=3, unique=True))
-    types, shapes = st.sampled_from(_TYPES), st.sampled_from(_SHAPES)
-    state = {name: torch.zeros(draw(shapes), dtype=draw(types)) for name in names}
+    state = {name: torch.zeros(shape, dtype=kind) for name, shape, kind in draw(_TENSORS)}
     suffix = draw(st.sampled_from([".pth", ".safetensors", ".pt", ""]))
     if suffix == ".safetensors":
         return suffix, save({name.encode(errors="replace").decode(): each for name, each in state.items()})
