@@ -49,7 +49,25 @@ def real() -> bytes:
         return file.read_bytes()
 
 
-_PLAIN = (None, 0, -1, 1, 3, 2.5, math.nan, True, "3", "", [], [1], {}, {"a": 1}, 2**70, ["a"], [[32, 4, {}]])
+_PLAIN: tuple[object, ...] = (
+    None,
+    0,
+    -1,
+    1,
+    3,
+    2.5,
+    math.nan,
+    True,
+    "3",
+    "",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    2**70,
+    ["a"],
+    [[32, 4, {}]],
+)
 
 _VALUE = st.sampled_from(_PLAIN) | odd(5)
 

@@ -38,16 +38,13 @@ _TRAINER = (
     *("val_check_interval", "accumulate_grad_batches", "default_root_dir", "inference_mode", "nothing"),
 )
 _CLASSES = (
-    "torch.optim.SGD",
-    "RMSprop",
-    "torch.optim.SparseAdam",
-    "nst_lightning.optim.LBFGS",
-    "os.getcwd",
-    "no.Class",
+    *("torch.optim.SGD", "RMSprop", "torch.optim.SparseAdam", "nst_lightning.optim.LBFGS", "os.getcwd", "no.Class"),
+    *("builtins.int", "lightning.pytorch.callbacks.Timer", "nst_lightning.runs.Run", "lbfgs", "ModelCheckpoint"),
 )
-_CLASSES += ("builtins.int", "lightning.pytorch.callbacks.Timer", "nst_lightning.runs.Run", "lbfgs", "ModelCheckpoint")
-_WORDS = ("auto", "off", "photo.png", "gram", "relu1_1", "relu4_2,relu1_1", "study", "vgg19", "resnet50", "max", "cpu")
-_WORDS += ("content", "gaussian", "zip", "product", "pair_parallel", "tile_parallel", "ddp", "mp4", "oxford", "avg")
+_WORDS = (
+    *("auto", "off", "photo.png", "gram", "relu1_1", "relu4_2,relu1_1", "study", "vgg19", "resnet50", "max", "cpu"),
+    *("content", "gaussian", "zip", "product", "pair_parallel", "tile_parallel", "ddp", "mp4", "oxford", "avg"),
+)
 _KEYS = ("size", "steps", "weights", "class_path", "init_args", "gram", "relu1_1", "lr", "content", "x")
 _PLAIN = (None, True, False, 0, 1, 2, -1, 32, 64, 2**40, 2**70, 0.5, -1.5, 1e300, float("nan"), float("inf"))
 

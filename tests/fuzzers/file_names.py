@@ -7,6 +7,7 @@ import io
 import json
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ def feed(path: Path) -> None:
     names, output = json.loads(path.read_bytes())
     _pair_names(names)
     refused = None
-    for use in (lambda: _listed(names), lambda: _looked_up(names), lambda: _claimed(output, names)):
+    for use in (partial(_listed, names), partial(_looked_up, names), partial(_claimed, output, names)):
         try:
             use()
         except InputError as error:

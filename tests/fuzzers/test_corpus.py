@@ -26,7 +26,7 @@ def test_what_once_failed_is_refused_or_left_out(path: Path) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_short_run_finds_nothing(name: str) -> None:
-    report = run(KINDS[name], 60 if name == "configurations" else 150, 7)
+    report = run(KINDS[name], 40 if name == "configurations" else 100, 7)
     assert report.is_good, f"{report}: {report.failures}"
     assert any(outcome.startswith("refused") for outcome in report.outcomes)
 
