@@ -42,12 +42,9 @@ class Saved:
         """Returns what a checkpoint noted; an InputError where it makes no sense."""
         with suppress(TypeError, AttributeError, KeyError, InputError):
             found = cls(path, tuple(note["names"]), tuple(Stage(*stage) for stage in note["stages"]), note["taken"])
+            numbers = [found.taken, *(number for stage in found.stages for number in (stage.size, stage.steps))]
             named = all(isinstance(name, str) for name in found.names)
-            if (
-                named
-                and isinstance(found.taken, int)
-                and 1 <= found.taken <= sum(stage.steps for stage in found.stages)
-            ):
+            if named and all(isinstance(number, int) for number in numbers) and 1 <= found.taken <= sum(numbers[2::2]):
                 return found
         raise InputError(f"{path}: {DAMAGED}")
 

@@ -29,8 +29,7 @@ def main() -> int:
     began = time.process_time()  # of one core
     report = run(KINDS[given.kind], given.count, given.seed)
     print(f"{given.kind}: {given.count} inputs of seed {given.seed} in {time.process_time() - began:.0f} s: {report}")
-    for outcome, (_, content) in report.failures.items():
-        print(f"  {outcome}\n    {content[:200]!r}")
+    print(report.told(), end="")
     if given.keep is not None:
         given.keep.mkdir(parents=True, exist_ok=True)
         kept = {f"failed_{number}": case for number, case in enumerate(report.failures.values())}

@@ -60,6 +60,10 @@ class Report:
         """Whether nothing failed and nothing was above the limits."""
         return not self.failures and self.seconds <= SECONDS and self.megabytes <= MEGABYTES
 
+    def told(self) -> str:
+        """Returns a line on each failure, and one with the beginning of its input."""
+        return "".join(f"  {what}\n    {content[:200]!r}\n" for what, (_, content) in self.failures.items())
+
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.outcomes.items()))
         return f"{counts}; slowest {self.seconds:.2f} s, peak extra memory {self.megabytes:.0f} MB"
@@ -118,24 +122,29 @@ def _round(kind: Kind, count: int, seed: int, folder: Path, report: Report) -> N
     @settings(**options)
     @hypothesis.given(kind.inputs())
     def test(case: tuple[str, bytes]) -> None:
-        suffix, content = case
-        path = folder / f"input{suffix}"
-        path.write_bytes(content)
-        before, resident = _peak(), _resident()
-        outcome, seconds = _timed(kind, path)
-        if _peak() > before:  # else it took less than one before it, or than hypothesis itself
-            report.megabytes = max(report.megabytes, _peak() - resident)
-        if seconds > SECONDS:  # another process may have been at work
-            seconds = min(seconds, _timed(kind, path)[1])
-        if seconds > report.seconds:
-            report.seconds, report.slowest = seconds, case
-        report.outcomes[outcome.partition(" at ")[0]] += 1
-        if outcome.startswith("FAILED"):
-            known = report.failures.setdefault(outcome, case)
-            report.failures[outcome] = min(known, case, key=lambda each: len(each[1]))
+        take(kind, case, folder, report)
 
     test()
     gc.collect()
+
+
+def take(kind: Kind, case: tuple[str, bytes], folder: Path, report: Report) -> None:
+    """Feeds an input, and notes how it was taken."""
+    suffix, content = case
+    path = folder / f"input{suffix}"
+    path.write_bytes(content)
+    before, resident = _peak(), _resident()
+    outcome, seconds = _timed(kind, path)
+    if _peak() > before:  # else it took less than one before it, or than hypothesis itself
+        report.megabytes = max(report.megabytes, _peak() - resident)
+    if seconds > SECONDS:  # another process may have been at work
+        seconds = min(seconds, _timed(kind, path)[1])
+    if seconds > report.seconds:
+        report.seconds, report.slowest = seconds, case
+    report.outcomes[outcome.partition(" at ")[0]] += 1
+    if outcome.startswith("FAILED"):
+        known = report.failures.setdefault(outcome, case)
+        report.failures[outcome] = min(known, case, key=lambda each: len(each[1]))
 
 
 def _timed(kind: Kind, path: Path) -> tuple[str, float]:
