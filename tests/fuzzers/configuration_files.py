@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.fuzzers.mutations import mutated
 from tests.fuzzers.texts import NUMBERS, odd
 
 PLANTED = "tests.fuzzers.planted"
-"""A module that fails when it is imported, which --safe must not."""
+"""A module that --safe must not import: the parser would keep back what its import raised."""
 _WHOLE = (
     b"content: photo.png\nstyle: photo.png\nsize: 32\n",
     b"data:\n  content: [photo.png, photo.png]\n  style: photo.png\n  stages: [{size: 32, steps: 4}]\n"
@@ -57,7 +58,10 @@ def feed(path: Path) -> None:
     with quiet():
         given = arguments.read(["--config", str(path), *safely])
         given.check_images()
-        configuration.Job(configuration.Configuration(given, StyleTransfer))
+        try:
+            configuration.Job(configuration.Configuration(given, StyleTransfer))
+        finally:
+            assert safely == [] or PLANTED not in sys.modules, "--safe has imported what it should not"
 
 
 def prepare(patch: Callable[[object, str, object], None]) -> None:

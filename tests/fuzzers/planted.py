@@ -1,3 +1,5 @@
-"""What no configuration may have imported that says `safe: true`."""
+"""What no configuration may have imported that is read with --safe."""
 
-raise AssertionError("imported")
+
+class X:
+    """A class that configurations name."""
