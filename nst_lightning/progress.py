@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import torch
+import yaml
 
 from nst_lightning.errors import DAMAGED, InputError
-from nst_lightning.runs import Run, replacing
+from nst_lightning.runs import Run, file_beside, replacing
 from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
@@ -36,9 +39,14 @@ class Saved:
 
     @classmethod
     def of(cls, path: Path, note: Mapping[str, Any]) -> Saved:
-        """Returns what a checkpoint noted."""
-        stages = tuple(Stage(*stage) for stage in note["stages"])
-        return cls(path, tuple(note["names"]), stages, note["taken"])
+        """Returns what a checkpoint noted; an InputError where it makes no sense."""
+        with suppress(TypeError, AttributeError, KeyError, InputError):
+            found = cls(path, tuple(note["names"]), tuple(Stage(*stage) for stage in note["stages"]), note["taken"])
+            numbers = [found.taken, *(number for stage in found.stages for number in (stage.size, stage.steps))]
+            named = all(isinstance(name, str) for name in found.names)
+            if named and all(isinstance(number, int) for number in numbers) and 1 <= found.taken <= sum(numbers[2::2]):
+                return found
+        raise InputError(f"{path}: {DAMAGED}")
 
 
 def note_of(names: Sequence[str], stages: Sequence[Stage], taken: int) -> dict[str, Any]:
@@ -63,7 +71,7 @@ class Progress:
         run = Run(path)
         if not run.config.is_file():
             raise InputError(f"{path}: is not the folder of a run, for it has no config.yaml")
-        return cls(run.finished(), _read(run.saved()), run.failed())
+        return cls(_finished(run), _read(run.saved()), run.failed())
 
     def as_json(self) -> str:
         """Returns all of it as text, for the other processes of a run."""
@@ -92,11 +100,21 @@ def loaded(path: Path, device: torch.device) -> dict[str, Any]:
         found = torch.load(path, map_location=device, weights_only=True)
         if whole and isinstance(found, dict):
             return found
-    except OSError:
-        raise
     except Exception as error:  # zipfile and the restricted unpickler raise nearly anything over a damaged file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that one is of a place outside the file
+            raise
         raise InputError(f"{path}: {DAMAGED}") from error
     raise InputError(f"{path}: {DAMAGED}")
+
+
+def _finished(run: Run) -> frozenset[str]:
+    """Returns the names of the pairs that are finished and have their pictures."""
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    beside = file_beside(run.folder, settings.get("output") if isinstance(settings, dict) else None)
+    gone = {name for name in run.finished() if not (run.picture(name) if beside is None else beside).is_file()}
+    if gone:
+        warnings.warn(f"{run.folder}: no picture is there of {', '.join(sorted(gone))}; will begin anew", stacklevel=3)
+    return run.finished() - gone
 
 
 def _read(files: Sequence[Path]) -> tuple[Saved, ...]:
@@ -104,8 +122,9 @@ def _read(files: Sequence[Path]) -> tuple[Saved, ...]:
     for path in files:
         try:
             note = loaded(path, torch.device("meta")).get("batch")
-            saved = None if note is None or note.get("format") != FORMAT else Saved.of(path, note)
-        except (InputError, OSError, TypeError, AttributeError, KeyError) as error:
+            is_older = isinstance(note, dict) and note.get("format") != FORMAT
+            saved = None if note is None or is_older else Saved.of(path, note)
+        except (InputError, OSError) as error:
             warnings.warn(f"{error}; the pairs it was of will begin anew, or go on from the one before", stacklevel=2)
             continue
         if saved is not None:

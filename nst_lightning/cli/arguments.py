@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -89,6 +91,18 @@ class Given:
                     for found in files.find(key.partition(".")[2], listed, folder):
                         _check_file(Path(str(found)))
 
+    def check_safe(self) -> None:
+        """Raises an `InputError` if it names what --safe refuses: the parser imports a class as it reads its name."""
+        typed = [(key, value) for key, values in self.options for value in values]
+        listed = [(key, value) for each in self.configurations for key, value in _by_key(each)]
+        said = [str(value).lower() for key, value in (*listed, *typed) if key == "safe"]
+        if not said or said[-1] in ("false", "no"):
+            return
+        for key, value in (*listed, *typed):
+            for name in () if key.removesuffix("+") in _plain() else _unsafe(value, key.startswith("model.optimizer")):
+                allowed = "only classes of nst_lightning and optimizers of torch.optim may be named"
+                raise InputError(f"{key} is {name}, which --safe refuses: {allowed}")
+
 
 _IMAGES = ("data.content", "data.style")
 _INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
@@ -96,6 +110,8 @@ _NUMBERS = {
     int: f"{_INTEGER}|{_NONE}",
     float: rf"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?\.?inf|\.?nan|{_NONE}",
 }
+_SAFE = r"[a-z0-9_:,+-]*|nst_lightning(\.\w+)*\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
+"""A word, which is no class path, or the path of a class that --safe admits."""
 
 
 def read(arguments: Sequence[str]) -> Given:
@@ -105,7 +121,7 @@ def read(arguments: Sequence[str]) -> Given:
 
     Raises:
         InputError: If an option is unknown, lacks its value, or is no number where it must be; if there is no such
-            run, preset or configuration.
+            run, preset or configuration, or it names what --safe refuses.
     """
     left = deque(arguments)
     brought: list[Mapping[str, Any]] = []
@@ -132,16 +148,45 @@ def read(arguments: Sequence[str]) -> Given:
             if option is not None:
                 _check_number(option, values, f"--{option.name}")
             options.append((key, values))
-    given = {key for key, _ in options}
-    if images and _IMAGES[1] in given:
+    named = {key for key, _ in options}
+    if images and _IMAGES[1] in named:
         options.append((_IMAGES[0], tuple(images)))
-    elif images and _IMAGES[0] in given:
+    elif images and _IMAGES[0] in named:
         options.append((_IMAGES[1], tuple(images)))
     else:
         options += [
             (key, part) for key, part in zip(_IMAGES, (tuple(images[:1]), tuple(images[1:])), strict=True) if part
         ]
-    return Given((*brought, *of_files), tuple(options))
+    given = Given((*brought, *of_files), tuple(options))
+    given.check_safe()
+    return given
+
+
+def _by_key(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        yield from ((f"{name}.{own}", each) for own, each in value.items()) if name in GROUPS else ((name, value),)
+
+
+def _plain() -> set[str]:
+    """Returns the keys whose values are of no class: those of the trainer, which this program does not know, may be."""
+    found = (
+        option for option in known().values() if not {"OptimizerCallable", "Stage"} & {*re.findall(r"\w+", option.kind)}
+    )
+    return {option.key for option in found if not option.key.startswith("trainer.")}
+
+
+def _unsafe(value: object, is_optimizer: bool) -> Iterator[str]:
+    """Yields the texts in a value that may make the parser import what is not admitted."""
+    if isinstance(value, str) and not os.path.exists(value):  # a file's settings would be read
+        with suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
+    if isinstance(value, (Mapping, list)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _unsafe(each, is_optimizer)
+    elif isinstance(value, str):
+        short = is_optimizer and re.fullmatch(r"[A-Z]\w*", value)
+        if os.path.exists(value) or not (short or re.fullmatch(_SAFE, value)):
+            yield value
 
 
 def _check_file(path: Path) -> None:

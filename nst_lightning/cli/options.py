@@ -37,6 +37,7 @@ OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "representations": (list[str] | str | None, None, "Layers to show in TensorBoard beside each picture"),
     "checkpoint_minutes": (float, 2.0, "Minutes between two checkpoints [2.0]"),
     "ckpt_path": (str | None, None, "A checkpoint to go on from"),
+    "safe": (bool, False, "Whether only classes of this package and torch's optimizers may be named [false]"),
 }
 """What belongs to a run as a whole: type, default, and what it does."""
 

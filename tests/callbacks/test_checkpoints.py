@@ -32,7 +32,9 @@ def checkpoints(folder: Path, minutes: float) -> Checkpoints:
 
 
 def progress(folder: Path) -> Progress:
-    runs.Run(folder).config.touch()
+    run = runs.Run(folder)
+    for path in (run.config, *map(run.picture, run.finished())):  # which no one writes here
+        path.touch()
     return Progress.of(folder)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nst_lightning import presets
+from nst_lightning.__main__ import main
 from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import parser_of
 from nst_lightning.cli.options import known
@@ -214,3 +215,84 @@ def test_what_needs_no_torch_imports_none(arguments: list[str], workplace: Path)
 def test_presets_are_whole_configurations() -> None:
     for name in presets.names():
         assert parsed(["--preset", name]).model.backbone
+
+
+@pytest.fixture
+def planted(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module that leaves a file where it is imported, and what configurations name it by."""
+    monkeypatch.syspath_prepend(str(workplace))
+    monkeypatch.delitem(sys.modules, "planted", raising=False)
+    Path("planted.py").write_text("from pathlib import Path\nPath('imported').touch()\nclass Thing: pass\n")
+    Path("hidden").write_text("class_path: planted.Thing\n")
+    return workplace
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ("trainer: {callbacks: planted.Thing}", r"^trainer\.callbacks is planted\.Thing, which --safe refuses: only"),
+        ("trainer: {callbacks: [{class_path: planted.Thing}]}", r"^trainer\.callbacks is planted\.Thing"),
+        ("trainer: {callbacks: '[{class_path: planted.Thing}]'}", r"^trainer\.callbacks is planted\.Thing"),
+        ("trainer: {profiler: planted.Thing}", r"^trainer\.profiler is planted\.Thing"),
+        ("trainer: {callbacks: hidden}", r"^trainer\.callbacks is hidden"),
+        ("trainer: {callbacks: ModelCheckpoint}", r"^trainer\.callbacks is ModelCheckpoint"),
+        ("optimizer: planted.Thing", r"^model\.optimizer is planted\.Thing"),
+        ("model: {optimizer: {class_path: planted.Thing}}", r"^model\.optimizer is planted\.Thing"),
+        ("model: {optimizer: {class_path: Adam, init_args: {lr: planted.Thing}}}", r"^model\.optimizer is planted"),
+        ("optimizer: torch.optim.Adam.step", r"^model\.optimizer is torch\.optim\.Adam\.step"),
+        ("optimizer: nst_lightning.runs.proposed", r"^model\.optimizer is nst_lightning\.runs\.proposed"),
+        ("stages: [planted.Thing]", r"^data\.stages is planted\.Thing"),
+    ],
+)
+@pytest.mark.usefixtures("planted")
+def test_what_safe_refuses_is_named_before_it_is_imported(settings: str, named: str) -> None:
+    Path("f.yaml").write_text(f"content: photo.png\nstyle: painting.png\nsafe: false\n{settings}")
+    with pytest.raises(InputError, match=named):
+        read(["--config", "f.yaml", "--safe"])
+    assert not Path("imported").exists()
+
+
+def test_without_safe_a_configuration_imports_what_it_names(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("f.yaml").write_text("content: photo.png\nstyle: painting.png\ntrainer: {callbacks: hidden}")
+    assert main(["fit", "--config", "f.yaml", "--safe"]) == 2
+    assert capsys.readouterr().err.startswith("nst: error: trainer.callbacks is hidden, which --safe refuses")
+    assert not Path("imported").exists()
+    assert main(["fit", "--config", "f.yaml"]) == 2
+    assert Path("imported").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--model.optimizer.help=planted.Thing"], ["--model", "hidden"]])
+@pytest.mark.usefixtures("planted")
+def test_safe_refuses_options_too(arguments: list[str]) -> None:
+    with pytest.raises(InputError, match=r" is (planted\.Thing|hidden), which --safe refuses"):
+        read([*arguments, "--safe=true"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--optimizer", "adam", "--model.optimizer.lr", "0.01"],
+        ["--optimizer", "RMSprop"],
+        ["--optimizer={class_path: torch.optim.SGD, init_args: {lr: 1e-3}}"],
+        [
+            "--strategy",
+            "pair_parallel",
+            "--devices",
+            "2",
+            "--precision",
+            "bf16-mixed",
+            "--trainer.max_time=00:01:00:00",
+        ],
+        ["--preset", "strotss", "--stages", "[{size: 32, steps: 3}]", "-o", "a.png", "--style_loss", "gram"],
+        ["--trainer.callbacks", "nst_lightning.callbacks.ProgressBar", "--trainer.logger", "false"],
+    ],
+)
+def test_safe_admits_the_packages_own_and_torchs_optimizers(arguments: list[str]) -> None:
+    assert parsed([*arguments, "--safe"]).safe is True
+
+
+def test_safe_may_stand_in_a_configuration_and_the_command_line_goes_before_it(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("safe: true\ntrainer: {callbacks: lightning.pytorch.callbacks.Timer}")
+    with pytest.raises(InputError, match=r"Timer, which --safe refuses"):
+        read(["--config", str(tmp_path / "f.yaml")])
+    assert read(["--config", str(tmp_path / "f.yaml"), "--safe", "false"]).options == (("safe", ("false",)),)

@@ -122,8 +122,21 @@ def test_a_killed_run_goes_on_to_the_same_file() -> None:
 def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--checkpoint_minutes", "1e-9", "--output", "run") == 0
     capsys.readouterr()
-    assert main(["fit", "--resume", "run"]) == 0
+    assert main(["fit", "--resume", "run", "--safe"]) == 0  # which admits all that a run saves
     assert capsys.readouterr().out == "run: nothing left to do\n"
+
+
+@pytest.mark.parametrize("output", ["run", "run.png"])
+def test_a_finished_picture_that_is_gone_is_painted_again(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = Path("run/photo_painting.png" if output == "run" else output)
+    assert fit("--output", output) == 0
+    whole = picture.read_bytes()
+    assert main(["fit", "--resume", "run"]) == 0
+    picture.unlink()
+    with pytest.warns(UserWarning, match=r"^run: no picture is there of photo_painting; will begin anew$"):
+        assert main(["fit", "--resume", "run"]) == 0
+    assert picture.read_bytes() == whole
+    assert capsys.readouterr().out.splitlines() == [str(picture), "run: nothing left to do", str(picture)]
 
 
 def test_a_run_that_is_told_to_stop_early_leaves_its_picture_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
