@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -255,10 +256,13 @@ def _settings(path: str) -> list[Mapping[str, Any]]:
     """Returns what a configuration holds, behind the preset that it names, with short names put into their groups."""
     try:
         with regular(Path(path)).open(encoding="utf-8") as file:
-            found = yaml.safe_load(file)
+            # As JSON, which the parser is handed, may have it; a date is text that looks like one.
+            found = json.loads(json.dumps(yaml.safe_load(file), default=date.isoformat))
     except UnicodeDecodeError as error:
         reason = f"{error.reason} at byte {error.start}"
         raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, sets, the 40th of May, what holds itself
+        raise InputError(f"{path}: is not a configuration: a value is no text, number or list") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
     settings: dict[str, Any] = {}

@@ -176,12 +176,21 @@ def test_a_slip_is_named_with_what_was_meant(arguments: list[str], message: str)
         ("preset: 1970", r"^unknown preset 1970"),
         ("data:", r"f\.yaml: data must be settings by name, got None$"),
         ("- 1", r"f\.yaml: is not a configuration: expected settings by name, in YAML$"),
+        ("size: !!binary YQ==", r"f\.yaml: is not a configuration: a value is no text, number or list$"),
+        ("size: !!set {a}", r"f\.yaml: is not a configuration: a value is no text, number or list$"),
+        ("size: 2026-05-40", r"f\.yaml: is not a configuration: a value is no text, number or list$"),
+        ("size: &a [*a]", r"f\.yaml: is not a configuration: a value is no text, number or list$"),
     ],
 )
 def test_a_slip_in_a_configuration_is_named_with_the_file(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         read(["--config", str(tmp_path / "f.yaml")])
+
+
+def test_a_date_in_a_configuration_may_be_a_name(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("output: 2026-05-04")
+    assert parsed(["--config", str(tmp_path / "f.yaml")]).output == "2026-05-04"
 
 
 @pytest.mark.parametrize(
