@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 
 from nst_lightning import __version__
 from nst_lightning.cli.registry import COMMANDS, run
-from nst_lightning.errors import say
+from nst_lightning.interruption import leave, take
+from nst_lightning.terminal import say
 
 _COMMANDS = "\n".join(f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items())
 _HELP = f"""usage: nst COMMAND [options]
@@ -26,9 +28,14 @@ example:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default the process's, and returns the exit code: 0, or 2 for what cannot be used."""
+    if arguments is None:
+        take(leave)  # to the process's very end
     command, *given = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command in COMMANDS:
-        return run(command, given)
+        code = run(command, given)
+        if arguments is None and code > 128:  # Python's own end takes seconds, in which another signal is not handled
+            os._exit(code)
+        return code
     if command == "help" and given and given[0] in COMMANDS:
         return run(given[0], ["--help"])
     if command in ("-h", "--help", "help"):

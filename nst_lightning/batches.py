@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from torch import Tensor, cat
@@ -16,7 +16,7 @@ from torch import Tensor, cat
 from nst_lightning import images
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
-from nst_lightning.schedule import Stage, stage_of
+from nst_lightning.schedule import Stage, begun, stage_of
 
 
 class Gallery:
@@ -230,16 +230,21 @@ class Timeline:
     """
 
     def __init__(self, batches: Sequence[Batch], start: int = 0) -> None:
+        self.start = self._next = start
+        self._set(batches)
+
+    def _set(self, batches: Sequence[Batch]) -> None:
         self.batches = tuple(batches)
-        self.start = start
         self._ends = list(accumulate(batch.steps - batch.taken for batch in self.batches))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __iter__(self) -> Iterator[Step]:
-        for number in range(self.start, len(self)):
-            step = self.step(number)
+        self._next = self.start
+        while self._next < len(self):
+            step = self.step(self._next)
+            self._next += 1
             if step.is_first and step.batch_index + 1 < len(self.batches):
                 following = self.batches[step.batch_index + 1]
                 following.gallery.prefetch(following.sources)
@@ -250,6 +255,19 @@ class Timeline:
         batch_index = bisect_right(self._ends, number)
         batch = self.batches[batch_index]
         return Step(batch, batch_index, number - self._ends[batch_index] + batch.steps)
+
+    def give_up(self, number: int) -> int:
+        """Leaves out a batch's steps from that of a number on; of several pairs each then begins anew, by itself.
+
+        Returns by how many steps the run is longer for it.
+        """
+        before, failed = len(self), self.step(number)
+        index, batch = failed.batch_index, failed.batch
+        kept = [] if failed.is_first else [replace(batch, stages=begun(batch.stages, failed.index))]
+        singles = [replace(batch, pairs=[pair], saved=None) for pair in batch.pairs] if len(batch.pairs) > 1 else []
+        self._set([*self.batches[:index], *kept, *singles, *self.batches[index + 1 :]])
+        self._next = number
+        return len(self) - before
 
     def cost(self, first: int, last: int) -> int:
         """Returns the output pixels of the steps from number `first` up to and without `last`."""

@@ -24,6 +24,7 @@ from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run
 from nst_lightning.schedule import Stage, coarse_to_fine, described, large_enough, scaled
+from nst_lightning.terminal import say
 from nst_lightning.tiling import ALONE, Share
 
 _SHARE = 0.8  # the part of the memory that is free which is planned with; the rest is for what cannot be measured
@@ -125,6 +126,7 @@ class PairDataModule(L.LightningDataModule):
         self.progress = Progress() if resume is None else _agreed_progress(Path(resume))  # what was done before
         self.dealt: tuple[tuple[str, ...], ...] = ()  # names of unfinished pairs by the rank that takes them
         self.batches: tuple[Batch, ...] = ()  # of this process; both are set by `setup`
+        self.failed: dict[str, tuple[str, int]] = {}  # pairs that were given up: why, and the exit code
         self.settings: dict[str, str | int | float] = {  # for the pictures' metadata and TensorBoard
             "stages": described(self.stages),
             "style_scale": style_scale,
@@ -136,6 +138,7 @@ class PairDataModule(L.LightningDataModule):
             if upscale and largest > MAX_SIDE:
                 raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
         self.gallery = Gallery(side=math.ceil(min(largest, MAX_SIDE)))
+        self._timeline: Timeline | None = None  # that of the trainer, which may leave out what cannot be finished
 
     def setup(self, stage: str) -> None:
         """Reads every image once, so that a bad one ends the run before it begins, deals and forms the batches."""
@@ -144,6 +147,12 @@ class PairDataModule(L.LightningDataModule):
         shares = deal(list(self._units()), ranks)
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
+        self._timeline, self.failed = None, {}
+        for batch in self.batches:
+            height, width = batch.output_size(batch.stages[-1])
+            if max(height, width) < batch.stages[-1].size:
+                end = f"of {batch.stages[-1].size}: --upscale enlarges"
+                say(f"nst: {', '.join(batch.names)}: as large as the photograph, {width}x{height} px instead {end}")
 
     def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
@@ -155,7 +164,8 @@ class PairDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> Timeline:
         """Returns the steps of the run, from the first that was not completed."""
-        return Timeline(self.batches, 0 if self.trainer is None else self.trainer.global_step)
+        self._timeline = Timeline(self.batches, 0 if self.trainer is None else self.trainer.global_step)
+        return self._timeline
 
     def val_dataloader(self) -> Steps | list[Steps]:
         """Returns the last step of what each checkpoint holds; nothing is validated while images are optimised."""
@@ -166,8 +176,9 @@ class PairDataModule(L.LightningDataModule):
 
     def last_step(self) -> Step | None:
         """Returns the last step that was completed, None before the first."""
-        timeline = self.train_dataloader()
-        return timeline.step(timeline.start - 1) if 0 < timeline.start <= len(timeline) else None
+        taken = 0 if self.trainer is None else self.trainer.global_step
+        timeline = self.train_dataloader() if self._timeline is None else self._timeline
+        return timeline.step(taken - 1) if 0 < taken <= len(timeline) else None
 
     def unfinished_step(self) -> Step | None:
         """Returns the last step taken by a run that stopped within a batch, None where none is unfinished."""
@@ -192,7 +203,7 @@ class PairDataModule(L.LightningDataModule):
                     begun.update(dict.fromkeys(saved.names, batch))
                 else:
                     rank_zero_warn(f"{saved.path}: is of other stages; {', '.join(saved.names)} will begin anew")
-        for name, pair in todo.items():
+        for name, pair in sorted(todo.items(), key=lambda item: item[0] in self.progress.failed):
             if name not in begun:
                 yield self._batch([pair])
             elif begun[name].names[0] == name:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sys
 import traceback
-from contextlib import suppress
 from pickle import UnpicklingError
+
+from nst_lightning.terminal import say
 
 DEBUG = "NST_DEBUG"
 DAMAGED = "the checkpoint is damaged or not one of this program's; it is not loaded"
@@ -29,30 +29,29 @@ class InputError(ValueError):
     """Something a user gave cannot be used; the text is one line that says what came and what is allowed."""
 
 
-def say(line: str) -> None:
-    """Writes a line to stderr in one piece, for several processes may share it; where no one reads it, nowhere."""
-    # It is None under pythonw, and closed or broken where a terminal went away.
-    with suppress(AttributeError, OSError, ValueError):
-        sys.stderr.write(f"{line}\n")
-
-
 def refused(error: BaseException) -> int:
-    """Says on stderr in one line why a command ended, and returns its exit code.
+    """Says on stderr in one line why a command ended, and returns its exit code, see `explained`."""
+    text, code = explained(error)
+    say(f"nst: error: {text}")
+    return code
 
-    It is 2 for what was given, 130 after Ctrl-C, and 1 where memory or disk ran out, or neither what was given nor the
-    machine explains the error. With the variable `DEBUG` in the environment the traceback comes first.
+
+def explained(error: BaseException) -> tuple[str, int]:
+    """Returns an error in one line, and an exit code.
+
+    It is 2 for what was given, and 1 where memory or disk ran out, or neither what was given nor the machine explains
+    the error. With the variable `DEBUG` in the environment the traceback is printed.
     """
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    text = _explained(error)
+    text = _known(error)
     of_disk = isinstance(error, OSError) and error.errno in _OF_DISKS
     code = 1 if text is None or of_disk or is_out_of_memory(error) else 2
     if text is None:
         text = f"{type(error).__name__}: {error} (with {DEBUG}=1 in the environment, where)"
     for pattern, words in _WORDS:
         text = re.sub(pattern, words, text)
-    say(f"nst: error: {text}")
-    return 130 if isinstance(error, KeyboardInterrupt) else code
+    return text, code
 
 
 _OF_DISKS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -78,13 +77,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return False
 
 
-def _explained(error: BaseException) -> str | None:
+def _known(error: BaseException) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & _OF_USERS:
         return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
         return f"what should be text in UTF-8 is not ({error.reason} at byte {error.start})"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__

@@ -28,12 +28,15 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from nst_lightning.errors import InputError
+from nst_lightning.interruption import Interrupted
 from nst_lightning.memory import cores
+from nst_lightning.terminal import say
 
 _AGREED = "NST_LIGHTNING_AGREED"  # variables of the environment of processes that this one starts
-_STARTED = "NST_LIGHTNING_STARTED"
+_STARTED = "NST_LIGHTNING_STARTED"  # the number of the process that started this one
 _PATIENCE = timedelta(minutes=5)
-_GRACE = 15.0  # s until an interrupted process is interrupted again, or given up
+_GRACE = 15.0  # s in which a process that was told to end may save what it has
+_SILENCE, _REMINDER = 30.0, 600.0  # s for which a process may be stopped before it is told, and told again
 
 
 class RankError(RuntimeError):
@@ -59,22 +62,25 @@ class _Launcher(_SubprocessScriptLauncher):
             self._start()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, min(torch.get_num_threads(), cores()) // self.num_processes))
-        try:
-            result: object = function(*args, **kwargs)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                self._interrupt()
-            self._wait()
-            raise
+        result: object = function(*args, **kwargs)
         if failed := self._wait():
             raise RankError(failed)
         return result
+
+    def end(self, exception: BaseException) -> None:
+        """Waits for the other processes where this one failed, or has them save what they have where it is to end."""
+        try:
+            if isinstance(exception, (Interrupted, KeyboardInterrupt)):
+                raise exception
+            self._wait()
+        except (Interrupted, KeyboardInterrupt) as ended:  # which may come while it waits
+            self._end(ended.number if isinstance(ended, Interrupted) else signal.SIGINT)
 
     def _start(self) -> None:
         """Starts the other processes, unless this is one of them; refuses to be one that nobody started."""
         if not self.cluster_environment.creates_processes_externally:
             before = dict(os.environ)
-            os.environ[_STARTED] = "1"
+            os.environ[_STARTED] = str(os.getpid())
             self._call_children_scripts()
             os.environ.clear()  # what the others are told is not for what this process starts later
             os.environ.update(before)
@@ -85,19 +91,29 @@ class _Launcher(_SubprocessScriptLauncher):
     def _wait(self) -> dict[int, int]:
         """Returns the exit codes of the processes that failed, by rank, once all have ended."""
         first = self.cluster_environment.node_rank() * self.num_processes
-        codes = {first + index: process.wait() for index, process in enumerate(self.procs, start=1)}
-        return {rank: code for rank, code in codes.items() if code != 0}
+        ranks = dict(enumerate(self.procs, start=first + 1))
+        told = dict.fromkeys(ranks, time.monotonic() - _REMINDER + _SILENCE)  # when each was last seen at work, or told
+        while any(process.poll() is None for process in ranks.values()):
+            for rank, process in ranks.items():
+                if not _is_stopped(process.pid):
+                    told[rank] = max(told[rank], time.monotonic() - _REMINDER + _SILENCE)
+                elif time.monotonic() > told[rank] + _REMINDER:
+                    told[rank] = time.monotonic()
+                    say(f"nst: rank {rank} is stopped and waited for: kill -CONT {process.pid} has it go on")
+            time.sleep(0.1)
+        return {rank: process.returncode for rank, process in ranks.items() if process.returncode != 0}
 
-    def _interrupt(self) -> None:
-        """Lets the processes save what they have: a terminal's Ctrl-C has reached them, a signal by hand has not."""
-        for signum in (0, signal.SIGINT, signal.SIGKILL):  # 0 is none
-            running = [process for process in self.procs if process.poll() is None]
-            for process in running:
-                process.send_signal(signum)
-            deadline = time.monotonic() + _GRACE
-            for process in running:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, deadline - time.monotonic()))
+    def _end(self, number: int) -> None:
+        """Has the processes save what they have, also one that is stopped, and ends those that don't."""
+        deadline = time.monotonic() + _GRACE
+        for process in self.procs:
+            process.send_signal(number)  # not one that has ended
+            process.send_signal(getattr(signal, "SIGCONT", 0))
+        for process in self.procs:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            process.wait()
 
 
 class PairParallel(DDPStrategy):
@@ -110,6 +126,12 @@ class PairParallel(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Waits for the other processes, once what there is here is saved."""
+        super().on_exception(exception)
+        assert isinstance(self._launcher, _Launcher)
+        self._launcher.end(exception)
 
     def configure_ddp(self) -> None:
         """Leaves the module unwrapped."""
@@ -164,6 +186,21 @@ def _launched_world() -> int:
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def _is_stopped(process: int) -> bool:
+    """Whether a process that this one started was stopped, by SIGSTOP say; False where the system does not tell."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, process, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # it has ended
+        return False
+
+
+def is_orphan() -> bool:
+    """Whether the process that started this one for a share of its work is gone, so that nobody waits for it."""
+    return os.name == "posix" and _STARTED in os.environ and os.environ[_STARTED] != str(os.getppid())
 
 
 def alone() -> bool:

@@ -61,6 +61,7 @@ class Progress:
 
     finished: frozenset[str] = frozenset()  # the names of the pairs
     saved: tuple[Saved, ...] = ()  # of unfinished batches, the newest first
+    failed: frozenset[str] = frozenset()  # the pairs that were given up
 
     @classmethod
     def of(cls, path: Path) -> Progress:
@@ -70,12 +71,12 @@ class Progress:
         run = Run(path)
         if not run.config.is_file():
             raise InputError(f"{path}: is not the folder of a run, for it has no config.yaml")
-        return cls(_finished(run), _read(run.saved()))
+        return cls(_finished(run), _read(run.saved()), run.failed())
 
     def as_json(self) -> str:
         """Returns all of it as text, for the other processes of a run."""
         saved = {str(each.path): note_of(each.names, each.stages, each.taken) for each in self.saved}
-        return json.dumps({"finished": sorted(self.finished), "saved": saved})
+        return json.dumps({"finished": sorted(self.finished), "saved": saved, "failed": sorted(self.failed)})
 
     def write(self, run: Run) -> None:
         """Notes all of it in a run's folder, for the processes that are started to go on with the run."""
@@ -86,9 +87,8 @@ class Progress:
     def from_json(cls, text: str) -> Progress:
         """Returns what `as_json` wrote."""
         found = json.loads(text)
-        return cls(
-            frozenset(found["finished"]), tuple(Saved.of(Path(path), note) for path, note in found["saved"].items())
-        )
+        saved = tuple(Saved.of(Path(path), note) for path, note in found["saved"].items())
+        return cls(frozenset(found["finished"]), saved, frozenset(found["failed"]))
 
 
 def loaded(path: Path, device: torch.device) -> dict[str, Any]:

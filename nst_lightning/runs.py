@@ -51,6 +51,10 @@ class Run:
         """Returns a pair's finished picture."""
         return self.folder / f"{pair}.png"
 
+    def preview(self, rank: int) -> Path:
+        """Returns the picture that a process is at work on, as it is."""
+        return self.folder / ("preview.jpg" if rank == 0 else f"preview_{rank}.jpg")
+
     def picture_at(self, pair: str, step: int) -> Path:
         """Returns a pair's picture after so many steps."""
         return self.folder / "steps" / pair / f"{step:06d}.png"
@@ -83,6 +87,10 @@ class Run:
         """Returns the empty file that says that a pair is finished."""
         return self.checkpoints / "finished" / pair
 
+    def why_failed(self, pair: str) -> Path:
+        """Returns the file that says why a pair was given up, which a run tries after all others."""
+        return self.checkpoints / "failed" / pair
+
     def saved(self) -> list[Path]:
         """Returns all checkpoints, the newest first."""
         found = [*self.checkpoints.glob("*.ckpt"), *self.checkpoint_before("").parent.glob("*.ckpt")]
@@ -96,6 +104,10 @@ class Run:
     def finished(self) -> frozenset[str]:
         """Returns the names of the pairs that are finished."""
         return frozenset(path.name for path in self.marker("").glob("*"))
+
+    def failed(self) -> frozenset[str]:
+        """Returns the names of the pairs that were given up."""
+        return frozenset(path.name for path in self.why_failed("").glob("*"))
 
 
 def proposed(output: str | None, names: Sequence[str], overwrite: bool) -> tuple[Run, Path | None]:

@@ -76,6 +76,16 @@ def stage_of(stages: Sequence[Stage], index: int) -> int:
     return bisect_right(list(accumulate(stage.steps for stage in stages)), index)
 
 
+def begun(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
+    """Returns the stages of the first so many steps, >= 1."""
+    found = []
+    for stage in stages:
+        if steps > 0:
+            found.append(replace(stage, steps=min(stage.steps, steps)))
+            steps -= stage.steps
+    return tuple(found)
+
+
 def described(stages: Sequence[Stage]) -> str:
     """Returns stages in words, e.g. `256 px x 150, 512 px x 150`."""
     return ", ".join(f"{stage.size} px x {stage.steps}" for stage in stages)

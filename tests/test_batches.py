@@ -469,3 +469,20 @@ def test_what_was_done_of_a_batch_does_not_count() -> None:
     others = [named(name, size=(1, 1), stages=(Stage(1, 4),)) for name in "bcd"]
     shares = deal([begun, *others], 2)
     assert [[batch.names[0] for batch in share] for share in shares] == [["b", "d"], ["a", "c"]]
+
+
+def test_a_batch_that_is_given_up_keeps_the_steps_it_took_and_its_pairs_begin_anew_alone() -> None:
+    batches = THREE["begun"]()
+    line = Timeline(batches)
+    walk = iter(line)
+    number, step = next((number, step) for number, step in enumerate(walk) if not (step.is_first or step.is_last))
+    failed = step.batch
+    before, pairs = len(line), len(failed.pairs)
+    longer = line.give_up(number)
+    assert len(line) == before + longer
+    assert line.step(number - 1).is_last  # so that nothing is unfinished
+    rest = [step, *walk][1:]
+    anew = failed.names if pairs > 1 else ()
+    begun_anew = [each.batch.names for each in rest if each.is_first]
+    assert begun_anew == [*((name,) for name in anew), *(batch.names for batch in batches[step.batch_index + 1 :])]
+    assert len(rest) == len(line) - number

@@ -46,11 +46,6 @@ def test_too_little_memory_is_one_line_and_exit_code_1(error: Exception, capsys:
     assert capsys.readouterr().err.startswith("nst: error: there is not enough memory: a smaller --size, or --tile")
 
 
-def test_ctrl_c_has_the_exit_code_of_shells(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(KeyboardInterrupt()) == 130
-    assert capsys.readouterr().err == "nst: error: interrupted\n"
-
-
 @pytest.mark.parametrize("error", [RuntimeError("shapes\ndiffer"), ValueError("no"), KeyError("a"), AssertionError()])
 def test_any_other_error_is_one_line_and_exit_code_1(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(error) == 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import pytest
@@ -27,7 +27,7 @@ from nst_lightning.data import PairDataModule, Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
 from nst_lightning.losses import IMAGE, Features, Source, Target
-from nst_lightning.modules import ImageOptimization, StyleTransfer, optimization
+from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
 from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.modules.problem import Losses, Tile
 from nst_lightning.optim import LBFGS, Adam
@@ -534,6 +534,27 @@ def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: py
     assert len([source for source, _ in asked if source == "content"]) == 6
 
 
+@pytest.mark.parametrize(("room", "times"), [(evaluation.STYLES_ROOM, 2), (0, 3)])
+def test_styles_targets_are_kept_in_so_many_bytes(room: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Source] = []
+    of = Whole.targets
+
+    def counted(
+        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+    ) -> dict[str, Target]:
+        asked.append(source)
+        return of(self, source, images, weights, draw)
+
+    monkeypatch.setattr(Whole, "targets", counted)
+    monkeypatch.setattr(evaluation, "STYLES_ROOM", room)
+    contents, first, second = [picture(seed) for seed in range(3)], picture(8), picture(9)
+    fit(
+        StyleTransfer(**SHALLOW),
+        PairDataModule(cast(Any, contents), cast(Any, [first, second, first]), steps=1, stages=1),
+    )
+    assert asked.count("style") == times
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, 2), ("3", 4)])
 def test_no_more_threads_are_used_than_the_container_has_cores_for(
     given: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
@@ -702,7 +723,7 @@ def test_adam_works_with_scaled_gradients() -> None:
 def test_pixels_that_are_not_finite_end_the_run_before_they_are_written() -> None:
     results = Results()
     module = StyleTransfer(**SHALLOW, optimizer=partial(Adam, lr=float("inf")))
-    with pytest.raises(InputError, match=r"^image_image: pixels that are not finite after step 1: .* than 32-true$"):
+    with pytest.raises(InputError, match=r"^pixels that are not finite after step 1: .* than 32-true$"):
         fit(module, data(), (results,))
     assert results.steps == []
 
@@ -717,3 +738,28 @@ def test_a_module_can_be_fitted_again() -> None:
     module = StyleTransfer(**SHALLOW)
     first, second = fit(module, data()).images[0], fit(module, data()).images[0]
     assert torch.equal(first, second)
+
+
+class Once(Adam):
+    """Diverges once, at its 30th step, and remembers its learning rates."""
+
+    rates: ClassVar[list[float]] = []
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401 - torch's
+        found = super().step(closure)
+        self.rates.append(self.param_groups[0]["lr"])
+        if len(self.rates) == 30:
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+        return found
+
+
+def test_an_image_that_diverges_goes_on_from_where_it_was_whole_with_shorter_steps(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    Once.rates.clear()
+    module = StyleTransfer(**SHALLOW, optimizer=partial(Once, lr=0.02))
+    fit(module, data(stages=[Stage(32, 60)]))
+    assert bool(module.image.isfinite().all())
+    assert (Once.rates[0], Once.rates[-1]) == (0.02, 0.01)
+    line = "nst: image_image: pixels that are not finite after step 51: goes on from where it was whole with 0.5 of"
+    assert line in capfd.readouterr().err

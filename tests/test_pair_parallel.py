@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from nst_lightning.__main__ import main
 from nst_lightning.parallel import telling
+from nst_lightning.progress import Progress
 
 PROGRAM = [sys.executable, "-m", "nst_lightning"]
 FAST = ["--stages", "1", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
@@ -261,21 +263,65 @@ def test_a_job_that_lost_a_process_goes_on_with_any_number_to_the_same_files(
     assert list(folder.glob("checkpoints/*.ckpt")) == []
 
 
-def test_a_process_with_an_error_of_its_own_fails_the_job_after_the_other_has_finished(place: Path) -> None:
+def test_a_pair_that_one_process_cannot_finish_is_named_and_all_others_are_painted(place: Path) -> None:
     rows = list(SIX)
     rows[1] = f"{rows[1]}1e39"
     run = launched([*PROGRAM, *options(place, rows, "bad"), *TWO])
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert "Traceback" not in run.stderr
     own, whole = told(run)
-    assert re.fullmatch(r"nst: error: the loss is not finite when a stage begins .*", own)
-    left = re.fullmatch(
-        rf"nst: error: rank 1 ended with exit code 2; not finished: (p1.*); to go on: nst fit --resume {place}/bad",
-        whole,
+    assert re.fullmatch(r"nst: error: p1: the loss is not finite when a stage begins .*", own)
+    assert whole == (
+        f"nst: error: rank 1 ended with exit code 2; not finished: p1; to go on: nst fit --resume {place}/bad"
     )
-    assert left is not None, whole
-    assert pictures(place / "bad").keys() == {f"p{n}" for n in range(6)} - set(left[1].split(", "))
-    assert len(pictures(place / "bad")) >= 3
+    assert pictures(place / "bad").keys() == {f"p{n}" for n in range(6)} - {"p1"}
+
+
+@contextmanager
+def long_job(place: Path, output: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A job of two processes that have much to do, once both are at work, and the number of the second, that of k1."""
+    rows = ["c0.png,s0.png,k0,,3100,", "c0.png,s1.png,k1,,3000,"]
+    command = [*PROGRAM, *options(place, rows, output), *TWO, "--checkpoint_minutes", "0.0001"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as run:
+        deadline = time.monotonic() + 120
+        while not all((place / output / f"checkpoints/{name}.ckpt").exists() for name in ("k0", "k1")):
+            assert run.poll() is None, "the job ended early"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        (other,) = children(run.pid)
+        yield run, other
+        for process in (other, run.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def test_a_stopped_process_saves_what_it_has_when_the_job_is_told_to_end(place: Path) -> None:
+    with long_job(place, "stopped") as (run, other):
+        os.kill(other, signal.SIGSTOP)
+        time.sleep(1)
+        stopped = time.time()
+        run.send_signal(signal.SIGTERM)
+        before = time.monotonic()
+        told = run.communicate(timeout=30)[1]
+        assert time.monotonic() - before < 10
+    assert run.returncode == 143
+    assert f"nst: interrupted; to go on: nst fit --resume {place}/stopped\n" in told
+    assert "Traceback" not in told
+    assert {each.names for each in Progress.of(place / "stopped").saved} == {("k0",), ("k1",)}
+    assert max(path.stat().st_mtime for path in (place / "stopped/checkpoints").glob("k1.ckpt")) > stopped
+
+
+def test_a_process_whose_parent_was_killed_saves_what_it_has_and_ends(place: Path) -> None:
+    with long_job(place, "orphan") as (run, other):
+        run.kill()
+        run.wait()
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text().split()[2]:
+            assert time.monotonic() < deadline, "the process goes on, though nobody waits for it"
+            time.sleep(0.05)
+    newest = Progress.of(place / "orphan").saved[0]
+    assert newest.names == ("k1",)
+    assert newest.taken < 3000
 
 
 # ---- batches ----

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -276,13 +277,16 @@ def test_an_error_of_the_first_process_waits_for_the_others_too(
     launcher: Callable[..., parallel._Launcher], tmp_path: Path
 ) -> None:
     go, done = tmp_path / "go", tmp_path / "done"
+    other = launcher("import time; time.sleep(1)\n" + when(go, f"pathlib.Path({str(done)!r}).touch()"))
 
     def fail() -> None:
         go.touch()
         raise InputError("mine")
 
     with pytest.raises(InputError, match=r"^mine$"):
-        launcher(when(go, f"pathlib.Path({str(done)!r}).touch()")).launch(fail)
+        other.launch(fail)
+    assert not done.exists()  # this process saves first what it has
+    other.end(InputError("mine"))
     assert done.exists()
 
 
@@ -308,8 +312,40 @@ def test_ctrl_c_lets_the_others_save_and_ends_those_that_do_not_stop(
 
     with pytest.raises(KeyboardInterrupt):
         two.launch(interrupted)
+    two.end(KeyboardInterrupt())
     assert saved.exists()
     assert [process.returncode for process in two.procs] == [0, -signal.SIGKILL]
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="the system does not tell who is stopped")
+def test_a_stopped_process_is_told_of_now_and_then_while_it_is_waited_for(
+    launcher: Callable[..., parallel._Launcher],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(parallel, "_SILENCE", 0.2)
+    ready = tmp_path / "ready"
+    one = launcher(f"import os, pathlib; pathlib.Path({str(ready)!r}).touch(); os.kill(os.getpid(), 19)")
+
+    def resume() -> None:
+        os.kill(one.procs[0].pid, signal.SIGCONT)
+
+    def work() -> None:
+        wait_for(ready)
+        threading.Timer(1.5, resume).start()
+
+    one.launch(work)
+    line = f"nst: rank 1 is stopped and waited for: kill -CONT {one.procs[0].pid} has it go on\n"
+    assert capfd.readouterr().err == line
+
+
+def test_a_process_whose_parent_is_gone_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not parallel.is_orphan()
+    monkeypatch.setenv("NST_LIGHTNING_STARTED", str(os.getppid()))
+    assert not parallel.is_orphan()
+    monkeypatch.setenv("NST_LIGHTNING_STARTED", "1")
+    assert parallel.is_orphan() is (os.getppid() != 1)
 
 
 @pytest.mark.parametrize(("given", "allowed", "expected"), [(None, 8, [4]), (None, 6, [3]), ("3", 8, [])])
@@ -337,8 +373,10 @@ def test_a_launch_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPat
         def __init__(self, command: Sequence[str], env: dict[str, str], cwd: str | None) -> None:
             started.append(env)
 
-        def wait(self) -> int:
+        def poll(self) -> int:
             return 0
+
+        returncode = 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     before = dict(os.environ)

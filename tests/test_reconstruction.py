@@ -152,7 +152,7 @@ def test_each_layer_can_have_its_film(photo: Path, tmp_path: Path) -> None:
         (["--backbone", "vgg11"], "unknown backbone 'vgg11'"),
         (["--size", "-3"], "size must be at least 1, got -3"),
         (["--image", "*.png"], r"image \*\.png stands for 2 files; name one"),
-        (["--sise", "3"], "unrecognized arguments: --sise 3"),
+        (["--sise", "3"], r"unknown option --sise: did you mean --size\?"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_exit_code_2(

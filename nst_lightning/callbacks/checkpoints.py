@@ -66,6 +66,7 @@ class Checkpoints(Checkpoint):
             raise InputError(f"checkpoint_minutes must be above 0 and at most {_YEAR}, got {minutes}")
         self.run, self.minutes = run, minutes
         self._saved = 0.0
+        self._saved_after = 0  # steps
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Has the trainer write its checkpoints whole."""
@@ -73,7 +74,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Removes what is out of date, unless the run goes on from a checkpoint, which may be one of the folder's."""
-        self._saved = time.monotonic()
+        self._saved, self._saved_after = time.monotonic(), 0
         if is_writer(trainer) and data_of(trainer).progress == Progress():
             assert isinstance(pl_module, ImageOptimization)
             settings = begun_with(trainer, pl_module, data_of(trainer))
@@ -96,28 +97,34 @@ class Checkpoints(Checkpoint):
             self._save(trainer, batch)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves the batch where the trainer was told to stop early, by its `max_time` say."""
-        if (step := data_of(trainer).unfinished_step()) is not None:
+        """Saves the batch where the trainer was told to stop early, by its `max_time` say; once a step."""
+        step = data_of(trainer).unfinished_step()
+        if step is not None and self._saved_after != trainer.global_step:
             self._save(trainer, step)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Saves what there is of a batch that was begun."""
+        """Saves what there is of a batch that was begun, once."""
         self.on_train_end(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, step: Step) -> None:
+        module = trainer.lightning_module
+        assert isinstance(module, ImageOptimization)
+        if not bool(module.image.isfinite().all()):  # the last one that was is worth more
+            return
         name = step.batch.names[0]
         path, before = self.run.checkpoint(name), self.run.checkpoint_before(name)
         if path.exists() and is_writer(trainer):
             before.parent.mkdir(exist_ok=True)
             path.replace(before)
         trainer.save_checkpoint(path)
-        self._saved = time.monotonic()
+        self._saved, self._saved_after = time.monotonic(), trainer.global_step
 
     def _finish(self, step: Step) -> None:
         for name in step.batch.names:
             marker = self.run.marker(name)
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
+            self.run.why_failed(name).unlink(missing_ok=True)
         self.run.forget(step.batch.names[0])
 
 

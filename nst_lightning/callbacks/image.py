@@ -12,6 +12,7 @@ from nst_lightning import images
 from nst_lightning.batches import Step
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
+from nst_lightning.interruption import Interrupted
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run
 
@@ -66,8 +67,8 @@ class ImageWriter(Callback):
             self._write(trainer, pl_module, step, is_finished=False)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Writes the picture as it is when the run is interrupted by hand."""
-        if isinstance(exception, KeyboardInterrupt):
+        """Writes the picture as it is when the run is interrupted."""
+        if isinstance(exception, (KeyboardInterrupt, Interrupted)):
             self.on_train_end(trainer, pl_module)
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, step: Step, is_finished: bool) -> None:

@@ -13,17 +13,20 @@ from typing import Any
 import lightning as L
 from lightning.pytorch import callbacks
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from nst_lightning.batches import Step, Timeline
 from nst_lightning.callbacks.scores import Scores
 from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.terminal import STDERR
 
 
 @secondary("the progress bar")
 class ProgressBar(callbacks.ProgressBar):
-    """Shows pair, stage, step, loss and the time left, which counts pixels, for steps of late stages take longer.
+    """Shows step, time left, loss, score, stage and pair, in this order, of which a narrow terminal cuts the end.
+
+    The time left counts pixels, for steps of late stages take longer. In a notebook it is a widget.
 
     Args:
         interval: Seconds between two refreshes, >= 0; by default 0.2 on a terminal and 10 in a file.
@@ -35,7 +38,7 @@ class ProgressBar(callbacks.ProgressBar):
         self, interval: float | None = None, scores: Scores | None = None, shown: str | None = "overall"
     ) -> None:
         super().__init__()
-        usual = 0.2 if getattr(sys.stderr, "isatty", bool)() else 10.0
+        usual = 0.2 if STDERR.isatty() or "ipykernel" in sys.modules else 10.0
         self.interval = usual if interval is None else interval
         self.scores, self.shown = scores, shown
         self._score = ""
@@ -51,9 +54,10 @@ class ProgressBar(callbacks.ProgressBar):
         """Begins where the run does, which after a resume is not at 0."""
         timeline = _timeline(trainer)
         self._began = time.monotonic()
-        layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        layout = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
         self._bar = tqdm(
             total=len(timeline),
+            file=STDERR,
             initial=timeline.start,
             disable=not self._enabled,
             dynamic_ncols=True,
@@ -75,11 +79,11 @@ class ProgressBar(callbacks.ProgressBar):
         if self._bar is None or self._bar.disable or (now - self._shown < self.interval and done < len(timeline)):
             return  # reading the loss would make a GPU wait
         self._shown = now
-        self._bar.n = done
-        self._bar.set_description_str(describe(step, timeline), refresh=False)
+        self._bar.n, self._bar.total = done, len(timeline)
         left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(timeline.start, done)
         loss = losses["total"].mean().item()
-        self._bar.set_postfix_str(f"left {timedelta(seconds=round(left))}, loss {loss:.3g}{self._score}", refresh=False)
+        shown = f"left {timedelta(seconds=round(left))}, loss {loss:.3g}{self._score}, {describe(step, timeline)}"
+        self._bar.set_postfix_str(shown, refresh=False)
         self._bar.refresh()
 
     def _remember_score(self, step: Step, found: Iterable[Mapping[str, float]]) -> None:
@@ -100,13 +104,12 @@ class ProgressBar(callbacks.ProgressBar):
 
 
 def describe(step: Step, timeline: Timeline) -> str:
-    """Returns what is being done in a few words: the pair, its place in the run, and the stage."""
+    """Returns what is being done in a few words: the stage, the pair, and its place in the run."""
     pairs = step.batch.pairs
     others = f" +{len(pairs) - 1}" if len(pairs) > 1 else ""
     batches = f" ({step.batch_index + 1}/{len(timeline.batches)})" if len(timeline.batches) > 1 else ""
     height, width = step.batch.output_size(step.stage)
-    stage = f"stage {step.stage_index + 1}/{len(step.stages)}, {width}x{height} px"
-    return f"{pairs[0].name}{others}{batches}, {stage}"
+    return f"{width}x{height} px ({step.stage_index + 1}/{len(step.stages)}), {pairs[0].name}{others}{batches}"
 
 
 def _timeline(trainer: L.Trainer) -> Timeline:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 import lightning as L
 import torch
@@ -15,11 +16,12 @@ from tqdm import tqdm
 
 from nst_lightning.batches import Step
 from nst_lightning.data import is_writer
-from nst_lightning.errors import InputError, say
+from nst_lightning.errors import InputError
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.runs import Run, replacing
+from nst_lightning.terminal import STDERR, say
 
 SHARE = 0.05  # of a run's time that scores on the way may take unless their steps were asked for
 _TIMES = 12
@@ -60,14 +62,10 @@ class Scores(Callback):
         self._references: list[Reference] = []
         self._taken: Step | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says what is left out, once no callback has refused the run."""
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Says what is left out; a run says nothing of it, for it would in every one."""
         if self.scorer.missing is not None and trainer.is_global_zero:
             say(f"nst: {self.scorer.missing}")
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says what is left out."""
-        self.on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
@@ -88,6 +86,7 @@ class Scores(Callback):
             self._taken, self.found, self.maps = batch, {}, {}
             if is_writer(trainer) and self._is_due(batch):
                 self._score(pl_module, batch)
+                self._log(trainer, pl_module)
             if batch.is_last:
                 self.finals |= self.found
 
@@ -98,7 +97,7 @@ class Scores(Callback):
             shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
             shown += "".join(f"nst: {line}\n" for line in table.warnings(self.finals))
             # Not on the line of a progress bar, which is closed after this.
-            tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=sys.stderr)
+            tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=STDERR)
 
     def on_validation_batch_end(
         self,
@@ -112,6 +111,20 @@ class Scores(Callback):
         """Scores the pictures of a checkpoint."""
         self._score(pl_module, batch)
         self.finals |= self.found
+        pl_module.log_dict(self._means(), batch_size=1)
+
+    def _log(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Hands the scores to callbacks, and to loggers at the very step, which need not be one of theirs."""
+        means = self._means()
+        module.log_dict(means, batch_size=1, logger=False)
+        for logger in trainer.loggers:
+            logger.log_metrics(means, trainer.global_step)
+
+    def _means(self) -> dict[str, float]:
+        """Returns the means over the pictures that have a number."""
+        names = dict.fromkeys(name for scores in self.found.values() for name in scores)
+        values = {name: [s[name] for s in self.found.values() if math.isfinite(s[name])] for name in names}
+        return {f"score/{name}": fmean(defined) for name, defined in values.items() if defined}
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from lightning.pytorch.callbacks import Callback
 
-from nst_lightning.errors import InputError, say
+from nst_lightning.errors import InputError
+from nst_lightning.terminal import say
 
 Kind = TypeVar("Kind", bound=type[Callback])
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from socket import gethostname
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import hparams, image, scalar
 
 from nst_lightning.batches import Step
 from nst_lightning.callbacks.scores import Scores
@@ -21,10 +26,42 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import drawn, gram_figure, tiles_figure, viridis
 from nst_lightning.metrics.table import SUMMARY
-from nst_lightning.modules import ImageOptimization
+from nst_lightning.modules import ImageOptimization, tag_of
 from nst_lightning.runs import Run
 
-_FLUSH = 2  # seconds: Ctrl-C in the middle of a notification leaves the writer's thread asleep for so long
+_NUMBERS = itertools.count()
+
+
+class EventFile:
+    """A file of curves and pictures, on the disk as soon as they are added, see `torch.utils.tensorboard`.
+
+    Not its `SummaryWriter`, which leaves the writing to a thread: what comes of a full disk or a missing folder is not
+    told, and a signal at the wrong moment has the program wait for that thread for minutes.
+
+    Args:
+        folder: That of the pair, which is made.
+        first: Points of earlier files from this step on are hidden.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        self._path = folder / name
+        self._path.touch()
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=first, session_log=start))
+
+    def add(self, step: int, *summaries: Any) -> None:
+        """Adds what torch's functions have made; an OSError says why it cannot be written."""
+        self._write(*(Event(wall_time=time.time(), step=step, summary=each) for each in summaries))
+
+    def _write(self, *events: Any) -> None:
+        with self._path.open("r+b") as file:  # fails where it was deleted
+            file.seek(0, os.SEEK_END)
+            records = RecordWriter(file)
+            for event in events:
+                records.write(event.SerializeToString())
 
 
 @secondary("the curves in TensorBoard")
@@ -58,8 +95,8 @@ class TensorBoardWriter(Callback):
                 raise InputError(f"{name} must be at least 1, got {value}")
         self.scalars_every, self.images_every = scalars_every, images_every
         self.representations, self.scores = tuple(representations), scores
-        self._writers: dict[str, SummaryWriter] = {}
-        self._run: SummaryWriter | None = None
+        self._files: dict[str, EventFile] = {}
+        self._run: EventFile | None = None
         self._began, self._finished = 0.0, 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -74,19 +111,19 @@ class TensorBoardWriter(Callback):
             if layer not in known:
                 read = ", ".join(known) or "none"
                 raise InputError(f"layer {layer!r} cannot be shown: the losses of this run read {read}")
-        self._began = time.monotonic()
+        self._began, self._run = time.monotonic(), None
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Step, batch_idx: int
     ) -> None:
         """Opens the run directories of pairs that begin or go on after a resume."""
-        if not self._writers and is_writer(trainer):
+        if batch.is_first and is_writer(trainer):
             self._open(Run(Path(trainer.default_root_dir)), batch)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
     ) -> None:
-        """Writes what is due after a step, and closes the run directories after the last."""
+        """Writes what is due after a step."""
         assert isinstance(pl_module, ImageOptimization)
         if self.scores is not None:
             self.scores.take(trainer, pl_module, batch)
@@ -96,28 +133,15 @@ class TensorBoardWriter(Callback):
                 self._finish(pl_module, batch)
                 self._count(trainer, len(batch.batch.pairs))
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Closes the run directories."""
-        self.teardown(trainer, pl_module, "fit")
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Closes the run directories of a run that was stopped before its last step."""
-        self._close()
-        if self._run is not None:
-            self._run.close()
-            self._run = None
-
     def _open(self, run: Run, step: Step) -> None:
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
         for pair, content, of_pair in zip(step.batch.names, contents, styles, strict=True):
             # Steps after the resumed one are hidden: they are about to be taken again.
-            self._writers[pair] = writer = SummaryWriter(
-                str(run.tensorboard(pair)), purge_step=step.index + 1, flush_secs=_FLUSH
-            )
+            self._files[pair] = file = EventFile(run.tensorboard(pair), step.index + 1)
             if step.index == 0:
-                writer.add_image("source/content", content, 0)
+                file.add(0, _picture("source/content", content))
                 for number, style in enumerate(of_pair, start=1):
-                    writer.add_image("source/style" if number == 1 else f"source/style_{number}", style.image()[0], 0)
+                    file.add(0, _picture("source/style" if number == 1 else f"source/style_{number}", style.image()[0]))
 
     def _write(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
         number = step.index + 1
@@ -125,13 +149,12 @@ class TensorBoardWriter(Callback):
             # One copy for each curve and not for each of its points: a GPU has to wait for every one.
             losses = {name: value.cpu() for name, value in module.losses.items()}
             for index, pair in enumerate(step.batch.names):
-                for tag, value in _losses(losses, index).items():
-                    self._writers[pair].add_scalar(tag, value, number)
+                self._files[pair].add(number, *_scalars(_losses(losses, index)))
         if self.scores is not None:
             self._write_scores(self.scores, number)
         if number % self.images_every == 0 or step.is_last:
-            for pair, image in zip(step.batch.names, module.result.cpu(), strict=True):
-                self._writers[pair].add_image("picture/output", image, number)
+            for pair, picture in zip(step.batch.names, module.result.cpu(), strict=True):
+                self._files[pair].add(number, _picture("picture/output", picture))
             if self.representations != ():
                 self._write_representations(trainer, module, step)
 
@@ -140,18 +163,18 @@ class TensorBoardWriter(Callback):
         with trainer.precision_plugin.forward_context():
             features = module.backbone(module.result)
         for layer in self.representations:
-            for writer, feature in zip(self._writers.values(), features[layer].split(1), strict=True):
-                writer.add_image(f"features/{layer}", drawn(tiles_figure(feature, title=layer))[0], step.index + 1)
-                writer.add_image(f"gram/{layer}", drawn(gram_figure(feature, layer))[0], step.index + 1)
+            for pair, feature in zip(step.batch.names, features[layer].split(1), strict=True):
+                shown = {"features": tiles_figure(feature, title=layer), "gram": gram_figure(feature, layer)}
+                pictures = [_picture(f"{kind}/{layer}", drawn(figure)[0]) for kind, figure in shown.items()]
+                self._files[pair].add(step.index + 1, *pictures)
 
     def _write_scores(self, scores: Scores, number: int) -> None:
         for pair, values in scores.found.items():
-            for tag, value in _scores(values).items():
-                self._writers[pair].add_scalar(tag, value, number)
+            self._files[pair].add(number, *_scalars(_scores(values)))
         for pair, differs in scores.maps.items():
             if math.isfinite(largest := differs.max().item()):  # else the picture was too small
                 shown = differs[0, 0].cpu() / (largest if largest > 0 else 1)
-                self._writers[pair].add_image("lpips/map", viridis(shown), number)
+                self._files[pair].add(number, _picture("lpips/map", viridis(shown)))
 
     def _finish(self, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):
@@ -159,9 +182,7 @@ class TensorBoardWriter(Callback):
             scores = {} if self.scores is None else _scores(self.scores.finals.get(pair.name, {}))
             results = {**scores, **dict(sorted(_losses(module.losses, index).items()))}
             settings = {**module.settings_of(step, pair), "pair": pair.name}
-            for summary in hparams(settings, results):  # type: ignore[no-untyped-call]
-                self._writers[pair.name].file_writer.add_summary(summary)  # type: ignore[attr-defined]
-        self._close()
+            self._files.pop(pair.name).add(0, *hparams(settings, results))  # type: ignore[no-untyped-call]
 
     def _count(self, trainer: L.Trainer, pairs: int) -> None:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
@@ -169,19 +190,22 @@ class TensorBoardWriter(Callback):
         if self._run is None:
             name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"
             folder = Run(Path(trainer.default_root_dir)).tensorboard(name)
-            self._run = SummaryWriter(str(folder), purge_step=before + 1, flush_secs=_FLUSH)
+            self._run = EventFile(folder, before + 1)
         self._finished += pairs
         rate = 60 * self._finished / (time.monotonic() - self._began)
-        self._run.add_scalar("pairs/per_minute", rate, before + pairs)
-
-    def _close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        self._run.add(before + pairs, *_scalars({"pairs/per_minute": rate}))
 
 
 def _losses(losses: Mapping[str, Tensor], index: int) -> dict[str, float]:
-    return {("term/" if "/" in name else "loss/") + name: value[index].item() for name, value in losses.items()}
+    return {tag_of(name): value[index].item() for name, value in losses.items()}
+
+
+def _scalars(values: Mapping[str, float]) -> list[Any]:
+    return [scalar(tag, value) for tag, value in values.items()]  # type: ignore[no-untyped-call]
+
+
+def _picture(tag: str, rgb: Tensor) -> Any:  # noqa: ANN401 - protobuf's
+    return image(tag, rgb, dataformats="CHW")  # type: ignore[no-untyped-call]
 
 
 def _scores(scores: Mapping[str, float]) -> dict[str, float]:

@@ -87,9 +87,9 @@ class Given:
             for key, folder in zip(_IMAGES, (files.CONTENT_FOLDER, files.STYLE_FOLDER), strict=True):
                 images = self.values(key)
                 for each in images if isinstance(images, list) and images else [images]:
-                    listed = yaml.safe_load(each) if isinstance(each, str) and each.startswith("[") else each
+                    listed = yaml.safe_load(each) if isinstance(each, str) and each.startswith(("[", "null")) else each
                     for found in files.find(key.partition(".")[2], listed, folder):
-                        regular(Path(str(found))).open("rb").close()
+                        _check_file(Path(str(found)))
 
     def check_safe(self) -> None:
         """Raises an `InputError` if it names what --safe refuses: the parser imports a class as it reads its name."""
@@ -107,6 +107,11 @@ class Given:
 _IMAGES = ("data.content", "data.style")
 _SAFE = r"[a-z0-9_:,+-]*|nst_lightning(\.\w+)*\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
 """A word, which is no class path, or the path of a class that --safe admits."""
+_INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
+_NUMBERS = {
+    int: f"{_INTEGER}|{_NONE}",
+    float: rf"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?\.?inf|\.?nan|{_NONE}",
+}
 
 
 def read(arguments: Sequence[str]) -> Given:
@@ -184,6 +189,13 @@ def _unsafe(value: object, is_optimizer: bool) -> Iterator[str]:
             yield value
 
 
+def _check_file(path: Path) -> None:
+    try:
+        regular(path).open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror or error})") from error
+
+
 def _is_option(word: str) -> bool:
     return re.match(r"--?[A-Za-z]", word) is not None
 
@@ -224,14 +236,12 @@ def _values(name: str, option: Option | None, left: deque[str]) -> tuple[str, ..
 
 
 def _check_number(option: Option, values: Iterable[str], name: str) -> None:
-    kind = option.number
-    for value in values if kind is not None else ():
-        try:
-            kind(value)  # type: ignore[misc] # not None here
-        except ValueError as error:
-            if value.lower() not in ("null", "none"):  # the parser says where those are allowed
-                wanted = "a whole number" if kind is int else "a number"
-                raise InputError(f"{name} must be {wanted}, got {value!r}") from error
+    if option.number is None:
+        return
+    for value in values:
+        if not re.fullmatch(_NUMBERS[option.number], value.lower()):
+            wanted = "a whole number" if option.number is int else "a number"
+            raise InputError(f"{name} must be {wanted}, got {value!r}")
 
 
 def _configuration_of(folder: str) -> str:

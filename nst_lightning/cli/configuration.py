@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,30 @@ import lightning as L
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # without __all__
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from nst_lightning import files, runs
 from nst_lightning.api import trainer_of
-from nst_lightning.callbacks import Checkpoints, ImageWriter, ProgressBar, Scores, TensorBoardWriter, VideoWriter
+from nst_lightning.callbacks import (
+    Checkpoints,
+    Ending,
+    ImageWriter,
+    Preview,
+    ProgressBar,
+    Scores,
+    TensorBoardWriter,
+    VideoWriter,
+)
 from nst_lightning.callbacks.checkpoints import begun_with, check_settings
 from nst_lightning.cli import options
 from nst_lightning.cli.arguments import Given
-from nst_lightning.cli.registry import INTERRUPTED, TERMINATED, UNFINISHED
 from nst_lightning.data import PairDataModule, is_writer
-from nst_lightning.errors import InputError, say
+from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS, check
+from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
-from nst_lightning.modules import ImageOptimization, check_trainer
-from nst_lightning.parallel import RankError, agreed, alone, telling
+from nst_lightning.modules import ImageOptimization, PairsLoop, check_trainer
+from nst_lightning.parallel import RankError, TileParallel, agreed, alone, telling
+from nst_lightning.terminal import say, tell
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
@@ -107,18 +115,24 @@ class Job:
         if every is None:
             raise InputError("trainer.log_every_n_steps must be at least 1, got None")
         settings["default_root_dir"] = str(self.run.folder)
+        self._wish, checkpoints = Wish(), Checkpoints(self.run, values.checkpoint_minutes)
         settings["callbacks"] = [
+            Ending(self._wish, checkpoints),
             *(given if isinstance(given, list) else [given]),
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self._films,
             *([] if scores is None else [scores]),
             TensorBoardWriter(every, representations=names_of(values.representations), scores=scores),
+            Preview(),
             ProgressBar(scores=scores, shown=values.show_score),
-            Checkpoints(self.run, values.checkpoint_minutes),
+            checkpoints,
             _SaveConfig(configuration.parser, values),
         ]
         self.trainer = trainer_of(**settings)
         check_trainer(self.trainer)
+        loop = self.trainer.fit_loop.epoch_loop
+        if not isinstance(self.trainer.strategy, TileParallel):
+            self.trainer.fit_loop.epoch_loop = PairsLoop(self.trainer, loop.min_steps, loop.max_steps)
         if self._resumed:
             check_settings(self.run, begun_with(self.trainer, self.module, self.data))
 
@@ -128,45 +142,39 @@ class Job:
         go_on = f"to go on: nst fit --resume {folder}"
         if self._resumed and self.trainer.world_size > 1 and alone():
             self.data.progress.write(self.run)
+        codes: set[int] = set()
         try:
-            with telling({"folder": str(folder), "progress": str(self.run.progress)}), _ending_as_by_sigterm():
-                # A checkpoint of ours is tensors and plain values: nothing in it is run.
-                self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self._checkpoint, weights_only=True)
-        except SystemExit as ended:  # what Lightning makes of Ctrl-C and of SIGTERM, when all is saved
-            say(f"\ninterrupted; {go_on}")
-            raise SystemExit(TERMINATED if isinstance(ended, SIGTERMException) else INTERRUPTED) from ended
+            with telling({"folder": str(folder), "progress": str(self.run.progress)}), handled(self._wish.note):
+                try:
+                    # A checkpoint of ours is tensors and plain values: nothing in it is run.
+                    self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self._checkpoint, weights_only=True)
+                finally:
+                    self._wish.forget()
+        except Interrupted as ended:
+            if self.trainer.is_global_zero:
+                say(f"nst: interrupted; {go_on}")
+            raise SystemExit(ended.code) from ended
         except RankError as error:
             done = self.run.finished()
             left = [name for rank in error.codes for name in self.data.dealt[rank] if name not in done]
             say(f"nst: error: {error}; not finished: {', '.join(left) or 'none'}; {go_on}")
-            raise SystemExit(1) from error
-        done = self.run.finished()
+            codes |= {code if code in (2, UNFINISHED) else 1 for code in error.codes.values()}
+        for name, (reason, code) in self.data.failed.items():
+            say(f"nst: error: {name}: {reason}")
+            codes.add(code)
+        done = self.run.finished() | self.data.failed.keys()
         own = [name for batch in self.data.batches for name in batch.names if is_writer(self.trainer)]
         left = [name for name in own if name not in done]
         if left:
             say(f"nst: not finished: {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}; {go_on}")
+            codes.add(UNFINISHED)
         for path in [*self.writer.written, *(film for video in self._films for film in video.written)]:
-            print(path)
+            tell(path)
         if self._resumed and self.trainer.is_global_zero and not any(self.data.dealt):
-            print(f"{folder}: nothing left to do")
-        if left:
-            raise SystemExit(UNFINISHED)
+            tell(f"{folder}: nothing left to do")
+        if codes:
+            raise SystemExit(min(codes))
         return self.module
-
-
-@contextmanager
-def _ending_as_by_sigterm() -> Iterator[None]:
-    """Has the signals of a terminal or queue that goes away end a run as SIGTERM does: when all is saved."""
-    taken = {}
-    for name in ("SIGHUP", "SIGUSR1"):  # not on Windows
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup has them ignored
-            taken[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        for number, before in taken.items():
-            signal.signal(number, before)
 
 
 def parser_of(model_class: type[ImageOptimization]) -> LightningArgumentParser:

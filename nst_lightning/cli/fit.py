@@ -5,7 +5,8 @@ from contextlib import ExitStack
 
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
-from nst_lightning.cli.registry import abrupt
+from nst_lightning.interruption import handled, leave
+from nst_lightning.terminal import say
 
 _USAGE = """usage: nst fit PHOTO PAINTING ... [options]
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     given = typed.read([] if asked else arguments)
     if not asked:
         given.check_images()
-    with abrupt():  # not above: the help answers before torch could be imported
+    with handled(leave):  # not above: the help answers before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job, parser_of
         from nst_lightning.modules import StyleTransfer
@@ -36,4 +37,8 @@ def main(arguments: Sequence[str]) -> None:
         if asked:
             print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
         else:
-            Job(Configuration(given, StyleTransfer), claims).fit()
+            job = Job(Configuration(given, StyleTransfer), claims)
+            job.fit()
+            if job.trainer.is_global_zero:
+                where, again = job.run.folder, job.run.config
+                say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")

@@ -6,12 +6,9 @@ import ast
 import difflib
 import os
 import re
-import signal
 import sys
-import threading
 from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
@@ -19,6 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nst_lightning.errors import InputError, refused
+from nst_lightning.interruption import Interrupted, break_off, handled, leave
+from nst_lightning.terminal import open_all, say, settle
 
 COMMANDS = {
     "fit": ("cli.fit", "paint photographs in the manner of paintings"),
@@ -38,10 +37,6 @@ Its help is its constant `HELP`, which is read without importing it, or else wha
 """
 _LEADING = {"score": "--output", "validate": "--ckpt_path", "inspect": "--image", "reconstruct": "--image"}
 """The option that the words in front of all options are the values of; other commands look after theirs."""
-
-
-UNFINISHED, INTERRUPTED, TERMINATED = 3, 130, 143
-"""The exit codes of a run that was told to stop before it was finished, and of those ended by Ctrl-C and SIGTERM."""
 
 
 class Parser(ArgumentParser):
@@ -68,44 +63,37 @@ def run(command: str, arguments: Sequence[str]) -> int:
     """Runs a command, a key of `COMMANDS`, and returns the exit code.
 
     0; 1 where something failed; 2 after one line on what cannot be used; 141 where no one reads the output to its end;
-    `UNFINISHED`, `INTERRUPTED` or `TERMINATED`.
+    `UNFINISHED`, and that of `Interrupted`.
     """
     module, _ = COMMANDS[command]
     text = _help(module) if {"-h", "--help"} & set(arguments) else None
     if text is not None:
         print(text.strip())
         return 0
+    open_all()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path's name may be more than the terminal can show
-    try:
-        with abrupt():
+    with handled(leave):
+        try:
             main: Callable[[Sequence[str]], int | None] = import_module(f"nst_lightning.{module}").main
-        words = [*map(_plain, arguments)]
-        if command in _LEADING and words and not words[0].startswith("-"):
-            words.insert(0, _LEADING[command])
-        code = main(words)
-        sys.stdout.flush()
-        return 0 if code is None else code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more as it ends
-        return 141
-    except SystemExit as ended:  # after a parser's help, or when all is saved that Ctrl-C has broken off
-        return ended.code if isinstance(ended.code, int) else 0
-    except (Exception, KeyboardInterrupt) as error:
-        return refused(error)
-
-
-@contextmanager
-def abrupt() -> Iterator[None]:
-    """Has Ctrl-C end the process at once, as while modules are imported: nothing is to be saved yet."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+            words = [*map(_plain, arguments)]
+            if command in _LEADING and words and not words[0].startswith("-"):
+                words.insert(0, _LEADING[command])
+            with handled(break_off):
+                code = main(words)
+                sys.stdout.flush()
+            return 0 if code is None else code
+        except BrokenPipeError:
+            return 141
+        except Interrupted as ended:
+            say("nst: interrupted")
+            return 128 + ended.number
+        except SystemExit as ended:  # after a parser's help, or when all is saved of a run that was broken off
+            return ended.code if isinstance(ended.code, int) else 0
+        except Exception as error:
+            return refused(error)
+        finally:
+            settle()
 
 
 def _truth(text: str) -> bool:

@@ -1,7 +1,8 @@
 """The image as a LightningModule: the output is the parameter, the frozen backbone a submodule."""
 
-from nst_lightning.modules.optimization import ImageOptimization, check_trainer
+from nst_lightning.modules.loop import PairsLoop
+from nst_lightning.modules.optimization import ImageOptimization, check_trainer, tag_of
 from nst_lightning.modules.reconstruction import Reconstruction
 from nst_lightning.modules.style_transfer import StyleTransfer
 
-__all__ = ["ImageOptimization", "Reconstruction", "StyleTransfer", "check_trainer"]
+__all__ = ["ImageOptimization", "PairsLoop", "Reconstruction", "StyleTransfer", "check_trainer", "tag_of"]

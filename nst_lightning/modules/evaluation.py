@@ -21,7 +21,7 @@ from nst_lightning.memory import Footprint, Line, peak_bytes
 from nst_lightning.modules.problem import Problem
 from nst_lightning.tiling import Evaluator, Tiled, Whole
 
-_STYLES_KEPT = 64  # about 1.4 MB each for VGG's five layers
+STYLES_ROOM = 2**28  # bytes: a style takes 1.4 MB for Gram matrices of VGG's five layers, 72 MB for the default losses
 _MAPS_SHARE = 1 / 8  # of the memory that may be planned with, above which content targets are kept in half the bytes
 
 
@@ -262,10 +262,14 @@ class Evaluations:
             images = [style.image().to(device).rot90(turn, (2, 3)) for style in styles for turn in turns]
             shares = [weight for weight in weights or [1.0] * len(styles) for _ in turns]
             self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed)
-            if len(self._styles) > _STYLES_KEPT:
-                self._styles.popitem(last=False)
         self._styles.move_to_end(key)
+        while sum(map(_bytes, self._styles.values())) > STYLES_ROOM and len(self._styles) > 1:
+            self._styles.popitem(last=False)
         return self._styles[key]
+
+
+def _bytes(targets: Mapping[str, Target]) -> int:
+    return sum(values.nbytes for target in targets.values() for values in target)
 
 
 def _joined(targets: Sequence[Mapping[str, Target]]) -> dict[str, Target]:

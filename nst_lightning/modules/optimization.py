@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,25 @@ from nst_lightning.pairs import Pair
 from nst_lightning.parallel import PairParallel, check_world
 from nst_lightning.progress import FORMAT, Saved, loaded, note_of
 from nst_lightning.schedule import described
+from nst_lightning.terminal import say
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
 _Optimizer = torch.optim.Optimizer | LightningOptimizer
 _QUASI_NEWTON = (torch.optim.LBFGS, optim.LBFGS)
 _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
+_MANY = 1000  # epochs, Lightning's where none are asked for
+_TRIES = 3  # for how often, at a stage, an image goes back to where it was last whole
+
+
+def tag_of(loss: str) -> str:
+    """Returns the name of a loss's curve."""
+    return f"term/{loss}" if "/" in loss else f"loss/{loss}"
 
 
 def check_trainer(trainer: L.Trainer) -> None:
     """Refuses settings under which a step is not one evaluation of one image, and what `check_world` refuses."""
+    if trainer.max_epochs == _MANY:
+        trainer.fit_loop.max_epochs = 1
     for name in ("accumulate_grad_batches", "max_epochs"):
         if (value := getattr(trainer, name)) != 1:
             raise InputError(f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)")
@@ -64,6 +75,9 @@ class ImageOptimization(L.LightningModule):
         self.losses: dict[str, Tensor] = {}
         self.settings: dict[str, str | int | float] = {}  # for the pictures' metadata and TensorBoard
         self.evaluation: Evaluation | None = None  # of the current batch and stage; None before the first step
+        self.stuck: Step | None = None  # the step that is taken, or that could not be
+        self._whole: Tensor | None = None  # the image as it was when it was last looked at, at this stage
+        self._left = 0  # how often it may still go back there
         self.sizing = Sizing(problem)
         self._evaluations = Evaluations(problem, self.sizing)
 
@@ -110,14 +124,15 @@ class ImageOptimization(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses what the run cannot go on from; shapes the parameter before its values and state are loaded."""
-        if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
-            raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
         note = checkpoint.get("batch")
         if note is None or note.get("format") != FORMAT:
             msg = "the checkpoint is of an earlier version, whose optimiser remembered otherwise: begin the run anew"
             raise InputError(msg)
-        if self.trainer.state.fn == TrainerFn.FITTING:  # what is validated is one batch of a run, not all of its steps
-            self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
+        if self._trainer is not None:  # else it is load_from_checkpoint that calls
+            if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
+                raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
+            if self.trainer.state.fn == TrainerFn.FITTING:  # what is validated is one batch, not all of its run's steps
+                self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
 
     def on_fit_start(self) -> None:
@@ -129,8 +144,9 @@ class ImageOptimization(L.LightningModule):
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Moves on to the next batch or stage where the step begins one, or a run goes on."""
-        if self.evaluation is None or batch.is_first or batch.starts_stage:
-            self._begin(batch)
+        with self._taking(batch):
+            if self.evaluation is None or batch.is_first or batch.starts_stage:
+                self._begin(batch)
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,)."""
@@ -151,17 +167,27 @@ class ImageOptimization(L.LightningModule):
     ) -> None:
         """Takes a step, of fewer images at once where the memory does not hold them all."""
         before = self.losses
-        while True:
-            try:
-                with tensor_core_products(self.device, str(self.trainer.precision)):
-                    super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Behind the clause, whose traceback keeps the graph that did not fit.
-            self._forget_step(before)
-        self._settle(batch_idx, before, optimizer)
+        timeline = self.trainer.train_dataloader
+        assert isinstance(timeline, Timeline)
+        with self._taking(step := timeline.step(self.trainer.global_step)):
+            while True:
+                try:
+                    with tensor_core_products(self.device, str(self.trainer.precision)):
+                        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                # Behind the clause, whose traceback keeps the graph that did not fit.
+                self._forget_step(before)
+            self._settle(step, before, optimizer)
+
+    def on_train_batch_end(self, outputs: object, batch: Step, batch_idx: int) -> None:
+        """Hands the losses, means over the images, to loggers and callbacks, in the steps that loggers look at."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] # set by a connector
+        if self.trainer.global_step % every == 0 or batch.is_last:
+            means = {tag_of(name): value.mean() for name, value in self.losses.items()}
+            self.log_dict(means, batch_size=len(self.image))
 
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Shows the image of a checkpoint, for the callbacks to look at."""
@@ -179,6 +205,13 @@ class ImageOptimization(L.LightningModule):
 
     # ---- what they call ----
 
+    @contextmanager
+    def _taking(self, step: Step) -> Iterator[None]:
+        """Has a step be `stuck` where it fails."""
+        self.stuck = step
+        yield
+        self.stuck = None
+
     def _begin(self, step: Step) -> None:
         """Makes the image, its optimiser and its evaluation for a batch or stage that begins or goes on."""
         if step.is_first and step.batch.saved is not None:
@@ -191,6 +224,7 @@ class ImageOptimization(L.LightningModule):
         if self.evaluation is not None and not step.is_first:  # what was too much at one stage is at the next
             together = self.evaluation.together
         self.losses = {}
+        self._whole, self._left = None, _TRIES
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
 
     def _saved(self, batch: Batch) -> dict[str, Any]:
@@ -242,9 +276,9 @@ class ImageOptimization(L.LightningModule):
         self.zero_grad(set_to_none=True)
         self.losses = losses
 
-    def _settle(self, number: int, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
+    def _settle(self, step: Step, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
         """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
-        self._check_image(number)
+        self._look_at_image(step)
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         if not before:
             if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
@@ -254,15 +288,23 @@ class ImageOptimization(L.LightningModule):
             taken = inner.accepted
             self.losses = {name: torch.where(taken, value, before[name]) for name, value in self.losses.items()}
 
-    def _check_image(self, number: int) -> None:
-        """Looks at the pixels once in a while, and before they are written."""
-        timeline = self.trainer.train_dataloader
-        assert isinstance(timeline, Timeline)
-        step = timeline.step(number)
-        if (step.is_last or step.index % _LOOK_EVERY == 0) and not bool(self.image.isfinite().all()):
-            msg = f"{', '.join(step.batch.names)}: pixels that are not finite after step {step.index + 1}"
+    def _look_at_image(self, step: Step) -> None:
+        """Looks at the pixels once in a while, and before they are written; sets back a single image that diverged."""
+        if not step.is_last and step.index % _LOOK_EVERY != 0:
+            return
+        if bool(self.image.isfinite().all()):
+            self._whole = self.image.detach().clone()
+            return
+        msg = f"pixels that are not finite after step {step.index + 1}"
+        if self._whole is None or self._left == 0 or step.is_last or len(self.image) > 1:
             help = f"take a smaller learning rate, or another precision than {self.trainer.precision}"
             raise InputError(f"{msg}: {help}")
+        self._left -= 1
+        self._place(self._whole.clone())
+        factor = 2.0 ** (self._left - _TRIES)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] *= factor
+        say(f"nst: {step.batch.names[0]}: {msg}: goes on from where it was whole with {factor} of the learning rate")
 
     def _check_sizes(self, batch: Batch) -> None:
         """Refuses, before the first step, what is too small for the network at any stage."""

@@ -29,7 +29,7 @@ class _Config:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows: a study, sweep or run by `kind`, its findings as texts; files that are gone are empty."""
+    """All that a page shows, by `kind` a study, gallery, sweep or run; findings are texts, what is gone is empty."""
 
     title: str
     kind: str
@@ -38,7 +38,7 @@ class Report:
 
 
 def read(folder: Path) -> Report:
-    """Reads the results in the folder of a sweep, of several sweeps, or of a run of `nst fit`.
+    """Reads the results in the folder of a sweep, of a run of `nst fit`, or of several of either.
 
     Raises:
         InputError: If there are none, or a file of them is damaged; it names the file and the key.
@@ -50,11 +50,13 @@ def read(folder: Path) -> Report:
         return Report(_sweep(folder).title, "sweep", (_sweep(folder),), _findings(folder))
     if config.is_file():
         return Report(_title(folder), "run", (_run(folder),))
-    folders = sorted(entry.parent for entry in folder.glob(f"*/{results.FILE}"))
-    if not folders:
-        expected = f"neither {results.FILE}, as a sweep has, nor {config.name}, as a run has, nor sweeps in it"
+    sweeps = sorted(entry.parent for entry in folder.glob(f"*/{results.FILE}"))
+    painted = [each for each in sorted(folder.glob(f"*/{config.name}")) if _painted(each.parent)[1]]
+    if not sweeps and not painted:
+        expected = f"neither {results.FILE}, as a sweep has, nor {config.name}, as a run has, nor folders of such in it"
         raise InputError(f"{folder}: has no results: {expected}")
-    return Report(_title(folder), "study", tuple(map(_sweep, folders)), _findings(folder))
+    sections = (*map(_sweep, sweeps), *(_run(each.parent) for each in painted))
+    return Report(_title(folder), "study" if sweeps else "gallery", sections, _findings(folder))
 
 
 def _sweep(folder: Path) -> Results:
@@ -86,20 +88,26 @@ def _title(folder: Path) -> str:
 
 
 def _run(folder: Path) -> Results:
+    given = schema.load(runs.Run(folder).config, "the configuration of a run of nst fit")
+    sources, files = _painted(folder)
+    if not files:
+        raise InputError(f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes a finished pair")
+    cells = [_of_run(name, file, sources.get(name, Pair("", (), name)), folder) for name, file in files.items()]
+    base = pd.json_normalize(given).iloc[0].dropna().to_dict()
+    return Results(_title(folder), base=base, cells=tuple(cells))
+
+
+def _painted(folder: Path) -> tuple[dict[str, Pair], dict[str, Path]]:
+    """Returns the pairs of a run and its finished pictures, by name."""
     path = runs.Run(folder).config
-    given = schema.load(path, "the configuration of a run of nst fit")
-    config: _Config = schema.structured(_Config, given, path)
+    config: _Config = schema.structured(_Config, schema.load(path, "the configuration of a run of nst fit"), path)
     sources = _sources(config.data)
     files = {entry.stem: entry for entry in sorted(folder.iterdir()) if entry.suffix.lower() in _SUFFIXES}
     files = {name: files[name] for name in sources or files if name in files}
     beside = runs.file_beside(folder, config.output)
     if beside is not None and beside.is_file():  # the run was told to write one file
         files[next(iter(sources), beside.stem)] = beside
-    if not files:
-        raise InputError(f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes a finished pair")
-    cells = [_of_run(name, file, sources.get(name, Pair("", (), name)), folder) for name, file in files.items()]
-    base = pd.json_normalize(given).iloc[0].dropna().to_dict()
-    return Results(_title(folder), base=base, cells=tuple(cells))
+    return sources, files
 
 
 def _sources(data: Mapping[str, Any]) -> dict[str, Pair]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from nst_lightning import pairs
+from nst_lightning.interruption import Interrupted
 from nst_lightning.runs import Run
 from nst_lightning.study.experiment import Cell, Experiment, arguments
 
@@ -105,8 +106,9 @@ def _call(command: Sequence[str]) -> str | None:
             for line in lines:
                 print(line, end="", file=sys.stderr, flush=True)
                 last.extend([line.strip()] if line.strip() else [])
-        except KeyboardInterrupt:
-            for line in lines:  # it was interrupted too, and saves what it has
+        except Interrupted as ended:
+            process.send_signal(ended.number)
+            for line in lines:  # it saves what it has
                 print(line, end="", file=sys.stderr, flush=True)
             process.wait()
             raise

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nst_lightning.cli.registry import Parser
-from nst_lightning.errors import InputError, say
+from nst_lightning.errors import InputError
 from nst_lightning.study import sweeps
+from nst_lightning.terminal import say
 
 HELP = """usage: nst sweep FILE [--output FOLDER] [--dry-run] [options of nst fit]
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.arena gather --packages FOLDER --to PAIRS
     python -m tests.benchmarks.arena paint --pairs PAIRS --to ARENA [--size 512] [--methods NAMES] [--only PAIRS]
-        [--device cpu] [--workers 1] [--peers FOLDER]
+        [--device cpu] [--workers 1] [--peers FOLDER] [--steps N]
     python -m tests.benchmarks.arena score --pairs PAIRS --to ARENA
     python -m tests.benchmarks.arena sheets --pairs PAIRS --to ARENA [--methods NAMES] [--seed 0]
 
@@ -103,6 +103,8 @@ def paint(job: tuple[str, str, argparse.Namespace]) -> dict[str, Any]:
                 made = by_peer(given, options.peers, pair, Path(folder), options.size, options.device)
                 rgb = images.read(str(made)).rgb
         else:
+            if options.steps is not None:
+                given.setdefault("steps", options.steps)
             if "preset" in given:
                 given = {**presets.options(given.pop("preset")), **given}
             if isinstance(given.get("stages"), list):
@@ -206,6 +208,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PAIRS, default=list(PAIRS), help="the pairs")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="pictures that are painted at the same time")
+    parser.add_argument("--steps", type=int, help="of our methods that name none [their own]")
     parser.add_argument("--seed", type=int, default=0, help="of the order on the sheets")
     parser.add_argument("--side", type=int, default=512, help="of the pictures on the sheets, in pixels")
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,17 +20,28 @@ def lines(told: str) -> list[str]:
 def test_shows_pair_stage_step_loss_and_the_time_left(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     run(ProgressBar(interval=0))
     shown = lines(capfd.readouterr().err)
-    pair = r"image_image_(\d) \(\1/2\), stage (\d)/2, (\d+x\d+) px"
-    pattern = pair + r" +(\d+)%\|.*\| (\d+)/16 \[.*, left \d:\d\d:\d\d, loss \S+\]"
+    pair = r"(\d+x\d+) px \((\d)/2\), image_image_(\d) \(\4/2\)"
+    pattern = r"^ *\d+%\|.{10}\| (\d+)/16, left \d:\d\d:\d\d, loss \S+, " + pair
     matches = [re.search(pattern, line) for line in shown]
     assert all(matches), shown
     seen = [match.groups() for match in matches if match is not None]
-    steps = [int(groups[4]) for groups in seen]
+    steps = [int(groups[0]) for groups in seen]
     assert steps == sorted(steps)
     assert set(steps) == set(range(1, 17))
-    assert {groups[:3] for groups in seen} == {
-        (pair, stage, size) for pair in "12" for stage, size in (("1", "16x12"), ("2", "32x24"))
+    assert {groups[1:] for groups in seen} == {
+        (size, stage, pair) for pair in "12" for stage, size in (("1", "16x12"), ("2", "32x24"))
     }
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_narrow_terminal_shows_the_time_left_and_the_loss(
+    columns: int, run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((columns, 30)))
+    run(ProgressBar(interval=0))
+    shown = [line for line in re.split(r"[\r\n]", capfd.readouterr().err) if "/16, " in line]
+    assert all(len(line) <= columns for line in shown)
+    assert all(re.search(r"left \d:\d\d:\d\d, loss \S+, ", line) for line in shown)
 
 
 def test_goes_on_with_the_right_count_after_a_resume(
@@ -41,8 +53,8 @@ def test_goes_on_with_the_right_count_after_a_resume(
     with pytest.warns(UserWarning, match="dirpath has changed"):
         run(ProgressBar(interval=0), again, ckpt_path=tmp_path / "kept" / "step=10.ckpt")
     shown = lines(capfd.readouterr().err)
-    assert re.search(r" 69%\|.*\| 11/16 \[", shown[0]), shown[0]
-    assert re.search(r"100%\|.*\| 16/16 \[.*left 0:00:00", shown[-1])
+    assert re.search(r" 69%\|.*\| 11/16, ", shown[0]), shown[0]
+    assert re.search(r"100%\|.*\| 16/16, left 0:00:00", shown[-1])
 
 
 def test_time_left_counts_pixels_and_not_steps(

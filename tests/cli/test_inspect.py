@@ -75,7 +75,7 @@ def test_a_painting_is_found_by_its_name_and_all_maps_can_be_asked_for(capsys: p
         (["--image", "photo", "--most", "some"], "argument --most: must be a whole number or all, got 'some'"),
         (["--image", "photo", "--most", "0"], "most must be at least 1, or all of them, got 0"),
         (["--image", "photo", "--size", "big"], "argument --size: invalid int value: 'big'"),
-        (["--image", "photo", "--sise", "9"], "unrecognized arguments: --sise 9"),
+        (["--image", "photo", "--sise", "9"], "unrecognized arguments: --sise 9; did you mean --size?"),
         (
             ["--image", "photo", "--size", "8"],
             "an image of 8x6 px is too small for these layers: 16 px a side at least",
@@ -108,5 +108,5 @@ def test_help_speaks_of_pictures_and_not_of_python(capsys: pytest.CaptureFixture
 def test_help_needs_no_torch() -> None:
     code = "import sys; from nst_lightning.cli import inspect; inspect.main(['--help'])"
     told = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("usage: nst inspect --image FILE")
+    assert told.stdout.startswith("usage: nst inspect IMAGE")
     assert not re.search(r"\| +(torch|PIL|numpy|matplotlib)$", told.stderr, re.MULTILINE)

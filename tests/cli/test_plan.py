@@ -54,7 +54,7 @@ BAD_INPUTS = {
     "no duration": (["--within", "soon"], r"within must be a time above 0, as 90s, 30m or 1h30m, got 'soon'"),
     "missing file": (["--content", "nope.jpg"], r"content image nope\.jpg is neither here nor in data/"),
     "unknown format": (["--output", "x.gif"], r"x\.gif: has suffix '\.gif'; allowed are \.png"),
-    "unknown option": (["--sise", "3"], r"unrecognized arguments: --sise 3"),
+    "unknown option": (["--sise", "3"], r"unknown option --sise: did you mean --size\?"),
     "several processes": (
         ["--trainer.accelerator", "cpu", "--devices", "2"],
         r"must be pair_parallel or tile_parallel",

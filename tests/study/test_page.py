@@ -120,9 +120,9 @@ def test_text_is_escaped(study: Path, sweep: Path) -> None:
     assert "<script>alert" not in page and "<i>" not in page
 
 
-def test_a_study_has_findings_first_then_contents_then_sweeps(study: Path) -> None:
+def test_a_study_has_contents_first_then_sweeps_then_findings(study: Path) -> None:
     html = render(read(study))
-    order = ["Findings", 'href="#section-0"', 'href="#section-1"', 'id="section-0"', 'id="section-1"']
+    order = ['href="#section-0"', 'href="#section-1"', 'id="section-0"', 'id="section-1"', 'id="findings"']
     places = [html.index(each) for each in order]
     assert places == sorted(places)
     assert html.index(">Title of 1-first</h2>") < html.index(">Title of 2-second</h2>")

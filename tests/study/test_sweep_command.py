@@ -341,7 +341,7 @@ def test_help_names_the_options(capfd: pytest.CaptureFixture[str]) -> None:
         (["none.yaml"], r"none\.yaml: cannot be read \(FileNotFoundError\); expected a sweep's YAML file"),
         (["sweep.yaml", "--size"], "--size needs a value"),
         (["sweep.yaml", "other.yaml"], r"unexpected 'other\.yaml'; options are given as --name value"),
-        (["sweep.yaml", "--overwrite", "maybe"], "argument --overwrite: invalid choice: 'maybe'.*"),
+        (["sweep.yaml", "--overwrite", "maybe"], "argument --overwrite: must be true or false, got 'maybe'"),
         (["sweep.yaml", "--init", "style"], r"sweep\.yaml: base\.init: every value of axes\.init replaces it.*"),
         (["sweep.yaml", "--resume", "out"], r"sweep\.yaml: base: a sweep sets resume itself; say --output"),
         (["sweep.yaml", "--content", "nobody"], "content image nobody is neither here nor in data/content-images.*"),
