@@ -81,7 +81,7 @@ def _known(error: BaseException) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & _OF_USERS:
         return str(error)
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
         return f"what should be text in UTF-8 is not ({error.reason} at byte {error.start})"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
