@@ -75,7 +75,8 @@ class PairDataModule(L.LightningDataModule):
     Args:
         content: A content image, a folder of them, a pattern such as `photos/*.jpg`, or a list of such. A name
             without a folder is looked up here and in `data/content-images`.
-        style: A style image, likewise. A name without a folder is looked up here and in `data/style-images`.
+        style: A style image, a folder of them, a pattern, or a list of such. A name without a folder is looked up here
+            and in `data/style-images`.
         pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
             content with every style.
         pairs: A CSV file of pairs instead of `content` and `style`, see `pairs.read_pairs`.

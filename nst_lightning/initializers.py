@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def check(init: str) -> None:
 
 
 def _picture(file: str, side: int) -> Tensor:
-    if not Path(file).is_file():
+    if not os.path.isfile(file):  # not Path.is_file, which raises on a name that is too long
         raise InputError(f"unknown init {file!r}; known are {', '.join(INITIALIZERS)}, or a picture's file")
     return images.read(file, side).rgb
 

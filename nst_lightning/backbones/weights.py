@@ -170,7 +170,7 @@ def _convolutions(layers: set[str]) -> dict[str, str]:
 
 
 def _file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         allowed = f"{OXFORD}, {TORCHVISION} or a .safetensors or .pth file"
         raise WeightsError(f"{path}: no such weights file; allowed are {allowed}")
     try:

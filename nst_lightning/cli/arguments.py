@@ -248,7 +248,7 @@ def _check_number(option: Option, values: Iterable[str], name: str) -> None:
 
 def _configuration_of(folder: str) -> str:
     path = Run(Path(folder)).config
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{folder}: is not the folder of a run, for it has no {path.name}")
     return str(path)
 

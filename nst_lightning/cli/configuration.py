@@ -61,7 +61,7 @@ class Configuration:
         for key, value in [*self.values.items()]:
             self.values[key] = _at_home(value)
         checkpoint = self.values.ckpt_path
-        if checkpoint is not None and not Path(checkpoint).is_file():
+        if checkpoint is not None and not os.path.isfile(checkpoint):
             raise InputError(f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints")
         _find_images(self.values.data)
         if self.values.model.init not in INITIALIZERS:

@@ -43,7 +43,7 @@ class StyleTransfer(ImageOptimization):
             as Gatys et al. (2016) did: the layers then weigh alike.
         content_layers: A layer or several (`relu3_1,relu4_2` or a list), a mapping from layers to their relative
             weights, or a place in the study's table, from 0, see `backbones.Spec`.
-        style_layers: Likewise, but a number n stands for the style layers among the first n of the table. The
+        style_layers: As content_layers, but a number n stands for the style layers among the first n of the table. The
             weights of a mapping are divided by their sum.
         style_loss: What the style is compared by, names of `losses.STYLE_LOSSES` between commas, or names with their
             weights (`{gram: 1, histogram: 0.1}`), or with those of their layers (`{gram: {relu1_1: 1, relu3_1: 2}}`).

@@ -297,7 +297,7 @@ def test_what_is_not_a_state_dict_is_refused(tmp_path: Path, value: object) -> N
     assert refusal(path).startswith(f"{path}: not a plain state dict of tensors")
 
 
-@pytest.mark.parametrize("name", ["nowhere.pth", "nowhere.safetensors", "oxfrod", "."])
+@pytest.mark.parametrize("name", ["nowhere.pth", "nowhere.safetensors", "oxfrod", ".", "a" * 300])
 def test_a_name_that_stands_for_no_file_is_refused_with_what_is_allowed(tmp_path: Path, name: str) -> None:
     text = refusal(tmp_path / name)
     assert text.startswith(f"{tmp_path / name}: no such weights file")

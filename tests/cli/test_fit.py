@@ -530,6 +530,7 @@ BAD_INPUTS = {
     ),
     "unknown backbone": (lambda: None, ["--backbone", "vgg11"], r"unknown backbone 'vgg11'; known are vgg16, "),
     "unknown optimizer": (lambda: None, ["--optimizer", "sgdd"], r"unknown optimizer 'sgdd'; known are lbfgs, adam"),
+    "checkpoint of too long a name": (lambda: None, ["--ckpt_path", "a" * 300], r"no such checkpoint; a run's are in"),
     "weights not there": (lambda: None, ["--weights", "w.pth"], r"w\.pth: no such weights file"),
     "weights of another network": (
         lambda: None,
