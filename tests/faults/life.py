@@ -82,16 +82,16 @@ def _signal(name: str, number: int, allowed: float, bench: Bench) -> str:
     signum, early = signal.Signals[name.split()[0]], number % 3 == 0
     whole, moment = bench.undisturbed("slow"), bench.random.random()
     kept = ALWAYS if name == "SIGKILL" else ALWAYS[2:]
-    for attempt in range(4):
+    for attempt in range(6):
         folder = bench.folder / f"run{attempt}"
         command = [*slow(bench), *kept, "--output", folder.name]
         run = bench.started(*command, anew=True)
         is_begun = (folder / "checkpoints/begun.json").exists
         if not early and not run.until(is_begun):
             raise Fault(WRONG, f"no signal was needed: {run.said()[-100:]}")
-        delay = moment * (bench.start if early else bench.work) * 0.7**attempt
-        time.sleep(delay)
-        if run.poll() is None:
+        delay = moment * (bench.start if early else bench.work) * 0.6**attempt
+        due = time.monotonic() + delay
+        if run.until(lambda due=due: time.monotonic() >= due):
             break
     sent = time.monotonic()
     os.kill(run.pid, signum)
