@@ -90,8 +90,7 @@ def _signal(name: str, number: int, allowed: float, bench: Bench) -> str:
         if not early and not run.until(is_begun):
             raise Fault(WRONG, f"no signal was needed: {run.said()[-100:]}")
         delay = moment * (bench.start if early else bench.work) * 0.6**attempt
-        due = time.monotonic() + delay
-        if run.until(lambda due=due: time.monotonic() >= due):
+        if run.until(partial(_is_past, time.monotonic() + delay)):
             break
     sent = time.monotonic()
     os.kill(run.pid, signum)
@@ -111,6 +110,10 @@ def _signal(name: str, number: int, allowed: float, bench: Bench) -> str:
     _check_kept(folder, 1 if signum == signal.SIGKILL else 0)
     bench.go_on(whole, folder, command)
     return f"{'before' if early else 'in'} the steps, after {delay:.2f} s: {seconds:.2f} s"
+
+
+def _is_past(moment: float) -> bool:
+    return time.monotonic() >= moment
 
 
 def _check_kept(folder: Path, allowed: int) -> None:
