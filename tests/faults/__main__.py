@@ -67,9 +67,8 @@ def table(found: list[dict[str, Any]], seed: int) -> str:
         good = sum(each["verdict"] == OK for each in of_kind)
         lines += ["", f"## {kind}: {good} of {len(of_kind)}", "", "| cell | verdict | |", "|---|---|---|"]
         for each in of_kind:
-            row = "".join(f"| {each[key]} " for key in ("name", "verdict"))
-            note = " ".join(str(each["note"]).replace("|", "/").replace("`", "'").split())
-            lines.append(f"{row}| {note.encode('ascii', 'backslashreplace').decode()} |")
+            row = (" ".join(str(each[key]).replace("|", "\\|").split()) for key in ("name", "verdict", "note"))
+            lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -229,10 +229,10 @@ class Bench:
         return ["fit", *files, *CHEAP, "--steps", str(steps), "--scores", "off"]
 
     def undisturbed(self, name: str, *arguments: str) -> Path:
-        """Returns the folder of an undisturbed run of a command, which runs once for all cells."""
+        """Returns the folder of an undisturbed run of a command, by default `fit`, which runs once for all cells."""
         folder = self.shared / name
         if not folder.exists():
-            self.started(*arguments, "--output", str(folder)).wait().expect(0)
+            self.started(*(arguments or self.fit()), "--output", str(folder)).wait().expect(0)
         return folder
 
     def compare(self, whole: Path, found: Path) -> None:

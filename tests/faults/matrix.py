@@ -19,12 +19,18 @@ def cells() -> list[Cell]:
     return [*life.cells(), *machine.cells(), *files.cells(), *inputs.cells()]
 
 
-def prepared(shared: Path) -> tuple[float, float]:
-    """Makes the images that cells share; returns the seconds of a run's steps, and those before its first."""
+def drawn(shared: Path) -> None:
+    """Makes the images that cells share."""
     shared.mkdir(parents=True)
     for index, name in enumerate(("c1", "c2", "c3", "c4", "s")):
         pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 36), Image.Resampling.BICUBIC).save(shared / f"{name}.png")
+    Image.open(shared / "c1.png").resize((1024, 768)).save(shared / "large.png")
+
+
+def prepared(shared: Path) -> tuple[float, float]:
+    """Makes all that cells share; returns the seconds of a run's steps, and those before its first."""
+    drawn(shared)
     bench = Bench(shared.parent, shared, Random())  # its undisturbed runs are made before there are two workers
     with bench.stack:
         began, folder = time.monotonic(), shared / "measured"
@@ -37,7 +43,6 @@ def prepared(shared: Path) -> tuple[float, float]:
         for name in ("c1", "c2"):
             bench.undisturbed(f"only {name}", *bench.fit(name))
         bench.whole()
-        Image.open(shared / "c1.png").resize((1024, 768)).save(shared / "large.png")
         bench.undisturbed("large", *machine.large(bench))
         bench.unfinished()
     shutil.rmtree(folder)

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.bench import OK, outcome
-from tests.faults.matrix import cells, prepared
+from tests.faults.matrix import cells, drawn
 
 CHOSEN = (
-    "signals: SIGKILL 1",
     "at once: a run resumed twice",
     "disk: files of at most 600 bytes",
     "disk: files of at most 2048 bytes",
@@ -25,13 +24,14 @@ CHOSEN = (
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[float, float]]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults") / "shared"
-    return folder, prepared(folder)
+    drawn(folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_nothing_is_lost_and_nothing_silent(name: str, shared: tuple[Path, tuple[float, float]]) -> None:
+def test_nothing_is_lost_and_nothing_silent(name: str, shared: Path) -> None:
     (cell,) = (each for each in cells() if f"{each.kind}: {each.name}" == name)
-    found = outcome(cell, shared[0], 0, shared[1])
+    found = outcome(cell, shared, 0, (0.0, 0.0))
     assert found["verdict"] == OK, found["note"]
