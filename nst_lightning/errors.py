@@ -45,7 +45,7 @@ def explained(error: BaseException) -> tuple[str, int]:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
     text = _known(error)
-    of_disk = isinstance(error, OSError) and error.errno in _OF_DISKS
+    of_disk = any(isinstance(each, OSError) and each.errno in _OF_DISKS for each in (error, error.__cause__))
     code = 1 if text is None or of_disk or is_out_of_memory(error) else 2
     if text is None:
         text = f"{type(error).__name__}: {error} (with {DEBUG}=1 in the environment, where)"
@@ -60,6 +60,7 @@ _SAYS_OUT_OF_MEMORY = (
     *("MPS backend out of memory", "Invalid buffer size"),  # the latter of one tensor above what Metal takes
     *("CUDA error: out of memory", "std::bad_alloc"),  # past the caching allocator
     *("ALLOC_FAILED", "ALLOCATION_FAILED"),  # those of cuBLAS, cuDNN, cuFFT and cuSOLVER
+    "failed to map segment",  # of a library that is imported
 )
 
 
@@ -70,7 +71,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     while cause is not None and cause not in seen:
         if {"OutOfMemoryError", "MemoryError"} & {kind.__name__ for kind in type(cause).__mro__}:
             return True
-        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
+        if isinstance(cause, (RuntimeError, ImportError)) and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
             return True
         seen.append(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)

@@ -33,7 +33,7 @@ _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows, whatever the suffix
 _CONTROLS = frozenset({"Cc", *"LRE RLE LRO RLO PDF LRI RLI FSI PDI".split()})  # the latter turn the reading direction
 _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
-_WHOLE = (int, lambda value: value >= 1, "a whole number of at least 1")
+_WHOLE = (int, lambda value: 1 <= value < 2**31, "a whole number from 1 to 2**31 - 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
 _WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from nst_lightning.errors import DAMAGED, InputError
-from nst_lightning.runs import Run, file_beside, replacing
+from nst_lightning.runs import Run, file_beside, regular, replacing
 from nst_lightning.schedule import Stage, stage_of
 
 FORMAT = 2
@@ -95,7 +95,7 @@ def loaded(path: Path, device: torch.device) -> dict[str, Any]:
     """Returns a checkpoint, each byte of which was checked; an InputError if it is damaged or nothing of the kind."""
     try:
         # torch writes the sum of every record, and does not look at it.
-        with ZipFile(path) as archive:
+        with ZipFile(regular(path)) as archive:
             whole = archive.testzip() is None
         found = torch.load(path, map_location=device, weights_only=True)
         if whole and isinstance(found, dict):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nst_lightning.errors import InputError
 
@@ -94,12 +97,12 @@ class Run:
     def saved(self) -> list[Path]:
         """Returns all checkpoints, the newest first."""
         found = [*self.checkpoints.glob("*.ckpt"), *self.checkpoint_before("").parent.glob("*.ckpt")]
-        return sorted(found, key=lambda file: -file.stat().st_mtime_ns)
+        return sorted(found, key=lambda file: -file.lstat().st_mtime_ns)
 
     def forget(self, pair: str) -> None:
         """Removes the checkpoints of the batch whose first pair it is."""
         for path in (self.checkpoint(pair), self.checkpoint_before(pair)):
-            path.unlink(missing_ok=True)
+            no_folder(path).unlink(missing_ok=True)
 
     def finished(self) -> frozenset[str]:
         """Returns the names of the pairs that are finished."""
@@ -160,6 +163,25 @@ def claimed(output: str | None, names: Sequence[str], overwrite: bool) -> Iterat
                 folder.rmdir()
 
 
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """Keeps a run that goes on from being gone on with by another at once, until the end or the process's death.
+
+    Raises:
+        InputError: If another is at work on it, or it cannot be written to.
+    """
+    lock = FileLock(run.folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(f"{run.folder}: another process is at work on this run") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 def file_beside(folder: Path, output: str | None) -> Path | None:
     """Returns the picture's file that goes with a run's folder, None where the output names a folder."""
     suffix = "" if output is None else Path(output).suffix
@@ -175,6 +197,13 @@ def regular(path: Path) -> Path:
     """Returns the path of a file to read; raises an OSError for a device or a pipe, which may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "a device or a pipe, not a file", str(path))
+    return path
+
+
+def no_folder(path: Path) -> Path:
+    """Returns the path of a file to write or remove, where a folder is removed that has taken its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     return path
 
 

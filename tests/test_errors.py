@@ -40,7 +40,10 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert told.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+_SHARED = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), _SHARED])
 def test_too_little_memory_is_one_line_and_exit_code_1(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(error) == 1
     assert capsys.readouterr().err.startswith("nst: error: there is not enough memory: a smaller --size, or --tile")
@@ -70,6 +73,12 @@ def test_the_traceback_is_shown_where_it_is_asked_for(
 def test_a_disk_that_is_full_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(OSError(28, "No space left on device", "a.ckpt")) == 1
     assert capsys.readouterr().err == "nst: error: a.ckpt: No space left on device\n"
+
+
+def test_a_disk_that_is_full_beneath_another_error_is_exit_code_1() -> None:
+    error = InputError("run: cannot create files there")
+    error.__cause__ = OSError(28, "No space left on device")
+    assert refused(error) == 1
 
 
 def test_a_name_of_thousands_of_characters_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,24 @@ def test_a_note_that_says_nothing_is_as_a_damaged_file(note: object, tmp_path: P
         assert Progress.of(tmp_path).saved == ()
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing", "link to itself", "device"])
+def test_what_is_no_file_is_as_a_damaged_one_and_written_over(kind: str, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.config.touch()
+    saved(run.checkpoint_before("a"), 2)
+    path = run.checkpoint("a")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"link to nothing": Path("nothing"), "link to itself": path, "device": Path("/dev/zero")}[kind])
+    with pytest.warns(UserWarning, match=r"a\.ckpt.* will begin anew, or go on from the one before"):
+        assert [each.taken for each in Progress.of(tmp_path).saved] == [2]
+    run.forget("a")
+    assert run.saved() == []
+
+
 def test_a_disk_that_is_full_leaves_the_good_checkpoint_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

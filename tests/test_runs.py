@@ -103,3 +103,13 @@ def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
     assert runs.regular(tmp_path) == tmp_path
     with pytest.raises(OSError, match="a device or a pipe, not a file"):
         runs.regular(Path("/dev/zero"))
+
+
+def test_a_run_is_at_work_in_one_process(tmp_path: Path) -> None:
+    with runs.held(runs.Run(tmp_path)):
+        with pytest.raises(InputError, match=r": another process is at work on this run$"):
+            with runs.held(runs.Run(tmp_path)):
+                pass
+    with runs.held(runs.Run(tmp_path)):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Progress, loaded
-from nst_lightning.runs import Run, replacing
+from nst_lightning.runs import Run, no_folder, replacing
 
 _YEAR = 365 * 24 * 60  # minutes
 # What may differ as a run goes on: there may be more steps, and the others change no pixel.
@@ -112,7 +112,7 @@ class Checkpoints(Checkpoint):
         if not bool(module.image.isfinite().all()):  # the last one that was is worth more
             return
         name = step.batch.names[0]
-        path, before = self.run.checkpoint(name), self.run.checkpoint_before(name)
+        path, before = no_folder(self.run.checkpoint(name)), no_folder(self.run.checkpoint_before(name))
         if path.exists() and is_writer(trainer):
             before.parent.mkdir(exist_ok=True)
             path.replace(before)
@@ -149,7 +149,11 @@ def check_settings(run: Run, now: Mapping[str, Any]) -> None:
     """Refuses to go on with a run whose pictures would be of two kinds."""
     if not run.begun.is_file():  # nothing was begun, or by a version that did not note it
         return
-    before = json.loads(run.begun.read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads(run.begun.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = "is damaged: without it the run goes on, and its settings are not compared"
+        raise InputError(f"{run.begun}: {reason}") from error
     # Not what only one of them has: pairs may be added, and versions have new settings.
     differing = [name for name in before if name in now and now[name] != before[name]]
     if differing:
@@ -159,5 +163,6 @@ def check_settings(run: Run, now: Mapping[str, Any]) -> None:
 
 def begun_with(trainer: L.Trainer, module: ImageOptimization, data: PairDataModule) -> dict[str, Any]:
     """Returns what the pictures of a run follow from, see `fingerprint`."""
-    settings = {**data.settings, **module.settings, "precision": str(trainer.precision)}
+    of_trainer = {"size": data.stages[-1].size, "precision": str(trainer.precision)}
+    settings = {**data.settings, **module.settings, **of_trainer}
     return fingerprint({name: value for name, value in settings.items() if name not in _FREE}, data.pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -38,5 +39,6 @@ class Ending(Callback):
         self.wish.fulfil()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Saves what there is."""
-        self.checkpoints.on_exception(trainer, pl_module, exception)
+        """Saves what there is; where the disk cannot take it, that is told when the others have come to their ends."""
+        with suppress(OSError):
+            self.checkpoints.on_exception(trainer, pl_module, exception)

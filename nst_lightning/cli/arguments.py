@@ -62,12 +62,13 @@ class Given:
 
     def as_arguments(self) -> list[str]:
         """Returns it in the words of the parser: several images become a list, other lists names between commas."""
-        words = [f"--config={json.dumps(each)}" for each in self.configurations]
+        words = [f"--config={json.dumps(each, ensure_ascii=False)}" for each in self.configurations]
         seen = set()
         for key, values in self.options:
             if key not in _IMAGES:
                 values = (",".join(values),) if values else ()
             for value in values:
+                value = f"./{value}" if value[:1] in ("#", "&", "!") else value  # YAML takes such names for none
                 words.append(f"--{key}{'+' if key in seen else ''}={value}")
                 seen |= {key} & set(_IMAGES)
             words += [] if values else [f"--{key}"]

@@ -100,10 +100,13 @@ class Job:
         self._resumed = resume is not None
 
         def choose() -> str:
-            if resume is not None:
-                return resume
             wished = values.output, [pair.name for pair in self.data.pairs], values.overwrite
-            run, _ = runs.proposed(*wished) if claims is None else claims.enter_context(runs.claimed(*wished))
+            if resume is not None:
+                run = runs.Run(Path(resume))
+            else:
+                run, _ = runs.proposed(*wished) if claims is None else claims.enter_context(runs.claimed(*wished))
+            if claims is not None:
+                claims.enter_context(runs.held(run))
             return str(run.folder)
 
         self.run = runs.Run(Path(agreed("folder", choose)))
@@ -204,11 +207,12 @@ class _SaveConfig(Callback):
     def __init__(self, parser: LightningArgumentParser, values: Any) -> None:  # noqa: ANN401 - a namespace
         self.parser, self.values = parser, values
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes it, in the first process."""
         path = runs.Run(Path(trainer.default_root_dir)).config
         if trainer.is_global_zero:
-            self.parser.save(self.values, path, overwrite=True)
+            with runs.replacing(path) as file:
+                self.parser.save(self.values, file, overwrite=True)
 
 
 def _at_home(value: object) -> object:

@@ -90,7 +90,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
             return 128 + ended.number
         except SystemExit as ended:  # after a parser's help, or when all is saved of a run that was broken off
             return ended.code if isinstance(ended.code, int) else 0
-        except Exception as error:
+        except BaseException as error:  # a panic in Rust is no Exception
             return refused(error)
         finally:
             settle()

@@ -327,6 +327,7 @@ def test_a_run_that_was_told_to_stop_early_goes_on() -> None:
         (["--pooling", "avg"], r"pooling was max, now avg"),
         (["--optimizer", "adam"], r"optimizer was LBFGS\(.*\), now Adam\(.*\)"),
         (["--trainer.precision", "bf16-mixed"], r"precision was 32-true, now bf16-mixed"),
+        (["--size", "24"], r"size was 32, now 24"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_settings(
@@ -345,6 +346,28 @@ def test_a_run_does_not_go_on_with_another_photograph_of_the_same_name(capsys: p
     assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1"]) == 2
     assert re.search(r"photo_painting: content image was sha256 \w{12}, now sha256 \w{12}", capsys.readouterr().err)
     assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1", "--tile", "16", "--steps", "5"]) == 2
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1]", '{"seed": 0', "[" * 100_000, "\0"], ids=range(6))
+def test_damaged_notes_of_how_a_run_was_begun_are_named(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--trainer.max_steps", "3", "--output", "run") == 3
+    Path("run/checkpoints/begun.json").write_text(text)
+    capsys.readouterr()
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "-1"]) == 2
+    assert capsys.readouterr().err.startswith("nst: error: run/checkpoints/begun.json: is damaged: without it the run")
+
+
+def test_a_run_that_was_stopped_before_its_first_step_goes_on() -> None:
+    assert fit("--trainer.max_time", "00:00:00:00", "--output", "run") == 3
+    assert main(["fit", "--resume", "run", "--trainer.max_time", "null"]) == 0
+    assert Path("run/photo_painting.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["#x", "&a", "!x", "😀"])
+def test_names_that_yaml_reads_otherwise_are_names(name: str) -> None:
+    assert fit(f"--output={name}") == 0
+    assert main(["fit", f"--config={name}/config.yaml", "--output=again"]) == 0
+    assert Path("again/photo_painting.png").read_bytes() == Path(name, "photo_painting.png").read_bytes()
 
 
 def test_a_damaged_checkpoint_is_begun_anew(capfd: pytest.CaptureFixture[str]) -> None:
