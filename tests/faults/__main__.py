@@ -108,8 +108,10 @@ def main() -> int:
     found.sort(key=lambda each: order[each["kind"], each["name"]])
     text = table(found, given.seed)
     if given.to is not None:
-        given.to.write_text(text, encoding="utf-8")
-    print("\n".join(line for line in text.splitlines() if "| ok |" not in line and line.strip("|- ")))
+        given.to.write_text(text, encoding="utf-8", errors="backslashreplace")
+    for line in text.splitlines():
+        if "| ok |" not in line and line.strip("|- "):
+            print(line.encode("ascii", "backslashreplace").decode())
     shutil.rmtree(root, ignore_errors=True)
     return int(len(found) < len(chosen) or any(each["verdict"] != OK for each in found))
 

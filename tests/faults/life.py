@@ -82,16 +82,15 @@ def _signal(name: str, number: int, allowed: float, bench: Bench) -> str:
     signum, early = signal.Signals[name.split()[0]], number % 3 == 0
     whole, moment = bench.undisturbed("slow"), bench.random.random()
     kept = ALWAYS if name == "SIGKILL" else ALWAYS[2:]
-    for attempt in range(4):
+    for attempt in range(6):
         folder = bench.folder / f"run{attempt}"
         command = [*slow(bench), *kept, "--output", folder.name]
         run = bench.started(*command, anew=True)
         is_begun = (folder / "checkpoints/begun.json").exists
         if not early and not run.until(is_begun):
             raise Fault(WRONG, f"no signal was needed: {run.said()[-100:]}")
-        delay = moment * (bench.start if early else bench.work) * 0.7**attempt
-        time.sleep(delay)
-        if run.poll() is None:
+        delay = moment * (bench.start if early else bench.work) * 0.6**attempt
+        if run.until(partial(_is_past, time.monotonic() + delay)):
             break
     sent = time.monotonic()
     os.kill(run.pid, signum)
@@ -111,6 +110,10 @@ def _signal(name: str, number: int, allowed: float, bench: Bench) -> str:
     _check_kept(folder, 1 if signum == signal.SIGKILL else 0)
     bench.go_on(whole, folder, command)
     return f"{'before' if early else 'in'} the steps, after {delay:.2f} s: {seconds:.2f} s"
+
+
+def _is_past(moment: float) -> bool:
+    return time.monotonic() >= moment
 
 
 def _check_kept(folder: Path, allowed: int) -> None:
