@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import logging
 import os
 import threading
@@ -22,7 +23,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback
 
-from nst_lightning import images, memory, optim, presets
+from nst_lightning import figures, images, memory, optim, presets
 from nst_lightning.backbones import spec_of
 from nst_lightning.batches import Step
 from nst_lightning.callbacks import ProgressBar
@@ -132,7 +133,7 @@ def reconstruct(
     progress: bool = True,
     accelerator: str = "auto",
     **options: Any,
-) -> dict[str, PIL.Image.Image]:
+) -> Rebuilt:
     """Returns an image rebuilt from noise out of what layers hold of it, by the layer's name.
 
     The layers, shallowest first, are by default the style layers of the backbone; see `rebuilt` for the representation
@@ -149,7 +150,16 @@ def reconstruct(
     def run(_: str, seen: list[str]) -> ImageOptimization:
         return _fitted(Reconstruction, {**common, "layers": seen}, progress, accelerator)[0]
 
-    return dict(rebuilt(layers, source, run))
+    return Rebuilt(rebuilt(layers, source, run))
+
+
+class Rebuilt(dict[str, PIL.Image.Image]):
+    """Pictures by layer, which a notebook shows in a row."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        figures.grid([[*self.values()]], [""], [*self], "", "").save(stream, "PNG")
+        return stream.getvalue()
 
 
 def rebuilt(

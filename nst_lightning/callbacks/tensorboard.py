@@ -64,14 +64,28 @@ class EventFile:
                 records.write(event.SerializeToString())
 
 
+# Columns of TensorBoard's table are shown in this order, and only the first of them without being asked.
+_FIRST = (
+    "pair",
+    "style_weight",
+    "content_weight",
+    "style_loss",
+    "stages",
+    "init",
+    "style_scale",
+    "backbone",
+    "optimizer",
+)
+
+
 @secondary("the curves in TensorBoard")
 class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
-    Beside them, `_run` has the curve of the pairs that a process finished a minute. Tags are alike for every pair, so
-    that the curves of many runs overlay: `loss/total` and its weighted parts, `term/<group>/<layer>` unweighted,
-    `score/<name>`, `picture/output`, `source/content`, `source/style`, `lpips/map` (bright where the picture differs
-    most from the content), and where asked for `features/<layer>` and `gram/<layer>`.
+    Beside them, where there are several pairs, `_run` has the curve of those that a process finished a minute. Tags are
+    alike for every pair, so that the curves of many runs overlay: `loss/total` and its weighted parts,
+    `term/<group>/<layer>` unweighted, `score/<name>`, `picture/output`, `source/content`, `source/style`, `lpips/map`
+    (bright where the picture differs most from the content), and where asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
@@ -152,7 +166,7 @@ class TensorBoardWriter(Callback):
                 self._files[pair].add(number, *_scalars(_losses(losses, index)))
         if self.scores is not None:
             self._write_scores(self.scores, number)
-        if number % self.images_every == 0 or step.is_last:
+        if number % self.images_every == 0 or number == 1 or step.is_last:
             for pair, picture in zip(step.batch.names, module.result.cpu(), strict=True):
                 self._files[pair].add(number, _picture("picture/output", picture))
             if self.representations != ():
@@ -181,11 +195,14 @@ class TensorBoardWriter(Callback):
             # The last value of each curve. add_hparams would open a run directory of its own.
             scores = {} if self.scores is None else _scores(self.scores.finals.get(pair.name, {}))
             results = {**scores, **dict(sorted(_losses(module.losses, index).items()))}
-            settings = {**module.settings_of(step, pair), "pair": pair.name}
+            of_pair = {"pair": pair.name, **module.settings_of(step, pair)}
+            settings = {**{name: of_pair[name] for name in _FIRST if name in of_pair}, **of_pair}
             self._files.pop(pair.name).add(0, *hparams(settings, results))  # type: ignore[no-untyped-call]
 
     def _count(self, trainer: L.Trainer, pairs: int) -> None:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
+        if len(data_of(trainer).pairs) == 1:
+            return
         before = len(data_of(trainer).progress.finished) + self._finished  # so that a resumed run's curve goes on
         if self._run is None:
             name = "_run" if trainer.world_size == 1 else f"_run_rank{trainer.global_rank}"

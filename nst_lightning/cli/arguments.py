@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -150,18 +150,19 @@ def read(arguments: Sequence[str]) -> Given:
             if option is not None:
                 _check_number(option, values, f"--{option.name}")
             options.append((key, values))
-    named = {key for key, _ in options}
-    if images and _IMAGES[1] in named:
-        options.append((_IMAGES[0], tuple(images)))
-    elif images and _IMAGES[0] in named:
-        options.append((_IMAGES[1], tuple(images)))
-    else:
-        options += [
-            (key, part) for key, part in zip(_IMAGES, (tuple(images[:1]), tuple(images[1:])), strict=True) if part
-        ]
-    given = Given((*brought, *of_files), tuple(options))
+    given = Given((*brought, *of_files), (*options, *_as_options(images, {key for key, _ in options})))
     given.check_safe()
     return given
+
+
+def _as_options(images: Sequence[str], named: Container[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Returns images without an option as those of the options that were not named: the first is the photograph."""
+    content, style = _IMAGES
+    if style in named or content in named:
+        parts = [(content if style in named else style, tuple(images))]
+    else:
+        parts = [(content, tuple(images[:1])), (style, tuple(images[1:]))]
+    return tuple((key, values) for key, values in parts if values)
 
 
 def _by_key(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

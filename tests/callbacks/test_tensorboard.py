@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -63,7 +64,7 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
             expected = {step: losses.curves[place][step - 1][key] for step in (1, 3, 6, 8)}
             assert written == pytest.approx(expected), tag
         pictures = {tag: [event.step for event in found.Images(tag)] for tag in found.Tags()["images"]}
-        assert pictures == {"source/content": [0], "source/style": [0], "picture/output": [5, 8]}
+        assert pictures == {"source/content": [0], "source/style": [0], "picture/output": [1, 5, 8]}
         with Image.open(io.BytesIO(found.Images("picture/output")[-1].encoded_image_string)) as picture:
             assert np.abs(np.asarray(picture) / 255 - losses.images[place]).max() <= 1 / 255
         assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "term"}
@@ -77,11 +78,19 @@ def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
     ).experiment
     # The table's results are the last points of the curves.
     assert {metric.name.tag for metric in experiment.metric_infos} == set(found.Tags()["scalars"])
+    # It shows the first columns only unless asked for others: what people vary.
+    columns = [info.name for info in experiment.hparam_infos]
+    assert columns[:5] == ["pair", "style_weight", "content_weight", "style_loss", "stages"]
     content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["style_weight"].number_value == 5
     assert settings["init"].string_value == "content"
     assert settings["pair"].string_value == "image_image_1"
+
+
+def test_a_single_pair_has_one_run_directory(run: Run, tmp_path: Path) -> None:
+    run(TensorBoardWriter(), content=torch.rand(3, 24, 32))
+    assert len([*(tmp_path / "tensorboard").iterdir()]) == 1
 
 
 def test_images_of_one_batch_have_run_directories_of_their_own(run: Run, tmp_path: Path) -> None:
@@ -104,7 +113,7 @@ def test_representations_go_with_every_picture_of_the_output(run: Run, tmp_path:
             ("features/relu2_1", drawn(tiles_figure(feature, title="relu2_1"))),
             ("gram/relu2_1", drawn(gram_figure(feature, "relu2_1"))),
         ):
-            assert [event.step for event in found.Images(tag)] == [5, 8]
+            assert [event.step for event in found.Images(tag)] == [1, 5, 8]
             with Image.open(io.BytesIO(found.Images(tag)[-1].encoded_image_string)) as picture:
                 assert np.abs(np.asarray(picture) / 255 - expected[0].permute(1, 2, 0).numpy()).max() <= 2 / 255
 
