@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,6 @@ import torch
 from PIL import Image
 
 SAMPLES = Path(__file__).parents[1] / "data"
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a second thread in each makes all of them wait
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -106,8 +107,8 @@ def _call(command: Sequence[str]) -> str | None:
             for line in lines:
                 print(line, end="", file=sys.stderr, flush=True)
                 last.extend([line.strip()] if line.strip() else [])
-        except Interrupted as ended:
-            process.send_signal(ended.number)
+        except (Interrupted, KeyboardInterrupt) as ended:  # the latter where Python called
+            process.send_signal(ended.number if isinstance(ended, Interrupted) else signal.SIGINT)
             for line in lines:  # it saves what it has
                 print(line, end="", file=sys.stderr, flush=True)
             process.wait()

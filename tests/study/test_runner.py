@@ -251,6 +251,7 @@ def test_ctrl_c_waits_for_what_the_command_still_does(capsys: pytest.CaptureFixt
     """The command says more than a pipe holds after it was interrupted, and must come to its end."""
     script = (
         "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # it is told too, and takes its time
         "signal.alarm(60)\n"  # should nobody read what it says
         "print('begun', file=sys.stderr, flush=True)\n"
         "time.sleep(0.3)\n"

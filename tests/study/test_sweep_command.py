@@ -21,6 +21,7 @@ from PIL import Image
 from nst_lightning import images
 from nst_lightning.__main__ import main
 from nst_lightning.errors import InputError
+from nst_lightning.interruption import Interrupted
 from nst_lightning.study import report, runner, sweep, tables
 from tests.study.conftest import called_here
 
@@ -461,9 +462,9 @@ def test_ctrl_c_ends_with_a_line(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(command: Sequence[str]) -> None:
-        raise KeyboardInterrupt
+        raise Interrupted(signal.SIGINT)
 
     monkeypatch.setattr(runner, "_call", interrupted)
     (workplace / "sweep.yaml").write_text(TEXT)
     assert main(["sweep", "sweep.yaml"]) == 130
-    assert capfd.readouterr().err.endswith("nst: error: interrupted\n")
+    assert capfd.readouterr().err.endswith("nst: interrupted\n")
