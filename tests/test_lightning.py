@@ -60,7 +60,12 @@ def test_loggers_and_callbacks_get_losses_and_scores_and_a_checkpoint_its_image_
     module, scores = StyleTransfer(**SHALLOW, style_weight=3.0), Scores(("palette",), every=5)
     with quiet():
         trainer = L.Trainer(
-            logger=CSVLogger(tmp_path), max_epochs=1, log_every_n_steps=4, callbacks=[scores], enable_progress_bar=False
+            default_root_dir=tmp_path,
+            logger=CSVLogger(tmp_path),
+            max_epochs=1,
+            log_every_n_steps=4,
+            callbacks=[scores],
+            enable_progress_bar=False,
         )
         trainer.fit(module, datamodule=data())
     with open(tmp_path / "lightning_logs/version_0/metrics.csv", encoding="utf-8") as file:
