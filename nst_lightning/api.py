@@ -179,12 +179,11 @@ def _fitted(
     kind: type[ImageOptimization], options: dict[str, Any], progress: bool, accelerator: str
 ) -> tuple[ImageOptimization, list[PIL.Image.Image]]:
     """Returns the module after a run, and the pictures in the order of the pairs."""
-    own = {name: value for name, value in options.items() if name != "preset"}
-    if options.get("preset") is not None:
-        given = presets.options(options["preset"])
-        options = {**given, "stages": [Stage(**stage) for stage in given["stages"]], **own}
-    else:
-        options = own
+    preset = options.get("preset")
+    brought = {} if preset is None else presets.options(preset)
+    if "stages" in brought:
+        brought["stages"] = [Stage(**stage) for stage in brought["stages"]]
+    options = {**brought, **{name: value for name, value in options.items() if name != "preset"}}
     of_model, of_data = (inspect.signature(each).parameters for each in (kind, PairDataModule))
     if unknown := sorted(options.keys() - of_model.keys() - of_data.keys()):
         raise InputError(f"unknown option {unknown[0]!r}; known are {', '.join(sorted({*of_model, *of_data}))}")

@@ -111,10 +111,11 @@ def _finished(run: Run) -> frozenset[str]:
     """Returns the names of the pairs that are finished and have their pictures."""
     settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     beside = file_beside(run.folder, settings.get("output") if isinstance(settings, dict) else None)
-    gone = {name for name in run.finished() if not (run.picture(name) if beside is None else beside).is_file()}
+    marked = run.finished()
+    gone = {name for name in marked if not (run.picture(name) if beside is None else beside).is_file()}
     if gone:
         warnings.warn(f"{run.folder}: no picture is there of {', '.join(sorted(gone))}; will begin anew", stacklevel=3)
-    return run.finished() - gone
+    return marked - gone
 
 
 def _read(files: Sequence[Path]) -> tuple[Saved, ...]:

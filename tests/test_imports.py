@@ -81,7 +81,16 @@ def test_nothing_below_data_imports_lightning(path: Path) -> None:
         "import nst_lightning.__main__",
         "from nst_lightning.__main__ import main; assert main(['--help']) == 0",
         "from nst_lightning.__main__ import main; assert main(['--version']) == 0",
-        "from nst_lightning.__main__ import main; assert main(['fti']) == 2",
+        *(
+            f"from nst_lightning.__main__ import main; assert main({typed}) == 2"
+            for typed in (
+                ["fti"],
+                ["fit"],
+                ["fit", "--stile"],
+                ["fit", "nobody.png", "painting.png"],
+                ["fit", "--size", "x"],
+            )
+        ),
         *(
             f"from nst_lightning.__main__ import main; assert main(['{command}', '--help']) == 0"
             for command in COMMANDS

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nst_lightning.backbones.specs import SPECS, Spec, spec_of
+from nst_lightning.backbones.specs import Spec, spec_of
 from nst_lightning.errors import InputError
 
 _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -118,7 +118,7 @@ def _window(network: fx.GraphModule, node: fx.Node) -> list[tuple[int, int]]:
 
 def table(names: Sequence[str]) -> str:
     """Returns backbones with their weights and layers, as lines of text."""
-    return "\n\n".join(_described(name, SPECS[name]) for name in names)
+    return "\n\n".join(_described(name, spec_of(name)) for name in names)
 
 
 def _described(name: str, spec: Spec) -> str:

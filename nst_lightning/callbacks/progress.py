@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -71,7 +69,7 @@ class ProgressBar(callbacks.ProgressBar):
         assert isinstance(pl_module, ImageOptimization)
         if self.scores is not None:
             self.scores.take(trainer, pl_module, batch)
-            self._remember_score(batch, self.scores.found.values())
+            self._remember_score(batch, self.scores.means())
         self._refresh(_timeline(trainer), trainer.global_step, batch, pl_module.losses)
 
     def _refresh(self, timeline: Timeline, done: int, step: Step, losses: Mapping[str, Tensor]) -> None:
@@ -86,11 +84,11 @@ class ProgressBar(callbacks.ProgressBar):
         self._bar.set_postfix_str(shown, refresh=False)
         self._bar.refresh()
 
-    def _remember_score(self, step: Step, found: Iterable[Mapping[str, float]]) -> None:
-        values = [scores.get(self.shown or "", math.nan) for scores in found]
-        defined = [value for value in values if math.isfinite(value)]
-        if step.is_first or defined:
-            self._score = f", {self.shown} {fmean(defined):.2f}" if defined else ""
+    def _remember_score(self, step: Step, means: Mapping[str, float]) -> None:
+        if self.shown is not None and self.shown in means:
+            self._score = f", {self.shown} {means[self.shown]:.2f}"
+        elif step.is_first:
+            self._score = ""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Closes the bar."""

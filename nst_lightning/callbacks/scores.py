@@ -90,6 +90,12 @@ class Scores(Callback):
             if batch.is_last:
                 self.finals |= self.found
 
+    def means(self) -> dict[str, float]:
+        """Returns the means of what was `found` over the pictures that have a number, by the score's name."""
+        names = dict.fromkeys(name for scores in self.found.values() for name in scores)
+        values = {name: [s[name] for s in self.found.values() if math.isfinite(s[name])] for name in names}
+        return {name: fmean(defined) for name, defined in values.items() if defined}
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the final scores of a few pairs, what is wrong with any, and the time that scoring took."""
         if self.finals:
@@ -111,20 +117,17 @@ class Scores(Callback):
         """Scores the pictures of a checkpoint."""
         self._score(pl_module, batch)
         self.finals |= self.found
-        pl_module.log_dict(self._means(), batch_size=1)
+        pl_module.log_dict(self._tagged(), batch_size=1)
 
     def _log(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Hands the scores to callbacks, and to loggers at the very step, which need not be one of theirs."""
-        means = self._means()
+        means = self._tagged()
         module.log_dict(means, batch_size=1, logger=False)
         for logger in trainer.loggers:
             logger.log_metrics(means, trainer.global_step)
 
-    def _means(self) -> dict[str, float]:
-        """Returns the means over the pictures that have a number."""
-        names = dict.fromkeys(name for scores in self.found.values() for name in scores)
-        values = {name: [s[name] for s in self.found.values() if math.isfinite(s[name])] for name in names}
-        return {f"score/{name}": fmean(defined) for name, defined in values.items() if defined}
+    def _tagged(self) -> dict[str, float]:
+        return {f"score/{name}": mean for name, mean in self.means().items()}
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageOptimization)

@@ -100,8 +100,9 @@ class Given:
         said = [str(value).lower() for key, value in (*listed, *typed) if key == "safe"]
         if not said or said[-1] in ("false", "no"):
             return
+        classless = _classless()
         for key, value in (*listed, *typed):
-            for name in () if key.removesuffix("+") in _plain() else _unsafe(value, key.startswith("model.optimizer")):
+            for name in () if key.removesuffix("+") in classless else _unsafe(value, key.startswith("model.optimizer")):
                 allowed = "only classes of nst_lightning and optimizers of torch.optim may be named"
                 raise InputError(f"{key} is {name}, which --safe refuses: {allowed}")
 
@@ -170,7 +171,7 @@ def _by_key(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}.{own}", each) for own, each in value.items()) if name in GROUPS else ((name, value),)
 
 
-def _plain() -> set[str]:
+def _classless() -> set[str]:
     """Returns the keys whose values are of no class: those of the trainer, which this program does not know, may be."""
     found = (
         option for option in known().values() if not {"OptimizerCallable", "Stage"} & {*re.findall(r"\w+", option.kind)}
@@ -232,9 +233,12 @@ def _values(name: str, option: Option | None, left: deque[str]) -> tuple[str, ..
     for _ in values:
         left.popleft()
     if not values:
-        kinds = {"resume": "the folder of a run, e.g. data/output-images/photo_painting", "config": "a file in YAML"}
-        wanted = kinds.get(name.strip("-"), f"one of {', '.join(presets.names())}" if name == "--preset" else "a value")
-        raise InputError(f"{name} needs {wanted}")
+        wanted = {
+            "--resume": "the folder of a run, e.g. data/output-images/photo_painting",
+            "--config": "a file in YAML",
+            "--preset": f"one of {', '.join(presets.names())}",
+        }
+        raise InputError(f"{name} needs {wanted.get(name, 'a value')}")
     return tuple(values)
 
 

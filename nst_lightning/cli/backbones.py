@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nst_lightning.backbones import SPECS, anatomy, spec_of
+from nst_lightning.backbones import SPECS, anatomy
 from nst_lightning.cli.registry import Parser
 
 HELP = "usage: nst backbones [NAME ...]\n\nLists networks, by default all, with their weights and layers."
@@ -12,6 +12,4 @@ def main(arguments: Sequence[str]) -> None:
     """Prints the networks, where their weights come from, and their layers."""
     parser = Parser("backbones")
     parser.add_argument("names", nargs="*", default=[*SPECS])
-    for name in (names := parser.parse_args(arguments).names):
-        spec_of(name)
-    print(anatomy.table(names))
+    print(anatomy.table(parser.parse_args(arguments).names))

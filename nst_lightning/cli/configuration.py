@@ -100,10 +100,10 @@ class Job:
         self._resumed = resume is not None
 
         def choose() -> str:
-            wished = values.output, [pair.name for pair in self.data.pairs], values.overwrite
             if resume is not None:
                 run = runs.Run(Path(resume))
             else:
+                wished = values.output, [pair.name for pair in self.data.pairs], values.overwrite
                 run, _ = runs.proposed(*wished) if claims is None else claims.enter_context(runs.claimed(*wished))
             if claims is not None:
                 claims.enter_context(runs.held(run))

@@ -20,25 +20,31 @@ options, each also a setting of a configuration file; all of them: nst fit --hel
 
 def main(arguments: Sequence[str]) -> None:
     """Paints; or prints its help, with `--help all` that of every key of a configuration."""
-    asked = bool({"-h", "--help"} & set(arguments))
-    if asked:
-        print(f"{_USAGE}\n{options.table(every='all' in arguments)}", flush=True)
-        if "all" not in arguments:
-            return
-    given = typed.read([] if asked else arguments)
-    if not asked:
-        given.check_images()
-    with handled(leave):  # not above: the help answers before torch could be imported
+    if {"-h", "--help"} & set(arguments):
+        _help(every="all" in arguments)
+        return
+    given = typed.read(arguments)
+    given.check_images()
+    with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning.api import quiet
-        from nst_lightning.cli.configuration import Configuration, Job, parser_of
+        from nst_lightning.cli.configuration import Configuration, Job
         from nst_lightning.modules import StyleTransfer
 
     with quiet(), ExitStack() as claims:
-        if asked:
+        job = Job(Configuration(given, StyleTransfer), claims)
+        job.fit()
+        if job.trainer.is_global_zero:
+            where, again = job.run.folder, job.run.config
+            say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")
+
+
+def _help(every: bool) -> None:
+    print(f"{_USAGE}\n{options.table(every)}", flush=True)
+    if every:
+        with handled(leave):  # not above: the short help needs no torch
+            from nst_lightning.api import quiet
+            from nst_lightning.cli.configuration import parser_of
+            from nst_lightning.modules import StyleTransfer
+
+        with quiet():
             print(f"\nAll options, in the words of a configuration file:\n\n{parser_of(StyleTransfer).format_help()}")
-        else:
-            job = Job(Configuration(given, StyleTransfer), claims)
-            job.fit()
-            if job.trainer.is_global_zero:
-                where, again = job.run.folder, job.run.config
-                say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")

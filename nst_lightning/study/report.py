@@ -47,16 +47,19 @@ def read(folder: Path) -> Report:
         raise InputError(f"{folder}: is no folder; name one that holds results")
     config = runs.Run(folder).config
     if (folder / results.FILE).is_file():
-        return Report(_sweep(folder).title, "sweep", (_sweep(folder),), _findings(folder))
+        sweep = _sweep(folder)
+        return Report(sweep.title, "sweep", (sweep,), _findings(folder))
     if config.is_file():
-        return Report(_title(folder), "run", (_run(folder),))
-    sweeps = sorted(entry.parent for entry in folder.glob(f"*/{results.FILE}"))
-    painted = [each for each in sorted(folder.glob(f"*/{config.name}")) if _painted(each.parent)[1]]
+        run = _run(folder)
+        if not run.cells:
+            raise InputError(f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes a finished pair")
+        return Report(_title(folder), "run", (run,))
+    sweeps = [_sweep(path.parent) for path in sorted(folder.glob(f"*/{results.FILE}"))]
+    painted = [run for path in sorted(folder.glob(f"*/{config.name}")) if (run := _run(path.parent)).cells]
     if not sweeps and not painted:
         expected = f"neither {results.FILE}, as a sweep has, nor {config.name}, as a run has, nor folders of such in it"
         raise InputError(f"{folder}: has no results: {expected}")
-    sections = (*map(_sweep, sweeps), *(_run(each.parent) for each in painted))
-    return Report(_title(folder), "study" if sweeps else "gallery", sections, _findings(folder))
+    return Report(_title(folder), "study" if sweeps else "gallery", (*sweeps, *painted), _findings(folder))
 
 
 def _sweep(folder: Path) -> Results:
@@ -88,26 +91,19 @@ def _title(folder: Path) -> str:
 
 
 def _run(folder: Path) -> Results:
-    given = schema.load(runs.Run(folder).config, "the configuration of a run of nst fit")
-    sources, files = _painted(folder)
-    if not files:
-        raise InputError(f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes a finished pair")
-    cells = [_of_run(name, file, sources.get(name, Pair("", (), name)), folder) for name, file in files.items()]
-    base = pd.json_normalize(given).iloc[0].dropna().to_dict()
-    return Results(_title(folder), base=base, cells=tuple(cells))
-
-
-def _painted(folder: Path) -> tuple[dict[str, Pair], dict[str, Path]]:
-    """Returns the pairs of a run and its finished pictures, by name."""
+    """Returns a run's finished pictures, which may be none."""
     path = runs.Run(folder).config
-    config: _Config = schema.structured(_Config, schema.load(path, "the configuration of a run of nst fit"), path)
+    given = schema.load(path, "the configuration of a run of nst fit")
+    config: _Config = schema.structured(_Config, given, path)
     sources = _sources(config.data)
     files = {entry.stem: entry for entry in sorted(folder.iterdir()) if entry.suffix.lower() in _SUFFIXES}
     files = {name: files[name] for name in sources or files if name in files}
     beside = runs.file_beside(folder, config.output)
     if beside is not None and beside.is_file():  # the run was told to write one file
         files[next(iter(sources), beside.stem)] = beside
-    return sources, files
+    cells = [_of_run(name, file, sources.get(name, Pair("", (), name)), folder) for name, file in files.items()]
+    base = pd.json_normalize(given).iloc[0].dropna().to_dict()
+    return Results(_title(folder), base=base, cells=tuple(cells))
 
 
 def _sources(data: Mapping[str, Any]) -> dict[str, Pair]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -208,17 +207,6 @@ def test_images_that_are_not_there_are_named(arguments: list[str], message: str)
     Path("painting").touch()
     with pytest.raises((InputError, OSError), match=message):
         read(arguments).check_images()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["fit"], ["fit", "--stile"], ["fit", "nobody.png", "painting.png"], ["fit", "--size", "x"], ["score", "--help"]],
-)
-def test_what_needs_no_torch_imports_none(arguments: list[str], workplace: Path) -> None:
-    program = (
-        f"import sys; from nst_lightning.__main__ import main; main({arguments}); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True).returncode == 0
 
 
 def test_presets_are_whole_configurations() -> None:
