@@ -2,27 +2,23 @@
 
 import functools
 import io
-import json
 import os
 import struct
 import tempfile
-import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
 from nst_lightning import runs
-from nst_lightning.errors import InputError
+from nst_lightning.image_files import ImageError, metadata_options, opened, reason
 
 MAX_SIDE = 16_384  # px
 LARGE = 2**25  # pixels, above usual photographs, from which on a file is reduced before it becomes a tensor
@@ -37,11 +33,6 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_deflate"},
 }
 _IN_MEMORY = "image"
-_PILLOW_SETTINGS = threading.Lock()
-
-
-class ImageError(InputError):
-    """An image that cannot be read or written; one line: the file, what came and what is allowed."""
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
@@ -134,8 +125,8 @@ def write(
     """Writes a tensor as an 8-bit sRGB file that appears complete or not at all, and returns its path.
 
     .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, no alpha) and .webp lossy at quality 95. `rgb` and `alpha` are
-    those of `to_pil`; `metadata` are texts, under ASCII names, for `read_metadata` to return. Missing folders are
-    created, and a file is replaced only with `overwrite`. Equal content gives identical bytes.
+    those of `to_pil`; `metadata` are texts, under ASCII names, see `image_files.read_metadata`. A folder is made
+    and a file replaced only with `overwrite`. Equal content gives identical bytes.
 
     Raises:
         ImageError: If a value is not finite, or the file exists or cannot be written.
@@ -143,7 +134,7 @@ def write(
     target = Path(path)
     form = format_of(target)
     image = to_pil(rgb, None if form == "JPEG" else alpha, str(target))
-    options = _ENCODERS[form] | _metadata_options(form, {} if metadata is None else metadata)
+    options = _ENCODERS[form] | metadata_options(form, {} if metadata is None else metadata)
     check_writable(target.parent)
     try:
         with runs.replacing(target, overwrite) as temporary, temporary.open("wb") as stream:
@@ -151,24 +142,8 @@ def write(
     except FileExistsError as err:
         raise ImageError(f"{target}: exists already; pass overwrite=True to replace it") from err
     except (OSError, ValueError, KeyError, struct.error) as err:
-        raise ImageError(f"{target}: cannot be written as {form} ({_reason(err)})") from err
+        raise ImageError(f"{target}: cannot be written as {form} ({reason(err)})") from err
     return target
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns the texts that `write` stored in a file; empty where there are none.
-
-    Raises:
-        ImageError: If the file is not an image, or damaged.
-    """
-    with _opened(path, str(Path(path))) as image:
-        if isinstance(image, PngImageFile):
-            return {str(key): str(text) for key, text in image.text.items()}
-        description = image.getexif().get(ExifTags.Base.ImageDescription)
-    try:
-        return {name: text for name, text in json.loads(str(description)).items() if isinstance(text, str)}
-    except (ValueError, AttributeError):  # none, or one that a camera or another program wrote
-        return {}
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -195,8 +170,8 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
             probe.write(b"\0")  # an empty file would still fit on a disk that is full
     except (OSError, ValueError) as err:
         blocked = any(each.is_file() for each in (Path(folder), *Path(folder).parents))
-        reason = "a file is in the way" if blocked else _reason(err)
-        raise ImageError(f"{folder}: cannot create files there ({reason}); choose a writable folder") from err
+        told = "a file is in the way" if blocked else reason(err)
+        raise ImageError(f"{folder}: cannot create files there ({told}); choose a writable folder") from err
 
 
 def _decoded(source: object, side: int | None) -> tuple[Image.Image, tuple[int, int], str]:
@@ -205,7 +180,7 @@ def _decoded(source: object, side: int | None) -> tuple[Image.Image, tuple[int, 
         got = type(source).__name__
         raise ImageError(f"{_IN_MEMORY}: got {got}; expected a path, a Pillow image or a tensor")
     label = _IN_MEMORY if isinstance(source, Image.Image) else str(Path(source))
-    with _opened(source, label) as image:
+    with opened(source, label) as image:
         if image.format == "EPS":  # a program, which Pillow has Ghostscript run
             raise ImageError(f"{label}: is EPS, which is not read; save it as PNG")
         width, height = image.size
@@ -231,36 +206,6 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
         image = image.convert("L" if image.mode == "1" else "RGB")
     size = -(-image.width // factor), -(-image.height // factor)
     return image.resize(size, Image.Resampling.BOX)
-
-
-@contextmanager
-def _opened(source: str | os.PathLike[str] | Image.Image, label: str) -> Iterator[Image.Image]:
-    """An image or that in a file, its pixels not decoded yet; whatever Pillow raises over it is an `ImageError`."""
-    try:
-        stream = nullcontext(source) if isinstance(source, Image.Image) else runs.regular(Path(source)).open("rb")
-    except (OSError, ValueError) as err:  # ValueError: a null character in the path
-        raise ImageError(f"{label}: cannot be opened ({_reason(err)}); expected an image file") from err
-    # Pillow's settings are global, hence the lock. Its pixel limit would refuse sizes that are allowed here, and
-    # sizes are checked before decoding; its leniency, which other libraries switch on, pads a file with grey.
-    with stream as opened, _PILLOW_SETTINGS:
-        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
-        try:
-            yield opened if isinstance(opened, Image.Image) else Image.open(opened)
-        except (ImageError, MemoryError):
-            raise
-        except UnidentifiedImageError as err:
-            empty = not isinstance(source, Image.Image) and Path(source).stat().st_size == 0
-            reason = (
-                "is empty (0 bytes); expected an image file"
-                if empty
-                else "is not an image in a format that Pillow reads"
-            )
-            raise ImageError(f"{label}: {reason}") from err
-        except Exception as err:  # the decoders raise nearly anything over a damaged file
-            raise ImageError(f"{label}: cannot be decoded, damaged or truncated ({_reason(err)})") from err
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _check_size(height: int, width: int, label: str) -> None:
@@ -292,7 +237,7 @@ def _from_pil(image: Image.Image, label: str, side: int | None, mine: bool) -> t
         else:
             image = ImageOps.exif_transpose(image)
     except Exception as err:  # a broken EXIF block raises nearly anything, over pixels that are fine
-        warnings.warn(f"{label}: its EXIF orientation is ignored ({_reason(err)})", stacklevel=3)
+        warnings.warn(f"{label}: its EXIF orientation is ignored ({reason(err)})", stacklevel=3)
         image = image if mine else image.copy()  # what follows may change it
     if (factor := _factor(image.width, image.height, side)) > 1:
         image = _reduced(image, factor)
@@ -342,7 +287,7 @@ def _to_srgb(colour: Image.Image, profile: bytes | None, label: str) -> Image.Im
         transform = ImageCms.buildTransform(embedded, srgb, described.mode, "RGB", flags=flags)
         return transform.apply(described)
     except (ImageCms.PyCMSError, OSError, ValueError) as err:
-        message = f"{label}: its ICC profile cannot be used ({_reason(err)}); the colours are taken as sRGB"
+        message = f"{label}: its ICC profile cannot be used ({reason(err)}); the colours are taken as sRGB"
         warnings.warn(message, stacklevel=4)
         return colour.convert("RGB")
 
@@ -365,20 +310,3 @@ def _to_bytes(image: Tensor, label: str) -> Tensor:
         raise ImageError(f"{label}: {wrong} values are NaN or infinite; all must be finite")
     planes = image.detach().reshape(image.shape[-3:]).to("cpu", torch.float32)
     return (planes.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if form == "PNG":
-        chunks = PngInfo()
-        for name in sorted(metadata):
-            chunks.add_text(name, metadata[name])  # as iTXt where tEXt, which is Latin-1, cannot hold it
-        return {"pnginfo": chunks}
-    exif = Image.Exif()
-    if len(metadata) > 0:
-        exif[ExifTags.Base.ImageDescription] = json.dumps(dict(metadata), sort_keys=True)
-    return {"exif": exif}
-
-
-def _reason(err: BaseException) -> str:
-    text = err.strerror if isinstance(err, OSError) and err.strerror is not None else str(err)
-    return " ".join(text.split()) if text.strip() != "" else type(err).__name__

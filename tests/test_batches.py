@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nst_lightning import images
 from nst_lightning.batches import Batch, Gallery, Style, Timeline, deal
+from nst_lightning.image_files import ImageError
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
 from nst_lightning.schedule import Stage
@@ -147,9 +148,9 @@ def test_a_broken_file_raises_as_it_is_read_and_not_as_it_is_decoded_ahead(tmp_p
     gallery.prefetch([damaged, tmp_path / "gone.png", content_png])
     assert gallery.read(content_png).name == "content"
     for _ in range(2):
-        with pytest.raises(images.ImageError, match=r"damaged\.png: cannot be decoded"):
+        with pytest.raises(ImageError, match=r"damaged\.png: cannot be decoded"):
             gallery.read(damaged)
-        with pytest.raises(images.ImageError, match=r"gone\.png: cannot be opened"):
+        with pytest.raises(ImageError, match=r"gone\.png: cannot be opened"):
             gallery.read(tmp_path / "gone.png")
 
 

@@ -17,6 +17,7 @@ from nst_lightning import images, memory
 from nst_lightning.data import PairDataModule, Worker, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.files import Images
+from nst_lightning.image_files import ImageError
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.schedule import Stage
@@ -423,7 +424,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_before_it_begins(
     damaged.write_bytes(content_png.read_bytes()[:500])
     sources: dict[str, Images] = {"content": content_png, "style": content_png, broken: [content_png, damaged]}
     data = module_of(**sources)
-    with pytest.raises(images.ImageError, match=r"damaged\.png: cannot be decoded"):
+    with pytest.raises(ImageError, match=r"damaged\.png: cannot be decoded"):
         data.setup("fit")
 
 

@@ -14,11 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
-from nst_lightning import images
-from nst_lightning.images import ImageError, read, write
+from nst_lightning import image_files, images
+from nst_lightning.image_files import ImageError
+from nst_lightning.images import read, write
 
 Pixels = NDArray[np.uint8]
 SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"]
@@ -701,7 +703,8 @@ def test_jpeg_drops_alpha_and_keeps_colour_resolution(tmp_path: Path) -> None:
     assert picture.alpha is None
     assert_same(picture.rgb[0], stripes, atol=0.1)  # 4:2:0 would make one colour of red and blue
     with Image.open(path) as image:
-        tables: dict[int, list[int]] = image.quantization
+        assert isinstance(image, JpegImageFile)
+        tables = image.quantization
     assert tables[0][0] == 2  # of quality 95: 16 at quality 50, times (200 - 2 * 95) / 100
 
 
@@ -714,8 +717,8 @@ def test_suffix_that_is_not_allowed(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_metadata(tmp_path: Path, suffix: str) -> None:
-    assert images.read_metadata(write(tmp_path / f"a{suffix}", torch.rand(3, 16, 16), metadata=TEXTS)) == TEXTS
-    assert images.read_metadata(write(tmp_path / f"b{suffix}", torch.rand(3, 16, 16))) == {}
+    assert image_files.read_metadata(write(tmp_path / f"a{suffix}", torch.rand(3, 16, 16), metadata=TEXTS)) == TEXTS
+    assert image_files.read_metadata(write(tmp_path / f"b{suffix}", torch.rand(3, 16, 16))) == {}
 
 
 def test_metadata_is_open_to_other_programs(tmp_path: Path) -> None:
@@ -732,7 +735,7 @@ def test_metadata_of_other_programs_is_not_ours(tmp_path: Path, description: str
     exif = Image.Exif()
     exif[0x010E] = description
     path = saved(Image.new("RGB", (16, 16)), tmp_path / "a.jpg", exif=exif)
-    assert images.read_metadata(path) == {}
+    assert image_files.read_metadata(path) == {}
 
 
 def test_metadata_too_long_for_the_format(tmp_path: Path) -> None:
@@ -743,12 +746,12 @@ def test_metadata_too_long_for_the_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_metadata_of_an_output_too_small_to_be_read(tmp_path: Path, suffix: str) -> None:
-    assert images.read_metadata(write(tmp_path / f"a{suffix}", torch.rand(3, 9, 1), metadata=TEXTS)) == TEXTS
+    assert image_files.read_metadata(write(tmp_path / f"a{suffix}", torch.rand(3, 9, 1), metadata=TEXTS)) == TEXTS
 
 
 def test_metadata_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.png: cannot be opened"):
-        images.read_metadata(tmp_path / "a.png")
+        image_files.read_metadata(tmp_path / "a.png")
 
 
 def test_equal_content_gives_equal_bytes_at_any_time(tmp_path: Path) -> None:

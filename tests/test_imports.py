@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("interruption", "terminal"),
     ("errors",),
     ("runs",),
+    ("image_files",),
     ("presets",),
     ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
     ("files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nst_lightning import images
+from nst_lightning import image_files
 from nst_lightning.__main__ import main
 from nst_lightning.backbones import SPECS
 from nst_lightning.data import PairDataModule
@@ -87,7 +87,7 @@ def written(option: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     name = "base" if option is None else option
     given = [f"--{key}={value}" for key, value in options.items()]
     assert main(["fit", "--content", "photo.png", "--style", "painting.png", "--output", name, *given]) == 0
-    told = images.read_metadata(Path(name) / "photo_painting.png")["nst_lightning"]
+    told = image_files.read_metadata(Path(name) / "photo_painting.png")["nst_lightning"]
     return json.loads(told), yaml.safe_load((Path(name) / "config.yaml").read_text())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from nst_lightning import images, pairs, runs
+from nst_lightning import image_files, pairs, runs
 from nst_lightning.errors import InputError
 from nst_lightning.pairs import Pair
 from nst_lightning.study import results, schema, verdicts
@@ -116,6 +116,6 @@ def _sources(data: Mapping[str, Any]) -> dict[str, Pair]:
 
 
 def _of_run(name: str, file: Path, pair: Pair, folder: Path) -> Result:
-    settings = json.loads(images.read_metadata(file).get("nst_lightning", "{}"))
+    settings = json.loads(image_files.read_metadata(file).get("nst_lightning", "{}"))
     known = {"values": {}, "seed": settings.get("seed", 0), "settings": settings}
     return _with_sources(results.result(runs.Run(folder), name, pair, file, **known), folder)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from nst_lightning import images
 from nst_lightning.batches import Step
@@ -76,9 +76,8 @@ def rgb(planes: Pixels, height: int) -> Pixels:
 def read_pillow(path: Path) -> tuple[list[Pixels], list[int]]:
     pictures, durations = [], []
     with Image.open(path) as film:
-        for index in range(film.n_frames):
-            film.seek(index)
-            pictures.append(np.asarray(film.convert("RGB")).astype(float))
+        for frame in ImageSequence.Iterator(film):
+            pictures.append(np.asarray(frame.convert("RGB")).astype(float))
             durations.append(film.info["duration"])
     return pictures, durations
 

@@ -21,7 +21,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nst_lightning import images
+from nst_lightning import image_files
 from nst_lightning.__main__ import main
 from nst_lightning.api import quiet
 from nst_lightning.cli.arguments import read
@@ -58,7 +58,7 @@ def test_writes_the_picture_its_configuration_and_its_curves(
     assert capsys.readouterr().out == f"{run}/photo_painting.png\n"
     with Image.open(run / "photo_painting.png") as picture:
         assert picture.size == (32, 27)
-    settings = json.loads(images.read_metadata(run / "photo_painting.png")["nst_lightning"])
+    settings = json.loads(image_files.read_metadata(run / "photo_painting.png")["nst_lightning"])
     assert settings["seed"] == 0
     assert settings["step"] == 4
     assert settings["style_layers"] == "relu1_1,relu2_1"
@@ -174,7 +174,7 @@ def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
     assert "Traceback" not in told
     assert len(list(Path("run/checkpoints").glob("*.ckpt"))) == 1
     last = max(Path("run/steps/photo_painting").iterdir())
-    settings = json.loads(images.read_metadata(last)["nst_lightning"])
+    settings = json.loads(image_files.read_metadata(last)["nst_lightning"])
     assert int(last.stem) == settings["step"]
 
 
@@ -308,7 +308,7 @@ def test_the_settings_of_a_picture_are_the_pairs_own() -> None:
         f"content,style,name,size,steps,seed\n{photo},{painting},a,40,6,3\n{photo},{painting},b,,,\n"
     )
     assert main(["fit", "--pairs", "p.csv", *FAST, "--output", "run"]) == 0
-    a, b = (json.loads(images.read_metadata(f"run/{name}.png")["nst_lightning"]) for name in "ab")
+    a, b = (json.loads(image_files.read_metadata(f"run/{name}.png")["nst_lightning"]) for name in "ab")
     assert (a["stages"], a["seed"], a["step"]) == ("20 px x 3, 40 px x 3", 3, 6)
     assert (b["stages"], b["seed"], b["step"]) == ("16 px x 2, 32 px x 2", 0, 4)
 
@@ -655,7 +655,7 @@ def test_adam_and_any_optimiser_of_torch_can_be_named() -> None:
     for name in ("adam", "torch.optim.RMSprop", "Adagrad"):
         rate = [] if name == "adam" else ["--model.optimizer.lr", "0.001"]
         assert fit("--optimizer", name, *rate, "--output", f"{name}.png") == 0
-        written = images.read_metadata(Path(f"{name}.png"))["nst_lightning"]
+        written = image_files.read_metadata(Path(f"{name}.png"))["nst_lightning"]
         assert name.split(".")[-1].lower() in json.loads(written)["optimizer"].lower()
 
 
@@ -688,7 +688,7 @@ def test_the_configuration_is_what_was_asked_for() -> None:
 def test_the_studys_numbers_choose_layers() -> None:
     assert main(["fit", "--content", "photo", "--style", "painting", *FAST[:4], "--content_layers", "1",
                  "--style_layers", "2", "--output", "x.png"]) == 0  # fmt: skip
-    settings = json.loads(images.read_metadata(Path("x.png"))["nst_lightning"])
+    settings = json.loads(image_files.read_metadata(Path("x.png"))["nst_lightning"])
     assert (settings["content_layers"], settings["style_layers"]) == ("relu2_1", "relu1_1,relu2_1")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nst_lightning import images
+from nst_lightning import image_files, images
 from nst_lightning.__main__ import main
 from nst_lightning.inspection import inspect
 
@@ -41,7 +41,7 @@ def test_the_command_writes_its_pictures_and_never_over_earlier_ones(capsys: pyt
     expected = inspect("data/content-images/photo.png", "relu1_1,relu2_1", size=32, most=2)
     for name, picture in zip(names, expected.values(), strict=True):
         assert (images.read(folder / name).rgb - picture).abs().max() < 1e-6
-    settings = json.loads(images.read_metadata(folder / names[0])["nst_lightning"])
+    settings = json.loads(image_files.read_metadata(folder / names[0])["nst_lightning"])
     assert settings["image"] == "data/content-images/photo.png"
     assert settings["size"] == 32
     earlier = [(folder / name).read_bytes() for name in names]

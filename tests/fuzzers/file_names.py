@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nst_lightning import files, images, runs
 from nst_lightning.errors import InputError
+from nst_lightning.image_files import ImageError
 from nst_lightning.pairs import pair_up, read_pairs
 from tests.fuzzers.texts import odd
 
@@ -72,7 +73,7 @@ def _claimed(output: str, names: list[str]) -> None:
     with runs.claimed(here if output != "" else output, names, False) as (run, file):
         assert run.folder.is_dir()
         if file is not None:
-            with suppress(images.ImageError):
+            with suppress(ImageError):
                 images.format_of(file)
 
 

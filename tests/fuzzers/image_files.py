@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from nst_lightning import images
+from nst_lightning.image_files import read_metadata
 from tests.fuzzers.mutations import mutated
 
 _SIZE = (20, 18)
@@ -36,7 +37,7 @@ def feed(path: Path) -> None:
     picture = images.read(path, 48)
     assert picture.rgb.shape[:2] == (1, 3)
     assert bool(((picture.rgb >= 0) & (picture.rgb <= 1)).all()), "values out of range"
-    images.read_metadata(path)
+    read_metadata(path)
 
 
 @st.composite

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nst_lightning import images
+from nst_lightning import image_files, images
 from nst_lightning.__main__ import main
 from nst_lightning.errors import InputError
 from nst_lightning.interruption import Interrupted
@@ -392,7 +392,7 @@ def test_two_axes_one_of_labelled_mappings(workplace: Path, written: Written, co
         for layers in (1, 2)
     }
     for cell in cells:
-        weights = json.loads(images.read_metadata(folder / cell["picture"])["nst_lightning"])
+        weights = json.loads(image_files.read_metadata(folder / cell["picture"])["nst_lightning"])
         assert weights["style_weight"] == {"10000:10": 100, "10000:1": 10}[cell["values"]["beta"]]
     lines = (folder / "table.md").read_text().splitlines()
     assert [line.split(" | ")[:2] for line in lines if line.startswith("| 10000")] == [
