@@ -79,7 +79,7 @@ class PairDataModule(L.LightningDataModule):
             and in `data/style-images`.
         pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
             content with every style.
-        pairs: A CSV file of pairs instead of `content` and `style`, see `pairs.read_pairs`.
+        pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`.
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
         steps: Number of optimiser steps, all stages together. By default 240, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
@@ -100,7 +100,7 @@ class PairDataModule(L.LightningDataModule):
         content: list[str] | str | None = None,
         style: list[str] | str | None = None,
         pairing: Literal["zip", "product"] = "zip",
-        pairs: str | None = None,
+        pairs: list[dict[str, Any]] | str | None = None,
         size: int | None = None,
         steps: int | None = None,
         stages: int | list[Stage] = 2,

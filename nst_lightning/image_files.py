@@ -16,6 +16,9 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from nst_lightning import runs
 from nst_lightning.errors import InputError
 
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+"""The formats that pictures are written in, by suffix."""
+
 _PILLOW_SETTINGS = threading.Lock()
 
 

@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nst_lightning import runs
-from nst_lightning.image_files import ImageError, metadata_options, opened, reason
+from nst_lightning.image_files import FORMATS, ImageError, metadata_options, opened, reason
 
 MAX_SIDE = 16_384  # px
 LARGE = 2**25  # pixels, above usual photographs, from which on a file is reduced before it becomes a tensor
 MIN_SIDE = 16  # px; below it the deep layers of a network have nothing left to see
 Source: TypeAlias = "str | os.PathLike[str] | Image.Image | Tensor | np.ndarray[Any, Any]"
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _ENCODERS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
@@ -153,9 +152,9 @@ def format_of(path: str | os.PathLike[str]) -> str:
         ImageError: If pictures are not written in that format.
     """
     suffix = Path(path).suffix
-    if suffix.lower() not in _FORMATS:
-        raise ImageError(f"{Path(path)}: has suffix {suffix!r}; allowed are {', '.join(_FORMATS)}")
-    return _FORMATS[suffix.lower()]
+    if suffix.lower() not in FORMATS:
+        raise ImageError(f"{Path(path)}: has suffix {suffix!r}; allowed are {', '.join(FORMATS)}")
+    return FORMATS[suffix.lower()]
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:

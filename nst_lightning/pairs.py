@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 from nst_lightning import images, initializers
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER, Images, find, known_names, sample
+from nst_lightning.recipe import portable
 from nst_lightning.runs import regular
 
 Pairing: TypeAlias = Literal["zip", "product"]
@@ -80,24 +81,45 @@ class Pair:
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
 
+    @property
+    def row(self) -> dict[str, str]:
+        """The pair as a row for `read_pairs`, for other folders and machines too; its images must be files."""
+        images = [_path(each) for each in (self.content, *self.styles)]
+        own = {"size": self.size, "steps": self.steps, **self.settings}
+        if self.name != _draft(*images):
+            own["name"] = self.name
+        if self.init is not None and self.init not in initializers.INITIALIZERS:
+            own["init"] = portable(self.init)
+        content, *styles = map(portable, images)
+        cells = {name: str(value) for name, value in own.items() if value is not None}
+        return {"content": content, "style": "|".join(styles), **cells}
+
+
+def _path(source: images.Source) -> str | os.PathLike[str]:
+    assert isinstance(source, (str, os.PathLike))
+    return source
+
 
 def _can_weigh(styles: int, weights: Sequence[float]) -> bool:
     return len(weights) == styles and all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf
 
 
 def chosen(
-    content: Images, style: Images, pairing: Pairing = "zip", csv: str | os.PathLike[str] | None = None
+    content: Images,
+    style: Images,
+    pairing: Pairing = "zip",
+    listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | None = None,
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
     """
-    if csv is None:
+    if listed is None:
         return pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER), pairing)
     if content is not None or style is not None:
-        raise InputError(f"pairs {csv} names the images already: leave out content and style")
-    return read_pairs(csv)
+        raise InputError(f"pairs {listed} names the images already: leave out content and style")
+    return read_pairs(listed)
 
 
 def pair_up(
@@ -154,18 +176,21 @@ def _bytes(name: str) -> int:
     return len(name.encode("utf-8", "surrogatepass"))  # Python's stand-in for what is not UTF-8 in a file's name
 
 
-def read_pairs(path: str | os.PathLike[str]) -> tuple[Pair, ...]:
-    """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`.
+def read_pairs(listed: str | os.PathLike[str] | Sequence[Mapping[str, object]]) -> tuple[Pair, ...]:
+    """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`, or such rows.
 
     It is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are skipped; an
     empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, and their weights
-    in `style_weights`, are separated by |. Files are looked up as in `find`, from the list's folder.
+    in `style_weights`, are separated by |. Files are looked up as in `find`, from the list's folder, or that of work.
 
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
     """
-    path = Path(os.path.expanduser(path))
-    lines = _lines(path)
+    if isinstance(listed, (str, os.PathLike)):
+        path = Path(os.path.expanduser(listed))
+        lines = _lines(path)
+    else:
+        path, lines = Path("pairs"), _as_lines(listed)
     if not lines:
         raise InputError(f"{path}: is empty; expected a line with the columns, e.g. {','.join(COLUMNS[:3])}")
     delimiter = max(",;\t", key=next(iter(lines.values())).count)
@@ -205,6 +230,16 @@ def _lines(path: Path) -> dict[int, str]:
     return {number: line for number, line in numbered if line.strip() != "" and not line.lstrip().startswith("#")}
 
 
+def _as_lines(rows: Sequence[Mapping[str, object]]) -> dict[int, str]:
+    """Rows as the lines of a list, of which the first names the columns."""
+    stream = io.StringIO()
+    columns = dict.fromkeys(str(column) for row in rows for column in row)
+    writer = csv.DictWriter(stream, [*columns], quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return dict(enumerate(stream.getvalue().splitlines()))
+
+
 def _split(line: str, delimiter: str) -> list[str]:
     try:
         (cells,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -239,7 +274,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     styles = tuple(_file("style", name.strip(), named, base, STYLE_FOLDER) for name in named.split("|"))
     init = cells.get("init")
     if init is not None and init not in initializers.INITIALIZERS:
-        init = str(base / os.path.expanduser(init))
+        init = os.path.abspath(base / os.path.expanduser(init))
         initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
     listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("runs",),
     ("image_files",),
-    ("presets",),
+    ("presets", "recipe"),
     ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
     ("files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
     ("pairs",),

@@ -422,7 +422,7 @@ def test_a_run_names_its_images_or_a_list_that_does(listing: Path) -> None:
 @pytest.mark.parametrize(("content", "style"), [("s", None), (None, "t.tar"), ("s", "t.tar")])
 def test_images_beside_a_list_are_refused(content: str | None, style: str | None) -> None:
     with pytest.raises(InputError, match=r"^pairs p\.csv names the images already: leave out content and style$"):
-        chosen(content, style, csv="p.csv")
+        chosen(content, style, listed="p.csv")
 
 
 @pytest.mark.usefixtures("listing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
@@ -128,21 +128,25 @@ class Checkpoints(Checkpoint):
         self.run.forget(step.batch.names[0])
 
 
+def _digest(file: str) -> str:
+    return f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+
+
+def sums(pair: Pair, digest: Callable[[str], str] = _digest) -> dict[str, str]:
+    """Returns the sums of a pair's images that are files, by what they are called."""
+    files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
+    given = {name: os.fspath(file) for name, file in files.items() if isinstance(file, (str, os.PathLike))}
+    return {name: digest(file) for name, file in given.items()}
+
+
 def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Returns all that a run's pictures follow from but the steps, by names that a user knows, as JSON has it."""
     digest = cache(_digest)  # once an image: many pairs share theirs
     found = dict(settings)
     for pair in pairs:
         found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
-        files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
-        for name, file in files.items():
-            if isinstance(file, (str, os.PathLike)):
-                found[f"{pair.name}: {name}"] = digest(os.fspath(file))
+        found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(pair, digest).items()}
     return dict(json.loads(json.dumps(found, default=str)))
-
-
-def _digest(file: str) -> str:
-    return f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
 
 
 def check_settings(run: Run, now: Mapping[str, Any]) -> None:
@@ -154,11 +158,15 @@ def check_settings(run: Run, now: Mapping[str, Any]) -> None:
     except (ValueError, TypeError, RecursionError) as error:
         reason = "is damaged: without it the run goes on, and its settings are not compared"
         raise InputError(f"{run.begun}: {reason}") from error
-    # Not what only one of them has: pairs may be added, and versions have new settings.
-    differing = [name for name in before if name in now and now[name] != before[name]]
-    if differing:
-        told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in differing[:3])
+    if told := differing(before, now):
         raise InputError(f"{run.folder}: was begun otherwise ({told}): give the same, or begin a run with --output")
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns what two fingerprints differ in, three of it at most; empty where they do not."""
+    # Not what only one of them has: pairs may be added, and versions have new settings.
+    found = [name for name in before if name in now and now[name] != before[name]]
+    return "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in found[:3])
 
 
 def begun_with(trainer: L.Trainer, module: ImageOptimization, data: PairDataModule) -> dict[str, Any]:

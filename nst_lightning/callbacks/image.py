@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -14,6 +15,8 @@ from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.interruption import Interrupted
 from nst_lightning.modules import ImageOptimization
+from nst_lightning.pairs import Pair
+from nst_lightning.recipe import TEXT, Recipe
 from nst_lightning.runs import Run
 
 
@@ -27,17 +30,23 @@ class ImageWriter(Callback):
         file: Where to write the finished picture of the only pair instead; the suffix gives the format.
         every: The number of steps between the pictures on the way, >= 1; None writes none.
         overwrite: Whether a finished picture may replace a file.
-
+        recipe: Returns what the picture of a pair was made with, to be kept in its file.
 
     Raises:
         InputError: If `every` is below 1.
     """
 
-    def __init__(self, file: str | Path | None = None, every: int | None = None, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        file: str | Path | None = None,
+        every: int | None = None,
+        overwrite: bool = False,
+        recipe: Callable[[Pair], Recipe] | None = None,
+    ) -> None:
         if every is not None and every < 1:
             raise InputError(f"save_every must be at least 1, got {every}")
         self.file = None if file is None else Path(file)
-        self.every, self.overwrite = every, overwrite
+        self.every, self.overwrite, self.recipe = every, overwrite, recipe
         self.written: list[Path] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -81,6 +90,7 @@ class ImageWriter(Callback):
             settings = {**pl_module.settings_of(step, pair), "step": step.index + 1}
             metadata = {"Software": "nst-lightning", "nst_lightning": json.dumps(settings)}
             if is_finished:
+                metadata |= {} if self.recipe is None else {TEXT: self.recipe(pair).text()}
                 path = run.picture(pair.name) if self.file is None else self.file
                 self.written.append(images.write(path, rgb, alpha, metadata, self.overwrite))
             else:

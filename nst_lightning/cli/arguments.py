@@ -259,16 +259,14 @@ def _configuration_of(folder: str) -> str:
 
 
 def _settings(path: str) -> list[Mapping[str, Any]]:
-    """Returns what a configuration holds, behind the preset that it names, with short names put into their groups."""
-    try:
-        with regular(Path(path)).open(encoding="utf-8") as file:
-            # As JSON, which the parser is handed, may have it; a date is text that looks like one.
-            found = json.loads(json.dumps(yaml.safe_load(file), default=date.isoformat))
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
-    except (TypeError, ValueError, RecursionError) as error:  # bytes, sets, the 40th of May, what holds itself
-        raise InputError(f"{path}: is not a configuration: a value is no text, number or list") from error
+    """Returns what a configuration holds, behind the preset that it names, with short names put into their groups.
+
+    A picture holds what it was made with.
+    """
+    from nst_lightning.image_files import FORMATS  # not above: Pillow is no part of a quick answer
+    from nst_lightning.recipe import read as recipe_of
+
+    found = recipe_of(path).configuration if Path(path).suffix.lower() in FORMATS else _from_yaml(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
     settings: dict[str, Any] = {}
@@ -286,6 +284,18 @@ def _settings(path: str) -> list[Mapping[str, Any]]:
             raise InputError(f"{path}: unknown setting {name!r}{_hint(str(name))} nst fit --help lists them")
     preset = settings.pop("preset", None)
     return [*([] if preset is None else _settings(str(presets.path(preset)))), settings]
+
+
+def _from_yaml(path: str) -> object:
+    try:
+        with regular(Path(path)).open(encoding="utf-8") as file:
+            # As JSON, which the parser is handed, may have it; a date is text that looks like one.
+            return json.loads(json.dumps(yaml.safe_load(file), default=date.isoformat))
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: is not a configuration: not text in UTF-8 ({reason})") from error
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, sets, the 40th of May, what holds itself
+        raise InputError(f"{path}: is not a configuration: a value is no text, number or list") from error
 
 
 def _checked(path: str, key: str, value: object) -> object:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # without __all__
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
@@ -25,7 +26,7 @@ from nst_lightning.callbacks import (
     TensorBoardWriter,
     VideoWriter,
 )
-from nst_lightning.callbacks.checkpoints import begun_with, check_settings
+from nst_lightning.callbacks.checkpoints import begun_with, check_settings, differing, sums
 from nst_lightning.cli import options
 from nst_lightning.cli.arguments import Given
 from nst_lightning.data import PairDataModule, is_writer
@@ -34,10 +35,13 @@ from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, PairsLoop, check_trainer
+from nst_lightning.pairs import Pair
 from nst_lightning.parallel import RankError, TileParallel, agreed, alone, telling
+from nst_lightning.recipe import Recipe
 from nst_lightning.terminal import say, tell
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
+_OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume"}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
 
 
@@ -79,6 +83,14 @@ class Configuration:
             raise InputError(str(error)) from error
         return made.model, made.data, dict(made.trainer)
 
+    def recipe(self, pair: Pair) -> Recipe:
+        """Returns what the picture of a pair follows from."""
+        held = yaml.safe_load(self.parser.dump(self.values))
+        of_data = {name: value for name, value in held["data"].items() if name not in _OF_IMAGES}
+        of_trainer = {"precision": held["trainer"].get("precision", "32-true")}
+        settings = {"data": {**of_data, "pairs": [pair.row]}, "model": held["model"], "trainer": of_trainer}
+        return Recipe(settings, sums(pair))
+
     def scores(self) -> Scores | None:
         """Returns the scores that were chosen, None if they are off."""
         choice = names_of(self.values.scores)
@@ -111,7 +123,7 @@ class Job:
 
         self.run = runs.Run(Path(agreed("folder", choose)))
         file = runs.file_beside(self.run.folder, values.output)
-        self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed)
+        self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed, configuration.recipe)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
         self._checkpoint = values.ckpt_path
         scores, every, given = configuration.scores(), settings["log_every_n_steps"], settings["callbacks"] or []
@@ -138,6 +150,12 @@ class Job:
             self.trainer.fit_loop.epoch_loop = PairsLoop(self.trainer, loop.min_steps, loop.max_steps)
         if self._resumed:
             check_settings(self.run, begun_with(self.trainer, self.module, self.data))
+
+    def check_images(self, before: Mapping[str, str]) -> None:
+        """Raises an `InputError` if the images of the only pair have other sums, see `Recipe`."""
+        (pair,) = self.data.pairs
+        if told := differing(before, sums(pair)):
+            raise InputError(f"these are not the images that the picture was made from ({told})")
 
     def fit(self) -> ImageOptimization:
         """Runs the trainer, says where the pictures are or how to go on, and returns the module."""
@@ -225,7 +243,7 @@ def _at_home(value: object) -> object:
 def _find_images(settings: Any) -> None:  # noqa: ANN401 - a namespace
     """Replaces the images' names by paths, so that the saved configuration runs from anywhere."""
     if settings.pairs is not None:
-        settings.pairs = os.path.abspath(settings.pairs)
+        settings.pairs = os.path.abspath(settings.pairs) if isinstance(settings.pairs, str) else settings.pairs
         return
     for argument, folder in (("content", files.CONTENT_FOLDER), ("style", files.STYLE_FOLDER)):
         found = [os.path.abspath(str(path)) for path in files.find(argument, settings[argument], folder)]

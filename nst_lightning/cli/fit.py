@@ -1,7 +1,8 @@
 """`nst fit`: paints photographs in the manner of paintings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
@@ -25,6 +26,15 @@ def main(arguments: Sequence[str]) -> None:
         return
     given = typed.read(arguments)
     given.check_images()
+    paint(given)
+
+
+def paint(given: typed.Given, sums: Mapping[str, str] | None = None) -> list[Path]:
+    """Paints what was given, and returns the pictures that were written.
+
+    Raises:
+        InputError: If anything cannot be used, or the images are not those of the sums, see `recipe.Recipe`.
+    """
     with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job
@@ -32,10 +42,13 @@ def main(arguments: Sequence[str]) -> None:
 
     with quiet(), ExitStack() as claims:
         job = Job(Configuration(given, StyleTransfer), claims)
+        if sums is not None:
+            job.check_images(sums)
         job.fit()
         if job.trainer.is_global_zero:
             where, again = job.run.folder, job.run.config
             say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")
+        return job.writer.written
 
 
 def _help(every: bool) -> None:

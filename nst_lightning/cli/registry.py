@@ -23,6 +23,7 @@ COMMANDS = {
     "fit": ("cli.fit", "paint photographs in the manner of paintings"),
     "plan": ("cli.plan", "tell what painting would take, without doing it: time, memory, devices"),
     "reconstruct": ("cli.reconstruct", "rebuild an image from what single layers hold of it"),
+    "reproduce": ("cli.reproduce", "make a picture again from what its file says of it"),
     "score": ("cli.score", "measure what pictures keep of the content and take of the style"),
     "sweep": ("study.sweep_command", "compare settings: a labelled grid, tables and plots out of one file"),
     "report": ("study.report_command", "show results on disk as one page of HTML"),
@@ -35,7 +36,10 @@ COMMANDS = {
 
 Its help is its constant `HELP`, which is read without importing it, or else what `main` prints for --help.
 """
-_LEADING = {"score": "--output", "validate": "--ckpt_path", "inspect": "--image", "reconstruct": "--image"}
+_LEADING = {
+    **{"score": "--output", "validate": "--ckpt_path", "reproduce": "--picture"},
+    **dict.fromkeys(("inspect", "reconstruct"), "--image"),
+}
 """The option that the words in front of all options are the values of; other commands look after theirs."""
 
 

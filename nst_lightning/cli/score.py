@@ -77,7 +77,7 @@ def _compared(given: Namespace) -> list[tuple[Source, Pair]]:
     from nst_lightning import files, pairs
 
     if given.pairs is not None:
-        of_list = pairs.chosen(given.content, given.style, csv=given.pairs)
+        of_list = pairs.chosen(given.content, given.style, listed=given.pairs)
         return [(_of_pair(given.output, pair), pair) for pair in of_list]
     pictures = files.find("output", given.output, runs.FOLDER)
     chosen = pairs.chosen(given.content, given.style)
