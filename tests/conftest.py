@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # of the processes that share the machine, and for those that they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 SAMPLES = Path(__file__).parents[1] / "data"
 
 

@@ -203,7 +203,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("layers", [SHALLOW, {}], ids=["shallow", "default"])
 def test_an_images_result_does_not_depend_on_its_batch(optimizer: Callable[..., Any], layers: dict[str, Any]) -> None:
     make = partial(StyleTransfer, **layers, optimizer=optimizer)
-    stages = {"stages": [Stage(32, 4), Stage(48, 6)], "upscale": True}
+    stages = {"stages": [Stage(32, 3), Stage(40, 3)], "upscale": True}
     together = fit(make(), data(3, batch_size=3, **stages)).images[0]
     in_two = fit(make(), data(3, batch_size=2, **stages)).images
     alone = fit(make(), data(3, **stages)).images

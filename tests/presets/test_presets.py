@@ -248,19 +248,19 @@ def stylized(name: str, **options: Any) -> Tensor:
     own = {
         **OFFLINE,
         "preset": name,
-        "size": 96,
-        "steps": 10,
+        "size": 72,
+        "steps": 3 if name == "strotss" else 8,  # a step of it takes seconds
         "progress": False,
         **options,
     }
-    return images.read(stylize(noise(96, 80, 1)[0], noise(48, 40, 2)[0], **own)).rgb
+    return images.read(stylize(noise(64, 56, 1)[0], noise(48, 40, 2)[0], **own)).rgb
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_paints_and_options_beside_a_preset_go_before_it(name: str) -> None:
     picture = stylized(name)
     assert picture.shape[:2] == (1, 3)
-    assert max(picture.shape) == 96  # a photograph is not enlarged
+    assert max(picture.shape) == 64  # a photograph is not enlarged
     assert (picture - stylized(name, style_weight=0.0, content_weight=1.0)).abs().mean() > 1e-3
 
 
