@@ -25,6 +25,10 @@ _WORDS = (
 """What a parser's messages say, and what a user is told instead."""
 
 
+_EXTRAS = {"matplotlib": "study", "scipy": "study", "av": "video", "gradio": "ui"}
+"""What comes with an extra of the package only, by module."""
+
+
 class InputError(ValueError):
     """Something a user gave cannot be used; the text is one line that says what came and what is allowed."""
 
@@ -84,6 +88,8 @@ def _known(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
         return f"what should be text in UTF-8 is not ({error.reason} at byte {error.start})"
+    if isinstance(error, ModuleNotFoundError) and (of := str(error.name).partition(".")[0]) in _EXTRAS:
+        return f"{of} is not installed, which this needs: pip install 'nst-lightning[{_EXTRAS[of]}]'"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
         return reason if error.filename is None else f"{error.filename}: {reason}"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
@@ -57,16 +56,14 @@ def inspect(
     height, width = rgb.shape[-2:]
     with torch.no_grad():
         features = network(images.resize(rgb, images.fit(height, width, size)).clamp(0, 1))
-    pictures = {}
-    for name in names:
-        pictures[f"{name}_features"] = drawn(tiles_figure(features[name], most, name))
-        pictures[f"{name}_gram"] = drawn(gram_figure(features[name], name))
-    return pictures
+    return {
+        f"{name}_{what}": picture for name in names for what, picture in pictures(features[name], name, most).items()
+    }
 
 
-def viridis(values: Tensor) -> Tensor:
-    """Returns matplotlib's colours of values in [0, 1], from dark violet to yellow: sRGB in [0, 1], (3, ...)."""
-    return torch.from_numpy(colormaps["viridis"](values.numpy())[..., :3]).float().movedim(-1, 0)
+def pictures(feature: Tensor, layer: str, most: int | None = MOST) -> dict[str, Tensor]:
+    """Returns the pictures of a layer's features (1, C, H, W): `features`, see `tiles_figure`, and `gram`."""
+    return {"features": drawn(tiles_figure(feature, most, layer)), "gram": drawn(gram_figure(feature, layer))}
 
 
 def tiles_figure(feature: Tensor, most: int | None = MOST, title: str = "features") -> Figure:

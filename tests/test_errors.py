@@ -25,6 +25,10 @@ from nst_lightning.errors import InputError, is_out_of_memory, refused
         (yaml.YAMLError("no YAML"), "no YAML"),
         (PermissionError(13, "Permission denied", "a/b.png"), "a/b.png: Permission denied"),
         (OSError("no network"), "no network"),
+        (
+            ModuleNotFoundError("no", name="scipy.stats"),
+            "scipy is not installed, which this needs: pip install 'nst-li",
+        ),
         (UnpicklingError("invalid load key"), "the checkpoint is damaged"),
         (EOFError("Ran out of input"), "the checkpoint is damaged"),
         (RuntimeError("PytorchStreamReader failed"), "the checkpoint is damaged"),

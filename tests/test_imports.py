@@ -105,6 +105,34 @@ def test_answers_without_torch_and_lightning(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+EXTRAS = {"matplotlib", "scipy", "av", "gradio"}
+
+
+def test_painting_and_scoring_need_no_extra(tmp_path: Path, content_png: Path, style_png: Path) -> None:
+    images = ["--content", str(content_png), "--style", str(style_png)]
+    fast = ["--size=32", "--steps=1", "--stages=1", "--content_layers=relu1_1", "--style_layers=relu1_1", "-o=a.png"]
+    code = f"""
+import sys
+from nst_lightning.__main__ import main
+assert main(["fit", *{images}, *{fast}]) == 0
+assert main(["score", "a.png", *{images}]) == 0
+print(*sorted(name for name in sys.modules if name.startswith("nst_lightning.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "nst_lightning.metrics.scorer" in loaded
+    needing = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES if uses_extra(path)}
+    assert "nst_lightning.inspection" in needing
+    assert needing.isdisjoint(loaded)
+
+
+def uses_extra(path: Path) -> bool:
+    """Whether a file imports what comes with an extra only, as it is imported."""
+    statements = (node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    names = {ast.unparse(node).split()[1].split(".")[0] for node in statements}
+    return not EXTRAS.isdisjoint(names)
+
+
 def test_public_names_are_imported_on_first_use() -> None:
     from nst_lightning.api import stylize
     from nst_lightning.modules import StyleTransfer

@@ -14,38 +14,9 @@ from torch import Tensor
 from nst_lightning import images
 from nst_lightning.backbones import SPECS, Backbone
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import drawn, gram_figure, inspect, tiles_figure, viridis
+from nst_lightning.inspection import drawn, gram_figure, inspect, tiles_figure
 
 Array: TypeAlias = np.ndarray[Any, Any]
-
-# Entries of the published table of 256: https://github.com/BIDS/colormap/blob/master/colormaps.py
-VIRIDIS = {
-    0: (0.267004, 0.004874, 0.329415),
-    4: (0.272594, 0.025563, 0.353093),
-    9: (0.277941, 0.056324, 0.381191),
-    17: (0.282656, 0.100196, 0.422160),
-    25: (0.282623, 0.140926, 0.457517),
-    34: (0.277134, 0.185228, 0.489898),
-    51: (0.253935, 0.265254, 0.529983),
-    68: (0.221989, 0.339161, 0.548752),
-    76: (0.206756, 0.371758, 0.553117),
-    85: (0.190631, 0.407061, 0.556089),
-    102: (0.163625, 0.471133, 0.558148),
-    119: (0.139147, 0.533812, 0.555298),
-    128: (0.127568, 0.566949, 0.550556),
-    136: (0.120565, 0.596422, 0.543611),
-    153: (0.134692, 0.658636, 0.517649),
-    170: (0.208030, 0.718701, 0.472873),
-    179: (0.266941, 0.748751, 0.440573),
-    187: (0.327796, 0.773980, 0.406640),
-    204: (0.477504, 0.821444, 0.318195),
-    221: (0.647257, 0.858400, 0.209861),
-    230: (0.741388, 0.873449, 0.149561),
-    238: (0.824940, 0.884720, 0.106217),
-    244: (0.886271, 0.892374, 0.095374),
-    250: (0.945636, 0.899815, 0.112838),
-    255: (0.993248, 0.906157, 0.143936),
-}
 
 
 def shown(image: AxesImage) -> Array:
@@ -77,12 +48,6 @@ def maps(*offsets: float, side: int = 8) -> Tensor:
     """Random maps, one for each offset, which orders their means: (1, C, side, side)."""
     noise = torch.rand(1, len(offsets), side, side, generator=torch.Generator().manual_seed(0))
     return noise + torch.tensor(offsets).view(1, -1, 1, 1)
-
-
-def test_viridis_is_the_published_one() -> None:
-    found = viridis(torch.tensor(list(VIRIDIS)) / 255).T.numpy()
-    assert np.abs(found - list(VIRIDIS.values())).max() < 0.2 / 255
-    assert viridis(torch.tensor([[-1.0, 2.0]])).shape == (3, 1, 2)
 
 
 @pytest.mark.parametrize("most", [4, None])

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -24,7 +25,6 @@ from nst_lightning.callbacks.scores import Scores
 from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
-from nst_lightning.inspection import drawn, gram_figure, tiles_figure, viridis
 from nst_lightning.metrics.table import SUMMARY
 from nst_lightning.modules import ImageOptimization, tag_of
 from nst_lightning.runs import Run
@@ -109,6 +109,8 @@ class TensorBoardWriter(Callback):
                 raise InputError(f"{name} must be at least 1, got {value}")
         self.scalars_every, self.images_every = scalars_every, images_every
         self.representations, self.scores = tuple(representations), scores
+        if self.representations != ():
+            import_module("nst_lightning.inspection")  # of an extra: where it is missing nothing is begun
         self._files: dict[str, EventFile] = {}
         self._run: EventFile | None = None
         self._began, self._finished = 0.0, 0
@@ -174,21 +176,22 @@ class TensorBoardWriter(Callback):
 
     @torch.no_grad()
     def _write_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
+        from nst_lightning.inspection import pictures
+
         with trainer.precision_plugin.forward_context():
             features = module.backbone(module.result)
         for layer in self.representations:
             for pair, feature in zip(step.batch.names, features[layer].split(1), strict=True):
-                shown = {"features": tiles_figure(feature, title=layer), "gram": gram_figure(feature, layer)}
-                pictures = [_picture(f"{kind}/{layer}", drawn(figure)[0]) for kind, figure in shown.items()]
-                self._files[pair].add(step.index + 1, *pictures)
+                shown = pictures(feature, layer).items()
+                self._files[pair].add(step.index + 1, *(_picture(f"{kind}/{layer}", each[0]) for kind, each in shown))
 
     def _write_scores(self, scores: Scores, number: int) -> None:
         for pair, values in scores.found.items():
             self._files[pair].add(number, *_scalars(_scores(values)))
         for pair, differs in scores.maps.items():
             if math.isfinite(largest := differs.max().item()):  # else the picture was too small
-                shown = differs[0, 0].cpu() / (largest if largest > 0 else 1)
-                self._files[pair].add(number, _picture("lpips/map", viridis(shown)))
+                shown = differs[0].cpu() / (largest if largest > 0 else 1)
+                self._files[pair].add(number, _picture("lpips/map", shown.expand(3, -1, -1)))
 
     def _finish(self, module: ImageOptimization, step: Step) -> None:
         for index, pair in enumerate(step.batch.pairs):

@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": ("cli.validate", "score what a checkpoint holds"),
     "inspect": ("cli.inspect", "show what a network sees in an image: feature maps and Gram matrices"),
     "backbones": ("cli.backbones", "list the networks and their layers"),
+    "completion": ("cli.completion", "print what makes a shell complete commands and options"),
 }
 """The module of each command, whose `main` takes the options and returns an exit code, None for 0; and what it does.
 
