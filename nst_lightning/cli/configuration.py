@@ -10,12 +10,13 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined] # without __all__
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined] # without __all__
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import files, runs
 from nst_lightning.api import trainer_of
+from nst_lightning.backbones import spec_of
 from nst_lightning.callbacks import (
     Checkpoints,
     Ending,
@@ -34,7 +35,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
-from nst_lightning.modules import ImageOptimization, PairsLoop, check_trainer
+from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, check_trainer
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import RankError, TileParallel, agreed, alone, telling
 from nst_lightning.recipe import Recipe
@@ -210,6 +211,24 @@ def parser_of(model_class: type[ImageOptimization]) -> LightningArgumentParser:
     for name, (kind, default, text) in options.OF_RUN.items():
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)
     return parser
+
+
+def resolved(given: Given) -> str:
+    """Returns a configuration in YAML, with what a default decides later in its place; images need not be named.
+
+    Layers that were not chosen are each loss's own, for which there is no word.
+    """
+    parser = parser_of(StyleTransfer)
+    values = parser.parse_args([word for word in given.as_arguments() if word != "--print_config"])
+    of_model, of_data = values.model, values.data
+    if of_model.weights is None:
+        of_model.weights = spec_of(of_model.backbone).default_weights
+    if of_model.optimizer is None:
+        of_model.optimizer = Namespace(class_path="nst_lightning.optim.LBFGS")  # type: ignore[no-untyped-call]
+    listed = of_data.stages if isinstance(of_data.stages, list) else []
+    of_data.size = of_data.size or max([stage.size for stage in listed], default=512)
+    of_data.steps = of_data.steps or sum(stage.steps for stage in listed) or 240
+    return str(parser.dump(values))
 
 
 def names_of(given: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str]) -> None:
         _help(every="all" in arguments)
         return
     given = typed.read(arguments)
+    if ("print_config", ()) in given.options:
+        _print_configuration(given)
+        return
     given.check_images()
     paint(given)
 
@@ -49,6 +52,15 @@ def paint(given: typed.Given, sums: Mapping[str, str] | None = None) -> list[Pat
             where, again = job.run.folder, job.run.config
             say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")
         return job.writer.written
+
+
+def _print_configuration(given: typed.Given) -> None:
+    with handled(leave):  # as above
+        from nst_lightning.api import quiet
+        from nst_lightning.cli.configuration import resolved
+
+    with quiet():
+        print(resolved(given), end="")
 
 
 def _help(every: bool) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from PIL import Image
 
 from nst_lightning import presets
 from nst_lightning.__main__ import main
@@ -293,3 +295,31 @@ def test_safe_may_stand_in_a_configuration_and_the_command_line_goes_before_it(t
     with pytest.raises(InputError, match=r"Timer, which --safe refuses"):
         read(["--config", str(tmp_path / "f.yaml")])
     assert read(["--config", str(tmp_path / "f.yaml"), "--safe", "false"]).options == (("safe", ("false",)),)
+
+
+def test_a_printed_configuration_has_what_defaults_decide(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = {}
+    cases: dict[str, list[str]] = {"plain": [], "strotss": ["--preset", "strotss"], "other": ["--size=99", "--seed=3"]}
+    for name, given in cases.items():
+        assert main(["fit", "--print_config", *given]) == 0
+        printed[name] = yaml.safe_load(capsys.readouterr().out)
+    of_data = {name: (each["data"]["size"], each["data"]["steps"]) for name, each in printed.items()}
+    assert of_data == {"plain": (512, 240), "strotss": (512, 1000), "other": (99, 240)}
+    weights = {name: each["model"]["weights"] for name, each in printed.items()}
+    assert weights == {"plain": "oxford", "strotss": "torchvision", "other": "oxford"}
+    assert printed["plain"]["model"]["optimizer"]["class_path"] == "nst_lightning.optim.LBFGS"
+    assert printed["strotss"]["model"]["optimizer"]["class_path"] == "nst_lightning.optim.Pyramid"
+    assert printed["other"]["model"]["seed"] == 3
+    assert "null" not in str(printed)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_printed_configuration_makes_the_same_picture(capfd: pytest.CaptureFixture[str]) -> None:
+    given = ["photo.png", "painting.png", "--size", "40", "--steps", "2", "--scores", "off", "--tv_weight", "3"]
+    assert main(["fit", "--print_config", *given]) == 0
+    Path("f.yaml").write_text(capfd.readouterr().out)
+    assert main(["fit", *given, "-o", "a.png"]) == 0
+    assert main(["fit", "-c", "f.yaml", "-o", "b.png"]) == 0
+    a, b = Image.open("a.png"), Image.open("b.png")
+    assert a.tobytes() == b.tobytes()
+    assert a.info["nst_lightning"] == b.info["nst_lightning"]
