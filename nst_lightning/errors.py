@@ -65,6 +65,7 @@ _SAYS_OUT_OF_MEMORY = (
     *("CUDA error: out of memory", "std::bad_alloc"),  # past the caching allocator
     *("ALLOC_FAILED", "ALLOCATION_FAILED"),  # those of cuBLAS, cuDNN, cuFFT and cuSOLVER
     "failed to map segment",  # of a library that is imported
+    "PyObject pointer is null",  # where Rust was given none by Python
 )
 
 
@@ -75,7 +76,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     while cause is not None and cause not in seen:
         if {"OutOfMemoryError", "MemoryError"} & {kind.__name__ for kind in type(cause).__mro__}:
             return True
-        if isinstance(cause, (RuntimeError, ImportError)) and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
+        of_library = isinstance(cause, (RuntimeError, ImportError)) or type(cause).__name__ == "PanicException"
+        if of_library and any(words in str(cause) for words in _SAYS_OUT_OF_MEMORY):
             return True
         seen.append(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -209,5 +209,6 @@ def known() -> tuple[type[Score], ...]:
     package = __name__.rpartition(".")[0]
     modules = [f"{package}.{module.name}" for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     kinds = {kind for name in modules for _, kind in inspect.getmembers(import_module(name), inspect.isclass)}
-    found = [kind for kind in kinds if issubclass(kind, Score) and hasattr(kind, "name")]
+    # Python 3.10 takes list[int] for a class, which it then cannot compare.
+    found = [kind for kind in kinds if get_origin(kind) is None and issubclass(kind, Score) and hasattr(kind, "name")]
     return tuple(sorted(found, key=lambda score: (score.order, score.name)))
