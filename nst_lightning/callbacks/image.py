@@ -48,6 +48,7 @@ class ImageWriter(Callback):
         self.file = None if file is None else Path(file)
         self.every, self.overwrite, self.recipe = every, overwrite, recipe
         self.written: list[Path] = []
+        self.as_it_is: Path | None = None  # the last picture on the way
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Checks that the pictures can be written before an hour of work is spent on them.
@@ -94,4 +95,5 @@ class ImageWriter(Callback):
                 path = run.picture(pair.name) if self.file is None else self.file
                 self.written.append(images.write(path, rgb, alpha, metadata, self.overwrite))
             else:
-                images.write(run.picture_at(pair.name, step.index + 1), rgb, alpha, metadata, overwrite=True)
+                path = run.picture_at(pair.name, step.index + 1)
+                self.as_it_is = images.write(path, rgb, alpha, metadata, overwrite=True)

@@ -173,6 +173,8 @@ class Job:
                 finally:
                     self._wish.forget()
         except Interrupted as ended:
+            if self.writer.as_it_is is not None:
+                say(f"nst: the picture as it is: {self.writer.as_it_is}")
             if self.trainer.is_global_zero:
                 say(f"nst: interrupted; {go_on}")
             raise SystemExit(ended.code) from ended

@@ -174,6 +174,7 @@ def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
     assert "Traceback" not in told
     assert len(list(Path("run/checkpoints").glob("*.ckpt"))) == 1
     last = max(Path("run/steps/photo_painting").iterdir())
+    assert f"nst: the picture as it is: {last}\n" in told
     settings = json.loads(image_files.read_metadata(last)["nst_lightning"])
     assert int(last.stem) == settings["step"]
 
