@@ -32,6 +32,7 @@ GUESSES: tuple[tuple[str, int, str], ...] = (
     ("fit photo.png painting.png --image_size 512", 2, r"--image_size: did you mean --size\?"),
     ("fit photo.png painting.png --output_image out.png", 2, r"--output_image: did you mean --output\?"),
     ("fit photo.png painting.png --lr 1", 2, r"--lr: did you mean --model\.optimizer\.lr\?"),
+    ("fit photo.png painting.png --quiet", 2, r"--quiet: did you mean --trainer\.enable_progress_bar\?"),
     ("fit photo.png painting.png --gpu 0", 2, r"--gpu: did you mean --accelerator\?"),
     ("fit photo.png painting.png --device cuda", 2, r"--device: did you mean --accelerator\?"),
     ("fit photo.png painting.png --style-weight 1e", 2, r"--style_weight must be a number, got '1e'"),

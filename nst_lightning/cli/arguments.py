@@ -44,8 +44,8 @@ _OF_PEERS = {
     **dict.fromkeys(("style_blend_weights", "style_interpolation_weights"), "pairs"),
     **dict.fromkeys(("initial_scale", "num_octaves", "scales", "octaves"), "stages"),
     **dict.fromkeys(("normalize_weights", "normalize_gradients"), "normalized"),
-    **dict.fromkeys(("tile_size",), "tile"),
-    **dict.fromkeys(("tv",), "tv_weight"),
+    **{"tile_size": "tile", "tv": "tv_weight", "print_iter": "trainer.log_every_n_steps"},
+    **dict.fromkeys(("quiet", "silent", "no_progress"), "trainer.enable_progress_bar"),
 }
 """What other programs of the field call an option of this one."""
 
