@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("callbacks", "planning"),
     ("api",),
     ("cli", "__init__"),
-    ("study", "__main__"),
+    ("study", "ui", "__main__"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

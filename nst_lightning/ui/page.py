@@ -1,0 +1,285 @@
+"""The page, made of gradio's components: it shows what the queue has and hands on what people choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from nst_lightning.errors import InputError
+from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER
+from nst_lightning.ui import controls, pictures
+from nst_lightning.ui.controls import CONTROLS, Control
+from nst_lightning.ui.jobs import Job, Queue
+
+_INTERVAL = 1.5  # s between two looks at the queue
+_HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_CSS = """
+.gradio-container {max-width: 1240px !important}
+#status {min-height: 1.7em} #status p {font-size: 1.05em}
+footer {display: none !important}
+"""
+
+
+@contextmanager
+def served(queue: Queue, folder: Path, host: str, port: int, max_upload: int, browser: bool) -> Iterator[str]:
+    """Serves the page and yields its address; uploads, of so many bytes at most, are kept in the folder."""
+    fonts = ["system-ui", "sans-serif"]  # those of gradio's themes are fetched from another host
+    local = ["127.0.0.1", "localhost"]
+    # Else a page of elsewhere, whose name is made to lead here, could talk to this one.
+    guard = [Middleware(TrustedHostMiddleware, allowed_hosts=local)] if host in local else []
+    blocks = Page(queue, folder).blocks
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        allowed_paths=[str(queue.folder.resolve())],
+        max_file_size=max_upload,
+        theme=gr.themes.Soft(
+            primary_hue="amber", neutral_hue="stone", font=fonts, font_mono=["ui-monospace", "monospace"]
+        ),
+        css=_CSS,
+        app_kwargs={"middleware": guard},
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+    )
+    try:
+        yield address
+    finally:
+        blocks.close(verbose=False)
+
+
+def _told(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Has what cannot be used shown on the page in its one line."""
+
+    @wraps(method)
+    def wrapped(*arguments: Any) -> Any:  # noqa: ANN401 - what gradio hands on
+        try:
+            return method(*arguments)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return wrapped
+
+
+class Page:
+    """The page of a queue; what people hand in is kept in the folder, the runs' folder in it."""
+
+    def __init__(self, queue: Queue, folder: Path) -> None:
+        self.queue, self.folder = queue, folder
+        with gr.Blocks(title="nst", analytics_enabled=False, delete_cache=(3600, 86_400)) as self.blocks:
+            gr.Markdown("## Paint a photograph in the manner of a painting")
+            self.current = gr.BrowserState("", storage_key="nst-run", secret="the name of a run is none")
+            self.seen, self.listed = gr.State(()), gr.State([])
+            with gr.Tabs() as self.tabs:
+                with gr.Tab("Paint", id="paint"), gr.Row():
+                    with gr.Column(min_width=320):
+                        self._choose()
+                    with gr.Column(min_width=320):
+                        self._watch()
+                with gr.Tab("Gallery", id="gallery"):
+                    gr.Markdown("All runs, the newest first. Choose one to see its settings, or to go on with it.")
+                    self.gallery = gr.Gallery(
+                        show_label=False, columns=4, object_fit="contain", height="auto", allow_preview=False,
+                        interactive=False, buttons=[], elem_id="runs",
+                    )  # fmt: skip
+            self._connect()
+
+    def _choose(self) -> None:
+        with gr.Row():
+            self.photograph, self.painting = _handed_in("Photograph"), _handed_in("Painting")
+        for where, what, image in (
+            (CONTENT_FOLDER, "Photographs to try", self.photograph),
+            (STYLE_FOLDER, "Paintings to try", self.painting),
+        ):
+            if samples := sorted(str(path) for path in where.glob("*.jpg")):
+                gr.Examples([[path] for path in samples], image, label=what, examples_per_page=6)
+        self.controls = [_shown(each) for each in CONTROLS.values() if each.is_common]
+        with gr.Accordion("More", open=False):
+            self.controls += [_shown(each) for each in CONTROLS.values() if not each.is_common]
+        self.also = gr.CheckboxGroup(label="Also, as the dropped picture has it", visible=False)
+        self.paint = gr.Button("Paint", variant="primary", size="lg")
+        self.dropped = gr.File(
+            label="Drop a picture of this program to get its settings back", height=110, elem_id="dropped",
+            file_types=["image"],
+        )  # fmt: skip
+
+    def _watch(self) -> None:
+        self.status = gr.Markdown("Choose a photograph and a painting.", elem_id="status")
+        self.picture = gr.Image(label="The picture", interactive=False, height=420, elem_id="picture")
+        self.at = gr.Slider(1, 2, 1, step=1, label="Time-lapse", visible=False, elem_id="at", buttons=[])
+        with gr.Row():
+            self.stop = gr.Button("Stop", variant="stop", visible=False)
+            self.go_on = gr.Button("Go on", variant="primary", visible=False)
+            self.again = gr.Button("Paint it again", visible=False)
+        self.sides = gr.ImageSlider(label="Before and after", interactive=False, visible=False, elem_id="sides")
+        with gr.Accordion("Settings", open=False, visible=False) as self.about:
+            self.command = gr.Code(label="The same picture from a terminal", language="shell", interactive=False)
+            self.config = gr.Code(label="All settings", language="yaml", interactive=False, max_lines=20)
+        self.others = gr.Markdown(elem_id="queue")
+
+    def _connect(self) -> None:
+        shown = [
+            *(self.seen, self.status, self.picture, self.at, self.stop, self.go_on, self.again, self.sides),
+            *(self.about, self.command, self.config, self.others, self.gallery, self.listed),
+        ]
+        look: dict[str, Any] = {
+            "fn": self._look, "inputs": [self.current, self.seen, self.at, self.listed], "outputs": shown, **_HIDDEN
+        }  # fmt: skip
+        gr.Timer(_INTERVAL).tick(**look)
+        self.at.input(self._at, [self.current, self.at], self.picture, trigger_mode="always_last", **_HIDDEN)
+        chosen = [self.photograph, self.painting, self.also, *self.controls]
+        self.paint.click(_told(self._paint), chosen, self.current, api_visibility="private").success(**look)
+        for button, act in ((self.stop, self.queue.stop), (self.go_on, self.queue.go_on)):
+            button.click(_told(act), self.current, None, **_HIDDEN).success(**look)
+        self.again.click(_told(self._again), self.current, self.current, **_HIDDEN).success(**look)
+        into = [self.photograph, self.painting, self.current, self.dropped, self.also, *self.controls]
+        self.dropped.upload(_told(self._restore), self.dropped, into, **_HIDDEN).success(**look)
+        self.gallery.select(self._choose_run, self.listed, [self.current, self.tabs], **_HIDDEN).success(**look)
+
+    def _paint(self, photograph: str | None, painting: str | None, also: list[str], *values: object) -> str:
+        if photograph is None or painting is None:
+            raise InputError(f"choose a {'photograph' if photograph is None else 'painting'} first")
+        names = [control.elem_id for control in self.controls]
+        given = dict(zip(names, values, strict=True))
+        options = controls.arguments(given, also)
+        every = max(1, int(str(given["steps"])) // 24)
+        content, style = (pictures.kept(Path(path), self.folder / "uploads") for path in (photograph, painting))
+        return self.queue.add(content, style, [*options, f"--save_every={every}"]).name
+
+    def _again(self, name: str) -> str:
+        return self.queue.again(name).name
+
+    def _restore(self, path: str) -> list[Any]:
+        found, also = controls.restored(pictures.texts_of(Path(path)))
+        job = self._painted(Path(path))
+        values = [_update(CONTROLS[str(control.elem_id)], found[str(control.elem_id)]) for control in self.controls]
+        sources = [gr.skip()] * 3 if job is None else [job.photograph, job.painting, job.name]
+        gr.Info("The controls are set as this picture has them." + (" Choose its images." if job is None else ""))
+        return [*sources, None, gr.update(choices=also, value=also, visible=bool(also)), *values]
+
+    def _painted(self, path: Path) -> Job | None:
+        """Returns the job whose picture has the same bytes."""
+        size = path.stat().st_size
+        finished = [(job, self.queue.pictures(job)[-1]) for job in self.queue.jobs() if job.state == "finished"]
+        alike = (job for job, own in finished if own.stat().st_size == size and own.read_bytes() == path.read_bytes())
+        return next(alike, None)
+
+    def _choose_run(self, listed: list[list[str]], event: gr.SelectData) -> tuple[str, Any]:
+        return listed[event.index][0], gr.update(selected="paint")
+
+    def _at(self, name: str, at: int) -> Any:  # noqa: ANN401 - gradio's
+        found = self.queue.pictures(self.queue.job(name))
+        return str(found[min(at, len(found)) - 1]) if found else gr.skip()
+
+    def _look(self, name: str, seen: tuple[Any, ...], at: int, listed: list[list[str]]) -> list[Any]:
+        """Returns what has changed since it was seen."""
+        gallery, names = self._gallery(listed)
+        line = _line(self.queue, name)
+        try:
+            job = self.queue.job(name)
+        except InputError:
+            return [(), *[gr.skip()] * 10, line, gallery, names]
+        found = self.queue.pictures(job)
+        now = (name, job.state, len(found), found[-1].stat().st_mtime_ns if found else 0)
+        if now == seen:
+            status = _status(self.queue, job) if job.state in ("waiting", "painting") else gr.skip()
+            return [seen, status, *[gr.skip()] * 9, line, gallery, names]
+        count = len(found)
+        follows = seen[:1] != (name,) or at >= seen[2]
+        config = self.queue.run(job).config
+        is_done = job.state == "finished"
+        return [
+            now,
+            _status(self.queue, job),
+            (str(found[-1]) if found else None) if follows else gr.skip(),
+            gr.update(maximum=max(2, count), value=max(1, count) if follows else at, visible=count > 1),
+            gr.update(visible=job.state in ("waiting", "painting")),
+            gr.update(visible=job.state in ("stopped", "failed")),
+            gr.update(visible=is_done),
+            gr.update(visible=is_done, value=self._sides(job, found) if is_done else None),
+            gr.update(visible=True),
+            job.command,
+            config.read_text(encoding="utf-8") if config.is_file() else "",
+            line,
+            gallery,
+            names,
+        ]
+
+    def _sides(self, job: Job, found: list[Path]) -> tuple[Any, str]:
+        return pictures.resized(Path(job.photograph), found[-1]), str(found[-1])
+
+    def _gallery(self, listed: list[list[str]]) -> tuple[Any, Any]:
+        """Returns the gallery and its names where they are not those that are listed."""
+        jobs = self.queue.jobs()
+        names = [[job.name, job.state] for job in jobs]
+        if names == listed:
+            return gr.skip(), gr.skip()
+        small = [(self._thumbnail(job), f"{job.name} ({job.state})") for job in jobs]
+        return small, names
+
+    def _thumbnail(self, job: Job) -> str:
+        last = [Path(job.photograph), *self.queue.pictures(job)][-1]
+        return str(pictures.thumbnail(last, self.folder / "thumbnails" / f"{job.name}.jpg"))
+
+
+def _handed_in(label: str) -> gr.Image:
+    """Returns a place for a picture, which is handed on as the file that it is."""
+    settings: dict[str, Any] = {"type": "filepath", "image_mode": None, "sources": ["upload", "clipboard"]}
+    return gr.Image(label=label, height=230, min_width=140, buttons=[], elem_id=label.lower(), **settings)
+
+
+def _shown(control: Control) -> Any:  # noqa: ANN401 - one of gradio's components
+    """Returns the component of a control."""
+    words: dict[str, Any] = {"label": control.label, "info": control.info, "elem_id": control.name}
+    value: Any = controls.defaults()[control.name]
+    if control.choices:
+        choices = [(word, choice) for choice, word in control.choices.items()]
+        return gr.Dropdown(choices, value=value, allow_custom_value=control.is_open, **words)
+    if control.high > 1e6:
+        return gr.Number(value, minimum=control.low, maximum=control.high, precision=0, **words)
+    return gr.Slider(control.low, control.high, value, step=control.step, **words)
+
+
+def _update(control: Control, value: str | float) -> Any:  # noqa: ANN401 - gradio's
+    """Returns a control's new value, its range widened where a picture's weight is beyond it."""
+    if control.choices:
+        return gr.update(value=value)
+    return gr.update(value=value, maximum=max(control.high, float(value)))
+
+
+def _status(queue: Queue, job: Job) -> str:
+    """Returns what has become of a job, in a sentence."""
+    if job.state == "waiting":
+        before = queue.waiting().index(job)
+        return f"**Waiting**: {before} {'run' if before == 1 else 'runs'} before it."
+    if job.state == "failed":
+        return f"**It could not be painted**: {job.error}"
+    progress = queue.progress(job)
+    step = f"step {progress.done} of {progress.steps}" if progress.steps is not None else "preparing"
+    if job.state == "painting":
+        return f"**Painting**: {step}" + (f", {_duration(progress.left)} left." if progress.left is not None else ".")
+    if job.state == "stopped":
+        return f"**Stopped** at {step}. It can go on where it was."
+    return "**Finished**." + (f" The same as {job.repeats}, bit for bit." if queue.is_same(job) else "")
+
+
+def _line(queue: Queue, name: str) -> str:
+    """Returns who is painted and who waits, in order, the chosen one in bold."""
+    waiting = [f"**{job.name}**" if job.name == name else job.name for job in queue.waiting()]
+    return "In the queue: " + ", ".join(waiting) if waiting else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
