@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str]) -> None:
         reason = f"cannot create files there ({error.strerror})"
         raise InputError(f"{folder}: {reason}; choose a writable folder") from error
     temporary = folder.resolve() / "temporary"
-    os.environ["GRADIO_TEMP_DIR"] = str(temporary)  # read as it is imported
+    temporary.mkdir(exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(temporary)  # read as gradio is imported
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with held(Run(folder)), Queue(folder / "runs") as queue:
         with handled(leave):

@@ -25,6 +25,7 @@ State: TypeAlias = Literal["waiting", "painting", "stopped", "finished", "failed
 _MAX_WAITING = 50
 _PATIENCE = 60.0  # s that a run has to save what it has before it is killed
 _TOLD_TO_STOP = {UNFINISHED, *(128 + number for number in (1, 2, 10, 15)), -signal.SIGINT, -signal.SIGTERM}
+_BEGUN = "\nnst ui: begun"
 _BAR = re.compile(r"(\d+)/(\d+), left (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 
 
@@ -159,10 +160,13 @@ class Queue:
         """Returns how far a job is, by its progress bar and its pictures on the way."""
         way = sorted(self.run(job).picture_at(job.pair, 0).parent.glob("*.png"))
         reached = int(way[-1].stem) if way else 0
-        bars = _BAR.findall(_end(self._log(job)))
+        before, _, now = _end(self._log(job)).rpartition(_BEGUN)
+        bars = _BAR.findall(now) or _BAR.findall(before)
         if not bars:
             return Progress(reached, None, None)
         done, steps, days, hours, minutes, seconds = (int(part or 0) for part in bars[-1])
+        if not _BAR.search(now):  # it went on and has not said anything yet
+            return Progress(max(done, reached), steps, None)
         told = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
         return Progress(max(done, reached), steps, max(0.0, told - (time.time() - self._log(job).stat().st_mtime)))
 
@@ -234,6 +238,8 @@ class Queue:
             shutil.rmtree(run.folder, ignore_errors=True)  # what was stopped before it wrote its settings
             command = [*job.arguments, f"--output={run.folder}"]
         with self._log(job).open("ab") as log:
+            log.write(f"{_BEGUN}: {shlex.join(command)}\n".encode())
+            log.flush()
             words = [sys.executable, "-m", "nst_lightning", *command]
             # In a session of its own, so that Ctrl-C in the terminal reaches it once, by way of this process.
             return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -21,10 +21,25 @@ from nst_lightning.ui.jobs import Job, Queue
 _INTERVAL = 1.5  # s between two looks at the queue
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _CSS = """
-.gradio-container {max-width: 1240px !important}
-#status {min-height: 1.7em} #status p {font-size: 1.05em}
-footer {display: none !important}
+#runs .grid-wrap {max-height: none}
+@media (max-width: 700px) {#runs .grid-container {grid-template-columns: 1fr 1fr}}
+#status p {font-size: 1.05em}
+#picture img {width: 100%; height: 100%; object-fit: contain}
 """
+_TO_STATUS = "() => {if (innerWidth < 700) document.querySelector('#status').scrollIntoView({behavior: 'smooth'})}"
+_COLOURS = {  # Soft's labels are pale yellow chips with amber text, which is hard to read
+    "block_label_background_fill": "*neutral_100",
+    "block_label_background_fill_dark": "*neutral_800",
+    "block_label_text_color": "*neutral_800",
+    "block_label_text_color_dark": "*neutral_100",
+    "block_title_background_fill": "none",
+    "block_title_background_fill_dark": "none",
+    "block_title_padding": "0",
+    "block_title_text_color": "*neutral_800",
+    "block_title_text_color_dark": "*neutral_100",
+    "button_primary_text_color": "*neutral_900",
+    "button_primary_text_color_dark": "*neutral_900",
+}
 
 
 @contextmanager
@@ -38,11 +53,9 @@ def served(queue: Queue, folder: Path, host: str, port: int, max_upload: int, br
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
-        allowed_paths=[str(queue.folder.resolve())],
+        allowed_paths=[str(folder.resolve() / each) for each in ("runs", "uploads", "thumbnails")],
         max_file_size=max_upload,
-        theme=gr.themes.Soft(
-            primary_hue="amber", neutral_hue="stone", font=fonts, font_mono=["ui-monospace", "monospace"]
-        ),
+        theme=gr.themes.Soft(primary_hue="amber", neutral_hue="stone", font=fonts, font_mono=fonts).set(**_COLOURS),
         css=_CSS,
         app_kwargs={"middleware": guard},
         inbrowser=browser,
@@ -91,8 +104,8 @@ class Page:
                 with gr.Tab("Gallery", id="gallery"):
                     gr.Markdown("All runs, the newest first. Choose one to see its settings, or to go on with it.")
                     self.gallery = gr.Gallery(
-                        show_label=False, columns=4, object_fit="contain", height="auto", allow_preview=False,
-                        interactive=False, buttons=[], elem_id="runs",
+                        show_label=False, columns=4, object_fit="contain", allow_preview=False, interactive=False,
+                        buttons=[], elem_id="runs",
                     )  # fmt: skip
             self._connect()
 
@@ -105,25 +118,29 @@ class Page:
         ):
             if samples := sorted(str(path) for path in where.glob("*.jpg")):
                 gr.Examples([[path] for path in samples], image, label=what, examples_per_page=6)
-        self.controls = [_shown(each) for each in CONTROLS.values() if each.is_common]
-        with gr.Accordion("More", open=False):
-            self.controls += [_shown(each) for each in CONTROLS.values() if not each.is_common]
+        with gr.Row():
+            self.controls = [_shown(each) for each in CONTROLS.values() if each.is_common]
         self.also = gr.CheckboxGroup(label="Also, as the dropped picture has it", visible=False)
         self.paint = gr.Button("Paint", variant="primary", size="lg")
+        with gr.Accordion("More to set", open=False), gr.Row():
+            self.controls += [_shown(each) for each in CONTROLS.values() if not each.is_common]
         self.dropped = gr.File(
-            label="Drop a picture of this program to get its settings back", height=110, elem_id="dropped",
-            file_types=["image"],
-        )  # fmt: skip
+            label="Get a picture's settings back", height=160, file_types=["image"], elem_id="dropped"
+        )
 
     def _watch(self) -> None:
         self.status = gr.Markdown("Choose a photograph and a painting.", elem_id="status")
-        self.picture = gr.Image(label="The picture", interactive=False, height=420, elem_id="picture")
+        self.picture = gr.Image(
+            label="The picture", interactive=False, height=420, buttons=["fullscreen", "download"], elem_id="picture"
+        )
         self.at = gr.Slider(1, 2, 1, step=1, label="Time-lapse", visible=False, elem_id="at", buttons=[])
         with gr.Row():
             self.stop = gr.Button("Stop", variant="stop", visible=False)
             self.go_on = gr.Button("Go on", variant="primary", visible=False)
             self.again = gr.Button("Paint it again", visible=False)
-        self.sides = gr.ImageSlider(label="Before and after", interactive=False, visible=False, elem_id="sides")
+        self.sides = gr.ImageSlider(
+            label="Before and after", interactive=False, visible=False, buttons=["fullscreen"], elem_id="sides"
+        )
         with gr.Accordion("Settings", open=False, visible=False) as self.about:
             self.command = gr.Code(label="The same picture from a terminal", language="shell", interactive=False)
             self.config = gr.Code(label="All settings", language="yaml", interactive=False, max_lines=20)
@@ -140,7 +157,7 @@ class Page:
         gr.Timer(_INTERVAL).tick(**look)
         self.at.input(self._at, [self.current, self.at], self.picture, trigger_mode="always_last", **_HIDDEN)
         chosen = [self.photograph, self.painting, self.also, *self.controls]
-        self.paint.click(_told(self._paint), chosen, self.current, api_visibility="private").success(**look)
+        self.paint.click(_told(self._paint), chosen, self.current, **_HIDDEN).success(**look).success(js=_TO_STATUS)
         for button, act in ((self.stop, self.queue.stop), (self.go_on, self.queue.go_on)):
             button.click(_told(act), self.current, None, **_HIDDEN).success(**look)
         self.again.click(_told(self._again), self.current, self.current, **_HIDDEN).success(**look)
@@ -226,7 +243,8 @@ class Page:
         names = [[job.name, job.state] for job in jobs]
         if names == listed:
             return gr.skip(), gr.skip()
-        small = [(self._thumbnail(job), f"{job.name} ({job.state})") for job in jobs]
+        said = {job.name: job.name if job.state == "finished" else f"{job.state}: {job.name}" for job in jobs}
+        small = [(self._thumbnail(job), said[job.name]) for job in jobs]
         return small, names
 
     def _thumbnail(self, job: Job) -> str:
@@ -242,7 +260,7 @@ def _handed_in(label: str) -> gr.Image:
 
 def _shown(control: Control) -> Any:  # noqa: ANN401 - one of gradio's components
     """Returns the component of a control."""
-    words: dict[str, Any] = {"label": control.label, "info": control.info, "elem_id": control.name}
+    words: dict[str, Any] = {"label": control.label, "info": control.info, "elem_id": control.name, "min_width": 240}
     value: Any = controls.defaults()[control.name]
     if control.choices:
         choices = [(word, choice) for choice, word in control.choices.items()]
