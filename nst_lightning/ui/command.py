@@ -59,11 +59,11 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with held(Run(folder)), Queue(folder / "runs") as queue:
         with handled(leave):
-            from nst_lightning.ui.page import served
+            from nst_lightning.ui.page import LOOPBACK, served
 
         with served(queue, folder, given.host, port, int(given.max_upload * 2**20), given.open) as address:
             say(f"nst ui: {address} shows the page, {folder} has the pictures; Ctrl-C ends it")
-            if given.host not in ("127.0.0.1", "localhost"):
+            if given.host not in LOOPBACK:
                 say("nst ui: whoever reaches this address may paint, and see, stop and repeat every run: no password")
             while True:
                 time.sleep(3600)

@@ -18,6 +18,7 @@ _OTHERS = (
     *("style_rotations", "convention", "upscale"),
 )
 """What a picture may bring along that no control shows: none of these is a path or a class."""
+_OPTIMIZER = "LBFGS("
 _PLAIN = re.compile(r"[\w.,:{}\[\] \"+-]*", re.ASCII)
 
 
@@ -129,8 +130,8 @@ def arguments(values: Mapping[str, object], others: Iterable[str] = ()) -> list[
     return words
 
 
-def restored(texts: Mapping[str, str]) -> tuple[dict[str, str | float], list[str]]:
-    """Returns what a picture's texts say of every control, and its other settings as they are typed.
+def restored(texts: Mapping[str, str]) -> tuple[dict[str, str | float], list[str], list[str]]:
+    """Returns what a picture's texts say of every control, its other settings as they are typed, and what is lost.
 
     Raises:
         InputError: If they are not of a picture of this program.
@@ -146,14 +147,16 @@ def restored(texts: Mapping[str, str]) -> tuple[dict[str, str | float], list[str
     run = _object(texts.get("nst_lightning_run", ""))
     for group in ("data", "model"):
         settings |= {name: value for name, value in _object(run.get(group, {})).items() if value is not None}
+    optimizer = str(settings.get("optimizer", _OPTIMIZER))
+    lost = [] if optimizer.startswith(_OPTIMIZER) else [f"optimizer {optimizer:.80}"]
     found = defaults()
     for name in found:
         try:
             given = settings.get(name, found[name])
             found[name] = CONTROLS[name].text(given) if CONTROLS[name].choices else CONTROLS[name].number(given)
-        except InputError:  # a list of stages, a start from a file: what the controls cannot show stays usual
-            continue
-    return found, [f"--{name}={value}" for name in _OTHERS for value in _differing(name, settings.get(name))]
+        except InputError:  # a start from a file, a size beyond the range: it stays usual
+            lost.append(f"{name} {settings[name]!s:.80}")
+    return found, [f"--{name}={value}" for name in _OTHERS for value in _differing(name, settings.get(name))], lost
 
 
 def _differing(name: str, value: object) -> list[str]:

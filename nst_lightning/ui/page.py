@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER
@@ -18,6 +22,7 @@ from nst_lightning.ui import controls, pictures
 from nst_lightning.ui.controls import CONTROLS, Control
 from nst_lightning.ui.jobs import Job, Queue
 
+LOOPBACK = ("127.0.0.1", "localhost")
 _INTERVAL = 1.5  # s between two looks at the queue
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _CSS = """
@@ -46,9 +51,9 @@ _COLOURS = {  # Soft's labels are pale yellow chips with amber text, which is ha
 def served(queue: Queue, folder: Path, host: str, port: int, max_upload: int, browser: bool) -> Iterator[str]:
     """Serves the page and yields its address; uploads, of so many bytes at most, are kept in the folder."""
     fonts = ["system-ui", "sans-serif"]  # those of gradio's themes are fetched from another host
-    local = ["127.0.0.1", "localhost"]
-    # Else a page of elsewhere, whose name is made to lead here, could talk to this one.
-    guard = [Middleware(TrustedHostMiddleware, allowed_hosts=local)] if host in local else []
+    guards = [Middleware(_OwnPages)]
+    if host in LOOPBACK:  # else a page of elsewhere, whose name is made to lead here, could talk to this one
+        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     blocks = Page(queue, folder).blocks
     _, address, _ = blocks.launch(
         server_name=host,
@@ -57,7 +62,7 @@ def served(queue: Queue, folder: Path, host: str, port: int, max_upload: int, br
         max_file_size=max_upload,
         theme=gr.themes.Soft(primary_hue="amber", neutral_hue="stone", font=fonts, font_mono=fonts).set(**_COLOURS),
         css=_CSS,
-        app_kwargs={"middleware": guard},
+        app_kwargs={"middleware": guards},
         inbrowser=browser,
         prevent_thread_lock=True,
         quiet=True,
@@ -71,6 +76,20 @@ def served(queue: Queue, folder: Path, host: str, port: int, max_upload: int, br
         yield address
     finally:
         blocks.close(verbose=False)
+
+
+class _OwnPages:
+    """Refuses what pages of other addresses send, which gradio only keeps from reading the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        if urlsplit(headers.get("origin", f"//{headers.get('host')}")).netloc == headers.get("host", "None"):
+            await self._app(scope, receive, send)
+        else:
+            await PlainTextResponse("this page is not of the same address", 403)(scope, receive, send)
 
 
 def _told(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,7 +177,7 @@ class Page:
         self.at.input(self._at, [self.current, self.at], self.picture, trigger_mode="always_last", **_HIDDEN)
         chosen = [self.photograph, self.painting, self.also, *self.controls]
         self.paint.click(_told(self._paint), chosen, self.current, **_HIDDEN).success(**look).success(js=_TO_STATUS)
-        for button, act in ((self.stop, self.queue.stop), (self.go_on, self.queue.go_on)):
+        for button, act in ((self.stop, self._stop), (self.go_on, self.queue.go_on)):
             button.click(_told(act), self.current, None, **_HIDDEN).success(**look)
         self.again.click(_told(self._again), self.current, self.current, **_HIDDEN).success(**look)
         into = [self.photograph, self.painting, self.current, self.dropped, self.also, *self.controls]
@@ -175,15 +194,20 @@ class Page:
         content, style = (pictures.kept(Path(path), self.folder / "uploads") for path in (photograph, painting))
         return self.queue.add(content, style, [*options, f"--save_every={every}"]).name
 
+    def _stop(self, name: str) -> None:
+        self.queue.stop(name)
+        gr.Info("It ends with this step, and what is painted is kept.")
+
     def _again(self, name: str) -> str:
         return self.queue.again(name).name
 
     def _restore(self, path: str) -> list[Any]:
-        found, also = controls.restored(pictures.texts_of(Path(path)))
+        found, also, lost = controls.restored(pictures.texts_of(Path(path)))
         job = self._painted(Path(path))
         values = [_update(CONTROLS[str(control.elem_id)], found[str(control.elem_id)]) for control in self.controls]
         sources = [gr.skip()] * 3 if job is None else [job.photograph, job.painting, job.name]
-        gr.Info("The controls are set as this picture has them." + (" Choose its images." if job is None else ""))
+        told = ["The controls are set as this picture has them.", *(f"No control has its {each}." for each in lost)]
+        gr.Info(" ".join([*told, *(["Choose its images."] if job is None else [])]))
         return [*sources, None, gr.update(choices=also, value=also, visible=bool(also)), *values]
 
     def _painted(self, path: Path) -> Job | None:
@@ -287,6 +311,8 @@ def _status(queue: Queue, job: Job) -> str:
     progress = queue.progress(job)
     step = f"step {progress.done} of {progress.steps}" if progress.steps is not None else "preparing"
     if job.state == "painting":
+        if progress.done == progress.steps:
+            return "**Painting**: the last touches."
         return f"**Painting**: {step}" + (f", {_duration(progress.left)} left." if progress.left is not None else ".")
     if job.state == "stopped":
         return f"**Stopped** at {step}. It can go on where it was."
