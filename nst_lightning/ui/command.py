@@ -71,11 +71,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def _port(host: str, wished: int | None) -> int:
     """Returns a port that can be listened at: the wished one, or the first that is free."""
+    if wished is not None and not 1 <= wished <= 65_535:
+        raise InputError(f"port must be 1 to 65535, got {wished}")
     for port in _PORTS if wished is None else (wished,):
         try:
             socket.create_server((host, port)).close()
-        except OverflowError as error:
-            raise InputError(f"port must be 0 to 65535, got {port}") from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise InputError(f"{host}:{port}: cannot be listened at ({error.strerror or error})") from error

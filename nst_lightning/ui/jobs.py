@@ -89,9 +89,10 @@ class Queue:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._jobs = {job.name: job for path in sorted(folder.glob("*.json")) if (job := _read(path)) is not None}
-        for job in self._jobs.values():
-            if job.state == "painting":  # its server was killed
-                self._set(job, "stopped")
+        with self._changed:
+            for job in self._jobs.values():
+                if job.state == "painting":  # its server was killed
+                    self._set(job, "stopped")
         self._worker = threading.Thread(target=self._work, daemon=True)
         self._worker.start()
 

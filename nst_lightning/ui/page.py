@@ -85,11 +85,11 @@ class _OwnPages:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else {}
-        if urlsplit(headers.get("origin", f"//{headers.get('host')}")).netloc == headers.get("host", "None"):
-            await self._app(scope, receive, send)
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if "origin" in headers and urlsplit(headers["origin"]).netloc != headers.get("host"):
+            await PlainTextResponse("pages of other addresses are not answered", 403)(scope, receive, send)
         else:
-            await PlainTextResponse("this page is not of the same address", 403)(scope, receive, send)
+            await self._app(scope, receive, send)
 
 
 def _told(method: Callable[..., Any]) -> Callable[..., Any]:

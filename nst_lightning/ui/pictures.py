@@ -15,7 +15,15 @@ from PIL import ExifTags, Image, ImageOps
 
 from nst_lightning.errors import InputError
 
-_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_SUFFIXES = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "WEBP": ".webp",
+    "TIFF": ".tif",
+    "BMP": ".bmp",
+}  # MPO: telephones' JPEG
 _MAX_PIXELS = 2**27  # 134 million: more is no photograph
 _MAX_TEXT = 2**20  # characters of settings
 _THUMBNAIL = 320  # px
@@ -83,7 +91,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=tuple(_SUFFIXES))
+            opened = Image.open(path, formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path.name}: has more than {_MAX_PIXELS:,} pixels") from error
     except (OSError, ValueError, SyntaxError) as error:
