@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with held(Run(folder)), Queue(folder / "runs") as queue:
         with handled(leave):
-            from nst_lightning.ui.page import LOOPBACK, served
+            from nst_lightning.ui.server import LOOPBACK, served
 
         with served(queue, folder, given.host, port, int(given.max_upload * 2**20), given.open) as address:
             say(f"nst ui: {address} shows the page, {folder} has the pictures; Ctrl-C ends it")

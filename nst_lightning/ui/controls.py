@@ -7,18 +7,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from nst_lightning import presets
 from nst_lightning.cli.options import known
 from nst_lightning.errors import InputError
+from nst_lightning.recipe import Recipe
 
 _OTHERS = (
     *("pooling", "border", "pixel_range", "normalized", "content_layers", "style_layers", "content_loss", "tv_loss"),
     *("style_rotations", "convention", "upscale"),
 )
 """What a picture may bring along that no control shows: none of these is a path or a class."""
-_OPTIMIZER = "LBFGS("
 _PLAIN = re.compile(r"[\w.,:{}\[\] \"+-]*", re.ASCII)
 
 
@@ -60,8 +59,8 @@ class Control:
         """Returns a value as it is typed behind the option; an InputError where it cannot be used."""
         if not self.choices:
             return f"{self.number(value):.12g}"
-        if value in self.choices or (self.is_open and isinstance(value, str) and re.fullmatch(_PLAIN, value)):
-            return str(value)
+        if isinstance(value, str) and (value in self.choices or (self.is_open and _PLAIN.fullmatch(value))):
+            return value
         raise InputError(f"{self.label}: must be one of {', '.join(self.choices)}, got {value!r:.40}")
 
 
@@ -130,47 +129,21 @@ def arguments(values: Mapping[str, object], others: Iterable[str] = ()) -> list[
     return words
 
 
-def restored(texts: Mapping[str, str]) -> tuple[dict[str, str | float], list[str], list[str]]:
-    """Returns what a picture's texts say of every control, its other settings as they are typed, and what is lost.
-
-    Raises:
-        InputError: If they are not of a picture of this program.
-    """
-    settings = _object(texts.get("nst_lightning", ""))
-    if not settings:
-        raise InputError("this picture has no settings in it: it is none of nst fit, or was saved by another program")
-    stages = [(int(side), int(steps)) for side, steps in re.findall(r"(\d+) px x (\d+)", str(settings.get("stages")))]
-    if stages:
-        settings |= {"size": stages[-1][0], "steps": sum(steps for _, steps in stages), "stages": len(stages)}
-    settings.pop("content_layers", None)  # written for reading, and by default the network's own
-    settings.pop("style_layers", None)
-    run = _object(texts.get("nst_lightning_run", ""))
-    for group in ("data", "model"):
-        settings |= {name: value for name, value in _object(run.get(group, {})).items() if value is not None}
-    optimizer = str(settings.get("optimizer", _OPTIMIZER))
-    lost = [] if optimizer.startswith(_OPTIMIZER) else [f"optimizer {optimizer:.80}"]
+def restored(recipe: Recipe) -> tuple[dict[str, str | float], list[str], list[str]]:
+    """Returns what a picture's recipe says of every control, its other settings as they are typed, and what is lost."""
+    data, model = (recipe.configuration.get(group, {}) for group in ("data", "model"))
+    groups = [each for each in (data, model, data["pairs"][0]) if isinstance(each, dict)]  # anyone may have written it
+    settings = {name: value for each in groups for name, value in each.items()}
+    lost = [name for name in ("optimizer", "weights", "style_weights") if settings.get(name) is not None]
     found = defaults()
-    for name in found:
+    for name, control in CONTROLS.items():
         try:
-            given = settings.get(name, found[name])
-            found[name] = CONTROLS[name].text(given) if CONTROLS[name].choices else CONTROLS[name].number(given)
-        except InputError:  # a start from a file, a size beyond the range: it stays usual
-            lost.append(f"{name} {settings[name]!s:.80}")
-    return found, [f"--{name}={value}" for name in _OTHERS for value in _differing(name, settings.get(name))], lost
-
-
-def _differing(name: str, value: object) -> list[str]:
-    """Returns a setting as it is typed, unless it is usual or cannot be."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    usual = text == "null" or known()[name].text.endswith(f"[{text}]")
-    return [] if usual or not _PLAIN.fullmatch(text) else [text]
-
-
-def _object(found: object) -> dict[str, Any]:
-    """Returns settings by name, written as JSON or not; none where it is anything else."""
-    if isinstance(found, str):
-        try:
-            found = json.loads(found)
-        except (ValueError, RecursionError):
-            return {}
-    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+            given = found[name] if settings.get(name) is None else settings[name]
+            found[name] = control.text(given) if control.choices else control.number(given)
+        except InputError:  # a list of stages, a start from a file: the control stays as usual
+            lost.append(name)
+    others = ((name, settings[name]) for name in _OTHERS if settings.get(name) is not None)
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in others}
+    differ = {name: text for name, text in words.items() if not known()[name].text.endswith(f"[{text}]")}
+    lost += [name for name, text in differ.items() if not _PLAIN.fullmatch(text)]
+    return found, [f"--{name}={text}" for name, text in differ.items() if name not in lost], lost

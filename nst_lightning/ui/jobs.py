@@ -127,10 +127,10 @@ class Queue:
         return self._add(["fit", str(photograph), str(painting), *options], photograph, painting)
 
     def again(self, name: str) -> Job:
-        """Queues a finished run once more, from its own configuration."""
+        """Queues a finished run once more, from what its picture says of itself."""
         job = self.job(name)
-        # A picture that carries its whole configuration will be handed to `nst reproduce` here: ["reproduce", picture].
-        command = ["fit", f"--config={self.run(job).config}"]
+        on_the_way = [word for word in job.arguments if word.startswith("--save_every=")]
+        command = ["reproduce", str(self.run(job).picture(job.pair)), *on_the_way]
         return self._add(command, Path(job.photograph), Path(job.painting), repeats=name)
 
     def stop(self, name: str) -> None:

@@ -2,94 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import gradio as gr
-from starlette.datastructures import Headers
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER
+from nst_lightning.recipe import read
 from nst_lightning.ui import controls, pictures
 from nst_lightning.ui.controls import CONTROLS, Control
 from nst_lightning.ui.jobs import Job, Queue
 
-LOOPBACK = ("127.0.0.1", "localhost")
 _INTERVAL = 1.5  # s between two looks at the queue
 _HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-_CSS = """
-#runs .grid-wrap {max-height: none}
-@media (max-width: 700px) {#runs .grid-container {grid-template-columns: 1fr 1fr}}
-#status p {font-size: 1.05em}
-#picture img {width: 100%; height: 100%; object-fit: contain}
-"""
 _TO_STATUS = "() => {if (innerWidth < 700) document.querySelector('#status').scrollIntoView({behavior: 'smooth'})}"
-_COLOURS = {  # Soft's labels are pale yellow chips with amber text, which is hard to read
-    "block_label_background_fill": "*neutral_100",
-    "block_label_background_fill_dark": "*neutral_800",
-    "block_label_text_color": "*neutral_800",
-    "block_label_text_color_dark": "*neutral_100",
-    "block_title_background_fill": "none",
-    "block_title_background_fill_dark": "none",
-    "block_title_padding": "0",
-    "block_title_text_color": "*neutral_800",
-    "block_title_text_color_dark": "*neutral_100",
-    "button_primary_text_color": "*neutral_900",
-    "button_primary_text_color_dark": "*neutral_900",
-}
-
-
-@contextmanager
-def served(queue: Queue, folder: Path, host: str, port: int, max_upload: int, browser: bool) -> Iterator[str]:
-    """Serves the page and yields its address; uploads, of so many bytes at most, are kept in the folder."""
-    fonts = ["system-ui", "sans-serif"]  # those of gradio's themes are fetched from another host
-    guards = [Middleware(_OwnPages)]
-    if host in LOOPBACK:  # else a page of elsewhere, whose name is made to lead here, could talk to this one
-        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
-    blocks = Page(queue, folder).blocks
-    _, address, _ = blocks.launch(
-        server_name=host,
-        server_port=port,
-        allowed_paths=[str(folder.resolve() / each) for each in ("runs", "uploads", "thumbnails")],
-        max_file_size=max_upload,
-        theme=gr.themes.Soft(primary_hue="amber", neutral_hue="stone", font=fonts, font_mono=fonts).set(**_COLOURS),
-        css=_CSS,
-        app_kwargs={"middleware": guards},
-        inbrowser=browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        footer_links=[],
-    )
-    try:
-        yield address
-    finally:
-        blocks.close(verbose=False)
-
-
-class _OwnPages:
-    """Refuses what pages of other addresses send, which gradio only keeps from reading the answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        if "origin" in headers and urlsplit(headers["origin"]).netloc != headers.get("host"):
-            await PlainTextResponse("pages of other addresses are not answered", 403)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 def _told(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -202,13 +131,22 @@ class Page:
         return self.queue.again(name).name
 
     def _restore(self, path: str) -> list[Any]:
-        found, also, lost = controls.restored(pictures.texts_of(Path(path)))
+        with pictures.checked(Path(path)):  # before it is read whole
+            pass
+        try:
+            recipe = read(path)
+        except InputError as error:  # where the server keeps it tells the painter nothing
+            raise InputError(str(error).replace(path, Path(path).name)) from error
+        found, also, lost = controls.restored(recipe)
         job = self._painted(Path(path))
         values = [_update(CONTROLS[str(control.elem_id)], found[str(control.elem_id)]) for control in self.controls]
-        sources = [gr.skip()] * 3 if job is None else [job.photograph, job.painting, job.name]
-        told = ["The controls are set as this picture has them.", *(f"No control has its {each}." for each in lost)]
-        gr.Info(" ".join([*told, *(["Choose its images."] if job is None else [])]))
-        return [*sources, None, gr.update(choices=also, value=also, visible=bool(also)), *values]
+        copies = [pictures.of_sum(str(told), self.folder / "uploads") for told in list(recipe.sums.values())[:2]]
+        sources = [gr.skip() if copy is None else str(copy) for copy in copies]
+        told = ["The controls are set as this picture has them."]
+        told += ["Choose its photograph and its painting."] if None in copies else []
+        gr.Info(" ".join([*told, *(f"No control has its {name}." for name in lost)]))
+        name = gr.skip() if job is None else job.name
+        return [*sources, name, None, gr.update(choices=also, value=also, visible=bool(also)), *values]
 
     def _painted(self, path: Path) -> Job | None:
         """Returns the job whose picture has the same bytes."""

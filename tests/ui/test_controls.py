@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -10,14 +9,17 @@ import pytest
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli.options import known
 from nst_lightning.errors import InputError
+from nst_lightning.recipe import Recipe
 from nst_lightning.ui import controls
 from nst_lightning.ui.controls import CONTROLS
 
-PAINTED = {
-    "stages": "32 px x 6, 64 px x 7", "style_scale": 0.5, "backbone": "vgg19", "style_weight": 30000.0, "seed": 4,
-    "content_layers": "relu4_2", "style_loss": "gram", "init": "style", "convention": "absolute", "pooling": "max",
-    "optimizer": "LBFGS(lr=1.0)", "pixel_range": None, "tile": "off",
-}  # fmt: skip
+ROW = {"content": "/home/a.jpg", "style": "/home/b.jpg"}
+
+
+def recipe(data: object, model: object, row: dict[str, object] | None = None) -> Recipe:
+    """As a picture has it, which anyone may have written."""
+    pairs = [{**ROW, **({} if row is None else row)}]
+    return Recipe({"data": {**data, "pairs": pairs} if isinstance(data, dict) else data, "model": model}, {})
 
 
 def test_defaults_are_those_of_nst_fit_and_then_no_option_is_needed() -> None:
@@ -58,38 +60,38 @@ def test_a_picture_brings_along_no_paths_and_no_classes(other: str) -> None:
 
 
 def test_a_pictures_settings_come_back() -> None:
-    found, others, lost = controls.restored({"nst_lightning": json.dumps(PAINTED)})
-    assert (found["size"], found["steps"], found["stages"], found["seed"]) == (64, 13, 2, 4)
+    model = {"backbone": "vgg19", "style_weight": 3e4, "init": "style", "convention": "absolute", "pooling": "max"}
+    model |= {
+        "seed": 4,
+        "style_loss": "gram",
+        "style_layers": {"relu1_1": 2.0},
+        "tv_loss": "l1",
+        "content_layers": None,
+    }
+    data = {"size": 96, "steps": 20, "stages": 3, "style_scale": 0.5, "upscale": False}
+    found, others, lost = controls.restored(recipe(data, model, {"steps": 21}))
+    assert (found["size"], found["steps"], found["stages"], found["seed"]) == (96, 21, 3, 4)
     assert (found["style_scale"], found["backbone"], found["style_weight"], found["init"]) == (
         0.5,
         "vgg19",
         3e4,
         "style",
     )
-    assert (others, lost) == (["--convention=absolute"], [])
+    assert others == ['--style_layers={"relu1_1": 2.0}', "--tv_loss=l1", "--convention=absolute"]
+    assert lost == []
     words = controls.arguments(found, others)
-    assert {"--size=64", "--steps=13", "--style_weight=30000", "--convention=absolute"} <= set(words)
+    assert {"--size=96", "--steps=21", "--style_weight=30000", "--convention=absolute"} <= set(words)
     typed.read(words)
 
 
-def test_the_whole_configuration_goes_before_what_is_written_for_reading() -> None:
-    run = {"data": {"size": 96, "steps": 20, "stages": 3}, "model": {"style_layers": {"relu1_1": 2.0}, "tv_loss": "l1"}}
-    texts = {"nst_lightning": json.dumps(PAINTED), "nst_lightning_run": json.dumps(run)}
-    found, others, _ = controls.restored(texts)
-    assert (found["size"], found["steps"], found["stages"]) == (96, 20, 3)
-    assert '--style_layers={"relu1_1": 2.0}' in others
-    assert "--tv_loss=l1" in others
-    typed.read(controls.arguments(found, others))
-
-
 def test_what_cannot_come_back_is_named() -> None:
-    settings = {**PAINTED, "optimizer": "Adam(lr=0.02)", "init": "/home/a.png", "stages": "5000 px x 9"}
-    found, _, lost = controls.restored({"nst_lightning": json.dumps(settings)})
-    assert lost == ["optimizer Adam(lr=0.02)", "size 5000", "init /home/a.png"]
-    assert (found["init"], found["size"]) == ("content", 512)
+    model = {"optimizer": {"class_path": "os.system"}, "init": "/home/a.png", "pooling": "/etc"}
+    found, others, lost = controls.restored(recipe({"size": 5000, "stages": [{"size": 9}]}, model))
+    assert lost == ["optimizer", "size", "init", "stages", "pooling"]
+    assert (found["init"], found["size"], found["stages"], others) == ("content", 512, 2, [])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
-def test_a_picture_without_settings_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="has no settings in it"):
-        controls.restored({"nst_lightning": text})
+@pytest.mark.parametrize("model", [None, [], "x", {"seed": [[]], "style_loss": {}, "pooling": {"a": [1]}}])
+def test_what_others_wrote_does_no_harm(model: object) -> None:
+    found, _, _ = controls.restored(recipe({"size": {}, "steps": "9" * 5000}, model))
+    assert controls.arguments(found) == []

@@ -17,7 +17,7 @@ from nst_lightning.ui.jobs import Job, Queue
 PROGRAM = f"""#!{sys.executable}
 import pathlib, signal, sys, time
 words = sys.argv[1:]
-assert words[:3] == ["-m", "nst_lightning", "fit"], words
+assert words[:2] == ["-m", "nst_lightning"] and words[2] in ("fit", "reproduce"), words
 folder = pathlib.Path([word for word in words if word.startswith(("--output=", "--resume="))][0].partition("=")[2])
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 assert "--resume" not in words[3] or folder.is_dir()
@@ -101,20 +101,20 @@ def test_what_was_stopped_goes_on_with_its_run(queue: Queue) -> None:
 def test_what_waits_is_stopped_before_it_is_begun_and_goes_on_from_nothing(queue: Queue) -> None:
     slow, job = add(queue, "--slow"), add(queue)
     queue.stop(job.name)
-    assert job.state == "stopped"
+    assert queue.waiting() == [slow]
     assert not queue.run(job).folder.exists()
     queue.go_on(job.name)
-    assert job.state == "waiting"
+    assert queue.waiting() == [slow, job]
     queue.stop(slow.name)
     until(lambda: job.state == "finished")
 
 
-def test_a_finished_run_is_painted_again_from_its_configuration(queue: Queue) -> None:
-    job = add(queue)
+def test_a_finished_run_is_painted_again_from_its_picture(queue: Queue) -> None:
+    job = add(queue, "--save_every=2")
     until(lambda: job.state == "finished")
     again = queue.again(job.name)
     until(lambda: again.state == "finished")
-    assert again.arguments == ["fit", f"--config={queue.folder}/photo_painting/config.yaml"]
+    assert again.arguments == ["reproduce", f"{queue.folder}/photo_painting/photo_painting.png", "--save_every=2"]
     assert queue.is_same(again)
     queue.run(job).picture(job.pair).write_bytes(b"other")
     assert not queue.is_same(again)

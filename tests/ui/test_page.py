@@ -152,7 +152,7 @@ def test_a_dropped_picture_sets_the_controls_and_is_found_in_the_gallery(opened:
 
 def test_what_is_no_picture_of_this_program_is_refused_in_a_line(opened: Opened, pictures: Path) -> None:
     opened.page.set_input_files("#dropped input[type=file]", pictures / "content.jpg")
-    opened.page.get_by_text("this picture has no settings in it").wait_for()
+    opened.page.get_by_text("content.jpg: does not say how it was made").wait_for()
     opened.press("Paint")
     opened.page.get_by_text("choose a photograph first").wait_for()
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zlib
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from nst_lightning import images
+from nst_lightning.callbacks.checkpoints import sums
 from nst_lightning.errors import InputError
+from nst_lightning.pairs import Pair
 from nst_lightning.ui import pictures
 
 
@@ -40,10 +39,10 @@ HUGE = (
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "is not a picture that can be read; expected PNG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture"),
-        (HUGE, "has more than 134,217,728 pixels"),
+        (b"", "is empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image in a format that Pillow reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is EPS; expected PNG, JPEG"),
+        (HUGE, "has more than 67,108,864 pixels"),
     ],
     ids=["empty", "svg", "eps", "huge"],
 )
@@ -54,15 +53,12 @@ def test_what_is_no_picture_is_refused_before_it_is_kept(tmp_path: Path, data: b
     assert not (tmp_path / "uploads").exists()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff"])
-def test_the_texts_of_a_picture_are_those_that_were_written(tmp_path: Path, suffix: str) -> None:
-    texts = {"Software": "nst-lightning", "nst_lightning": json.dumps({"size": "ü" * 300})}
-    written = images.write(tmp_path / f"a{suffix}", torch.zeros(1, 3, 20, 24), metadata=texts)
-    assert {name: text for name, text in pictures.texts_of(written).items() if name in texts} == texts
-
-
-def test_a_picture_without_texts_has_none(content_jpeg: Path) -> None:
-    assert pictures.texts_of(content_jpeg) == {}
+def test_a_copy_is_found_by_the_sum_that_a_recipe_tells(tmp_path: Path, content_jpeg: Path, style_png: Path) -> None:
+    copies = [pictures.kept(path, tmp_path) for path in (content_jpeg, style_png)]
+    told = sums(Pair(content_jpeg, (style_png,), "a")).values()
+    assert [pictures.of_sum(each, tmp_path) for each in told] == copies
+    for other in ("", "sha256 ../../../etc", "sha256 0123456789ab", f"sha256 {'0' * 64}"):
+        assert pictures.of_sum(other, tmp_path) is None
 
 
 def test_small_ones_are_made_once_and_anew_where_the_picture_is(tmp_path: Path, content_png: Path) -> None:
