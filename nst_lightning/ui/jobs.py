@@ -120,7 +120,8 @@ class Queue:
 
     def waiting(self) -> list[Job]:
         """Returns the job that is painted, if any, and those that wait behind it, in order."""
-        return [job for state in ("painting", "waiting") for job in self.jobs()[::-1] if job.state == state]
+        with self._changed:
+            return [job for state in ("painting", "waiting") for job in self.jobs()[::-1] if job.state == state]
 
     def add(self, photograph: Path, painting: Path, options: Sequence[str]) -> Job:
         """Queues a photograph to be painted with options of `nst fit`; an InputError where too many wait."""
@@ -251,7 +252,7 @@ class Queue:
         elif code in _TOLD_TO_STOP:
             self._set(job, "stopped")
         else:
-            said = re.findall(r"^nst: error: (.*)$", re.sub(r"\r", "\n", _end(self._log(job))), re.MULTILINE)
+            said = re.findall(r"nst: error: (.*)", _end(self._log(job)))
             killed = "it was ended from outside: memory may have run out"
             self._set(job, "failed", said[-1] if said else killed if code < 0 else f"it ended with code {code}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER
@@ -100,10 +101,11 @@ class Page:
             *(self.about, self.command, self.config, self.others, self.gallery, self.listed),
         ]
         look: dict[str, Any] = {
-            "fn": self._look, "inputs": [self.current, self.seen, self.at, self.listed], "outputs": shown, **_HIDDEN
+            "fn": self._look, "inputs": [self.current, self.seen, self.listed], "outputs": shown, **_HIDDEN
         }  # fmt: skip
         gr.Timer(_INTERVAL).tick(**look)
-        self.at.input(self._at, [self.current, self.at], self.picture, trigger_mode="always_last", **_HIDDEN)
+        scrub = [self.current, self.at, self.seen], [self.picture, self.seen]
+        self.at.input(self._at, *scrub, trigger_mode="always_last", **_HIDDEN)
         chosen = [self.photograph, self.painting, self.also, *self.controls]
         self.paint.click(_told(self._paint), chosen, self.current, **_HIDDEN).success(**look).success(js=_TO_STATUS)
         for button, act in ((self.stop, self._stop), (self.go_on, self.queue.go_on)):
@@ -150,19 +152,21 @@ class Page:
 
     def _painted(self, path: Path) -> Job | None:
         """Returns the job whose picture has the same bytes."""
-        size = path.stat().st_size
-        finished = [(job, self.queue.pictures(job)[-1]) for job in self.queue.jobs() if job.state == "finished"]
-        alike = (job for job, own in finished if own.stat().st_size == size and own.read_bytes() == path.read_bytes())
-        return next(alike, None)
+        data = path.read_bytes()
+        finished = (job for job in self.queue.jobs() if job.state == "finished")
+        own = ((job, self.queue.run(job).picture(job.pair)) for job in finished)
+        alike = (job for job, file in own if file.is_file() and file.stat().st_size == len(data))
+        return next((job for job in alike if self.queue.run(job).picture(job.pair).read_bytes() == data), None)
 
     def _choose_run(self, listed: list[list[str]], event: gr.SelectData) -> tuple[str, Any]:
         return listed[event.index][0], gr.update(selected="paint")
 
-    def _at(self, name: str, at: int) -> Any:  # noqa: ANN401 - gradio's
+    def _at(self, name: str, at: int, seen: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """Returns the picture at a place of the time-lapse, and that what comes is followed only from the last."""
         found = self.queue.pictures(self.queue.job(name))
-        return str(found[min(at, len(found)) - 1]) if found else gr.skip()
+        return str(found[min(at, len(found)) - 1]) if found else gr.skip(), (*seen[:-1], at >= len(found))
 
-    def _look(self, name: str, seen: tuple[Any, ...], at: int, listed: list[list[str]]) -> list[Any]:
+    def _look(self, name: str, seen: tuple[Any, ...], listed: list[list[str]]) -> list[Any]:
         """Returns what has changed since it was seen."""
         gallery, names = self._gallery(listed)
         line = _line(self.queue, name)
@@ -171,19 +175,20 @@ class Page:
         except InputError:
             return [(), *[gr.skip()] * 10, line, gallery, names]
         found = self.queue.pictures(job)
-        now = (name, job.state, len(found), found[-1].stat().st_mtime_ns if found else 0)
+        follows = seen[:1] != (name,) or seen[-1]
+        now = (name, job.state, len(found), _stamp(found), follows)
         if now == seen:
             status = _status(self.queue, job) if job.state in ("waiting", "painting") else gr.skip()
             return [seen, status, *[gr.skip()] * 9, line, gallery, names]
         count = len(found)
-        follows = seen[:1] != (name,) or at >= seen[2]
+        place: dict[str, Any] = {"value": max(1, count)} if follows else {}
         config = self.queue.run(job).config
-        is_done = job.state == "finished"
+        is_done = job.state == "finished" and count > 0
         return [
             now,
             _status(self.queue, job),
             (str(found[-1]) if found else None) if follows else gr.skip(),
-            gr.update(maximum=max(2, count), value=max(1, count) if follows else at, visible=count > 1),
+            gr.update(maximum=max(2, count), visible=count > 1, **place),
             gr.update(visible=job.state in ("waiting", "painting")),
             gr.update(visible=job.state in ("stopped", "failed")),
             gr.update(visible=is_done),
@@ -197,7 +202,10 @@ class Page:
         ]
 
     def _sides(self, job: Job, found: list[Path]) -> tuple[Any, str]:
-        return pictures.resized(Path(job.photograph), found[-1]), str(found[-1])
+        try:
+            return pictures.resized(Path(job.photograph), found[-1]), str(found[-1])
+        except InputError:  # someone has removed the photograph
+            return str(found[-1]), str(found[-1])
 
     def _gallery(self, listed: list[list[str]]) -> tuple[Any, Any]:
         """Returns the gallery and its names where they are not those that are listed."""
@@ -209,9 +217,20 @@ class Page:
         small = [(self._thumbnail(job), said[job.name]) for job in jobs]
         return small, names
 
-    def _thumbnail(self, job: Job) -> str:
+    def _thumbnail(self, job: Job) -> Any:  # noqa: ANN401 - what gradio shows
         last = [Path(job.photograph), *self.queue.pictures(job)][-1]
-        return str(pictures.thumbnail(last, self.folder / "thumbnails" / f"{job.name}.jpg"))
+        try:
+            return str(pictures.thumbnail(last, self.folder / "thumbnails" / f"{job.name}.jpg"))
+        except (InputError, OSError):  # someone has removed it
+            return Image.new("RGB", (32, 32), "grey")
+
+
+def _stamp(found: list[Path]) -> int:
+    """Returns when the last of them was written, 0 where it is gone by now."""
+    try:
+        return found[-1].stat().st_mtime_ns
+    except (IndexError, OSError):
+        return 0
 
 
 def _handed_in(label: str) -> gr.Image:
@@ -242,7 +261,7 @@ def _update(control: Control, value: str | float) -> Any:  # noqa: ANN401 - grad
 def _status(queue: Queue, job: Job) -> str:
     """Returns what has become of a job, in a sentence."""
     if job.state == "waiting":
-        before = queue.waiting().index(job)
+        before = len([each for each in queue.waiting() if each.asked < job.asked or each.state == "painting"])
         return f"**Waiting**: {before} {'run' if before == 1 else 'runs'} before it."
     if job.state == "failed":
         return f"**It could not be painted**: {job.error}"

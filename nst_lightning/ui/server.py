@@ -20,7 +20,7 @@ from nst_lightning.ui.page import Page
 LOOPBACK = ("127.0.0.1", "localhost")
 _CSS = """
 #runs .grid-wrap {max-height: none}
-@media (max-width: 700px) {#runs .grid-container {grid-template-columns: 1fr 1fr}}
+@media (max-width: 700px) {#picture {height: 300px !important} #runs .grid-container {grid-template-columns: 1fr 1fr}}
 #status p {font-size: 1.05em}
 #picture img {width: 100%; height: 100%; object-fit: contain}
 """

@@ -113,7 +113,7 @@ def opened(browser: sync_api.Browser, address: str, request: pytest.FixtureReque
 def test_painted_stopped_gone_on_with_and_reproduced_at_a_telephones_width(opened: Opened, place: Path) -> None:
     opened.choose("sea")
     opened.choose("wave")
-    opened.set("size", 64)
+    opened.set("size", 48)
     opened.set("steps", 40)
     opened.press("Paint")
     opened.status("Painting: step [1-9]")
@@ -138,7 +138,7 @@ def test_painted_stopped_gone_on_with_and_reproduced_at_a_telephones_width(opene
 def test_a_dropped_picture_sets_the_controls_and_is_found_in_the_gallery(opened: Opened, place: Path) -> None:
     opened.page.set_input_files("#dropped input[type=file]", place / "ui" / "runs" / "sea_wave-2" / "sea_wave.png")
     opened.status("Finished")
-    sync_api.expect(opened.page.locator("#size input[type=number]")).to_have_value("64")
+    sync_api.expect(opened.page.locator("#size input[type=number]")).to_have_value("48")
     assert (opened.number("steps"), opened.number("style_weight")) == ("40", "2.5")
     sync_api.expect(opened.page.locator("#painting img")).to_have_attribute("src", re.compile("wave"))
     opened.page.reload()
@@ -147,7 +147,7 @@ def test_a_dropped_picture_sets_the_controls_and_is_found_in_the_gallery(opened:
     sync_api.expect(opened.page.locator("#runs button")).to_have_count(2)
     opened.page.locator("#runs button").last.click()
     opened.page.get_by_role("button", name=re.compile("^Settings")).click()
-    sync_api.expect(opened.page.get_by_text("--size=64").first).to_be_visible()
+    sync_api.expect(opened.page.get_by_text("--size=48").first).to_be_visible()
 
 
 def test_what_is_no_picture_of_this_program_is_refused_in_a_line(opened: Opened, pictures: Path) -> None:
