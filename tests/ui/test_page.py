@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import HTTPError
@@ -37,7 +39,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def address(place: Path) -> Iterator[str]:
-    words = [sys.executable, "-m", "nst_lightning", "ui", "--folder", "ui", "--max_upload", "0.5"]
+    with socket.create_server(("127.0.0.1", 0)) as probe:  # tests beside these may serve a page as well
+        port = str(probe.getsockname()[1])
+    words = [sys.executable, "-m", "nst_lightning", "ui", "--folder", "ui", "--max_upload", "0.5", "--port", port]
     with subprocess.Popen(words, cwd=place, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         found = re.match(r"nst ui: (http://127\.0\.0\.1:\d+/) shows the page", server.stderr.readline())
@@ -101,16 +105,26 @@ class Opened:
         return self.page.locator("#picture img").get_attribute("src") or ""
 
 
-@pytest.fixture(params=[1280])
-def opened(browser: sync_api.Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Opened]:
-    opened = Opened(browser, address, request.param)
+@contextmanager
+def opened_at(browser: sync_api.Browser, address: str, width: int) -> Iterator[Opened]:
+    opened = Opened(browser, address, width)
     yield opened
+    wide = opened.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1]
     opened.page.close()
     assert (opened.errors, opened.foreign) == ([], [])
 
 
-@pytest.mark.parametrize("opened", [390], indirect=True)
-def test_painted_stopped_gone_on_with_and_reproduced_at_a_telephones_width(opened: Opened, place: Path) -> None:
+def test_painted_and_looked_at(browser: sync_api.Browser, address: str, place: Path, pictures: Path) -> None:
+    with opened_at(browser, address, 390) as opened:
+        is_painted_stopped_gone_on_with_and_reproduced(opened, place)
+    with opened_at(browser, address, 1280) as opened:
+        sets_the_controls_and_is_found_in_the_gallery(opened, place)
+    with opened_at(browser, address, 1280) as opened:
+        is_refused_in_a_line(opened, pictures)
+
+
+def is_painted_stopped_gone_on_with_and_reproduced(opened: Opened, place: Path) -> None:
     opened.choose("sea")
     opened.choose("wave")
     opened.set("size", 48)
@@ -129,13 +143,11 @@ def test_painted_stopped_gone_on_with_and_reproduced_at_a_telephones_width(opene
     assert opened.source() != last
     opened.press("Paint it again")
     opened.status("Finished. The same as sea_wave, bit for bit")
-    wide = opened.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-    assert wide[0] <= wide[1]
     first, again = (place / "ui" / "runs" / name / "sea_wave.png" for name in ("sea_wave", "sea_wave-2"))
     assert first.read_bytes() == again.read_bytes()
 
 
-def test_a_dropped_picture_sets_the_controls_and_is_found_in_the_gallery(opened: Opened, place: Path) -> None:
+def sets_the_controls_and_is_found_in_the_gallery(opened: Opened, place: Path) -> None:
     opened.page.set_input_files("#dropped input[type=file]", place / "ui" / "runs" / "sea_wave-2" / "sea_wave.png")
     opened.status("Finished")
     sync_api.expect(opened.page.locator("#size input[type=number]")).to_have_value("48")
@@ -150,7 +162,7 @@ def test_a_dropped_picture_sets_the_controls_and_is_found_in_the_gallery(opened:
     sync_api.expect(opened.page.get_by_text("--size=48").first).to_be_visible()
 
 
-def test_what_is_no_picture_of_this_program_is_refused_in_a_line(opened: Opened, pictures: Path) -> None:
+def is_refused_in_a_line(opened: Opened, pictures: Path) -> None:
     opened.page.set_input_files("#dropped input[type=file]", pictures / "content.jpg")
     opened.page.get_by_text("content.jpg: does not say how it was made").wait_for()
     opened.press("Paint")
