@@ -169,9 +169,14 @@ class PairDataModule(L.LightningDataModule):
         return self._timeline
 
     def val_dataloader(self) -> Steps | list[Steps]:
-        """Returns the last step of what each checkpoint holds; nothing is validated while images are optimised."""
+        """Returns the last step of what each checkpoint holds, without any that of the only batch.
+
+        Nothing is validated while images are optimised.
+        """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []  # for Lightning, no loader
+        if not self.progress.saved and len(self.batches) == 1:
+            return Steps([Step(self.batches[0], 0, self.batches[0].steps - 1)])
         found = [(index, batch, batch.saved) for index, batch in enumerate(self.batches)]
         return Steps([Step(batch, index, each.taken - 1) for index, batch, each in found if each is not None])
 
@@ -264,7 +269,8 @@ def _agreed_progress(resume: Path) -> Progress:
 def data_of(trainer: L.Trainer) -> PairDataModule:
     """Returns the data module of a trainer, which has to be one of pairs."""
     data: object = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, PairDataModule)
+    if not isinstance(data, PairDataModule):
+        raise InputError("the data must be a PairDataModule, as in trainer.fit(module, datamodule=PairDataModule(...))")
     return data
 
 
