@@ -149,11 +149,12 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
         self._timeline, self.failed = None, {}
-        for batch in self.batches:
-            height, width = batch.output_size(batch.stages[-1])
-            if max(height, width) < batch.stages[-1].size:
-                end = f"of {batch.stages[-1].size}: --upscale enlarges"
-                say(f"nst: {', '.join(batch.names)}: as large as the photograph, {width}x{height} px instead {end}")
+        small = [batch for batch in self.batches if max(batch.output_size(batch.stages[-1])) < batch.stages[-1].size]
+        if small:
+            (height, width), side = small[0].output_size(small[0].stages[-1]), small[0].stages[-1].size
+            others = sum(len(batch.pairs) for batch in small) - 1
+            names = f"{small[0].names[0]}{f' and {others} more' if others > 0 else ''}"
+            say(f"nst: {names}: as large as the photograph, {width}x{height} px instead of {side}: --upscale enlarges")
 
     def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""

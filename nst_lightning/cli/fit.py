@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
 from nst_lightning.interruption import handled, leave
-from nst_lightning.terminal import say
+from nst_lightning.terminal import folded, say
 
 _USAGE = """usage: nst fit PHOTO PAINTING ... [options]
 
@@ -33,13 +33,13 @@ def main(arguments: Sequence[str]) -> None:
     with quiet(), ExitStack() as claims:
         job = Job(Configuration(given, StyleTransfer), claims)
         job.fit()
-        if job.trainer.is_global_zero:
+        if job.trainer.is_global_zero and job.trainer.progress_bar_callback is not None:
             where, again = job.run.folder, job.run.config
-            say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")
+            say(f"curves: tensorboard --logdir {where}\npage: nst report {where}\nagain: nst fit -c {again}")
 
 
 def _help(every: bool) -> None:
-    print(f"{_USAGE}\n{options.table(every)}", flush=True)
+    print(f"{folded(_USAGE)}\n{options.table(every)}", flush=True)
     if every:
         with handled(leave):  # not above: the short help needs no torch
             from nst_lightning.api import quiet
