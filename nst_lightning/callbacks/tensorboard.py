@@ -83,9 +83,10 @@ class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
     Beside them, where there are several pairs, `_run` has the curve of those that a process finished a minute. Tags are
-    alike for every pair, so that the curves of many runs overlay: `loss/total` and its weighted parts,
-    `term/<group>/<layer>` unweighted, `score/<name>`, `picture/output`, `source/content`, `source/style`, `lpips/map`
-    (bright where the picture differs most from the content), and where asked for `features/<layer>` and `gram/<layer>`.
+    alike for every pair, so that the curves of many runs overlay: `loss/total` and its weighted parts, `log10/total`
+    and theirs, for the page's axes are linear, `term/<group>/<layer>` unweighted, `score/<name>`, `picture/output`,
+    `source/content`, `source/style`, `lpips/map` (bright where the picture differs most from the content), and where
+    asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
@@ -163,7 +164,10 @@ class TensorBoardWriter(Callback):
             # One copy for each curve and not for each of its points: a GPU has to wait for every one.
             losses = {name: value.cpu() for name, value in module.losses.items()}
             for index, pair in enumerate(step.batch.names):
-                self._files[pair].add(number, *_scalars(_losses(losses, index)))
+                found = _losses(losses, index)
+                parts = {tag.replace("loss/", "log10/"): found[tag] for tag in found if tag.startswith("loss/")}
+                logs = {tag: math.log10(value) for tag, value in parts.items() if value > 0}
+                self._files[pair].add(number, *_scalars({**logs, **found}))
         if self.scores is not None:
             self._write_scores(self.scores, number)
         if number % self.images_every == 0 or number == 1 or step.is_last:
