@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, image, scalar
@@ -64,18 +65,8 @@ class EventFile:
                 records.write(event.SerializeToString())
 
 
-# Columns of TensorBoard's table are shown in this order, and only the first of them without being asked.
-_FIRST = (
-    "pair",
-    "style_weight",
-    "content_weight",
-    "style_loss",
-    "stages",
-    "init",
-    "style_scale",
-    "backbone",
-    "optimizer",
-)
+# TensorBoard's table shows five settings without being asked: first those that differ, or are said to, by their names.
+_SHOWN = {"pair", "style_weight", "content_weight", "style_loss", "stages"}
 
 
 @secondary("the curves in TensorBoard")
@@ -199,9 +190,14 @@ class TensorBoardWriter(Callback):
             # The last value of each curve. add_hparams would open a run directory of its own.
             scores = {} if self.scores is None else _scores(self.scores.finals.get(pair.name, {}))
             results = {**scores, **dict(sorted(_losses(module.losses, index).items()))}
-            of_pair = {"pair": pair.name, **module.settings_of(step, pair)}
-            settings = {**{name: of_pair[name] for name in _FIRST if name in of_pair}, **of_pair}
-            self._files.pop(pair.name).add(0, *hparams(settings, results))  # type: ignore[no-untyped-call]
+            settings = {"pair": pair.name, **module.settings_of(step, pair)}
+            columns, *values = hparams(settings, results)  # type: ignore[no-untyped-call]
+            plugin = columns.value[0].metadata.plugin_data
+            table = HParamsPluginData.FromString(plugin.content)
+            for info in table.experiment.hparam_infos:
+                info.differs = info.name in _SHOWN
+            plugin.content = table.SerializeToString()
+            self._files.pop(pair.name).add(0, columns, *values)
 
     def _count(self, trainer: L.Trainer, pairs: int) -> None:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
