@@ -110,9 +110,10 @@ def test_callbacks_are_told_the_losses_of_the_very_step_and_none_where_nothing_i
     off: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
     with quiet():
         trainer = L.Trainer(**off, max_epochs=1, log_every_n_steps=every, callbacks=[watcher] if every == 1 else [])
-        trainer.fit(StyleTransfer(**SHALLOW), datamodule=data(steps=4))
+        module = StyleTransfer(**SHALLOW)
+        trainer.fit(module, datamodule=data(steps=4))
     assert all(told == was for told, was in watcher.seen)
-    assert trainer.callback_metrics["loss/total"] == trainer.lightning_module.losses["total"]
+    assert trainer.callback_metrics["loss/total"] == module.losses["total"]
 
 
 @OF_LIGHTNING
