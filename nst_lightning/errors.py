@@ -22,7 +22,7 @@ _WORDS = (
     (r"""Parser key ["'](?:(?:data|model)\.(?=\w+["']))?([^"']+)["']:""", r"--\1:"),
     (rf"{_OF_KINDS}.*?(Problem with given class_path '[^']+': .*?) (?:- |Given value).*", r"\1"),
     (rf"{_OF_KINDS}.*Expected a dot import path string: (\S+) .*", r"\1 is no class or function that can be imported"),
-    (rf"{_OF_KINDS} Subtypes: .*? Errors: - (.*) Given value type.*", r"\1"),
+    (rf"{_OF_KINDS} Subtypes: .*? Errors: - (.*) Given value type: .*? Given value: (.*)", r"\1, got \2"),
     (r"a typing\.Literal(\[[^]]*\])", r"one of \1"),
     (r"<class '([^']+)'>", r"\1"),
     (r"(\S{80})\S{200,}(\S{20})", r"\1...\2"),

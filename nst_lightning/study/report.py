@@ -125,7 +125,8 @@ def _makings(folder: Path, found: Results) -> dict[str, Making]:
     run = runs.Run(folder)
     makings = {}
     for cell in found.cells:
-        steps = tuple(sorted(run.picture_at(cell.name, 0).parent.glob("*.png")))
+        on_the_way = sorted(run.picture_at(cell.name, 0).parent.glob("*.png"))
+        steps = tuple(path for path in on_the_way if path.stem.isdecimal())
         film = next((path for suffix in (".mp4", ".webp") if (path := run.film(cell.name, suffix)).is_file()), None)
         makings[cell.picture] = Making(results.curves(run, cell.name), steps, film)
     return makings
