@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from nst_lightning import __version__
 from nst_lightning.cli.registry import COMMANDS, run
 from nst_lightning.interruption import leave, take
-from nst_lightning.terminal import say
+from nst_lightning.terminal import folded, say
 
 _COMMANDS = "\n".join(f"  {name:<13}{text}" for name, (_, text) in COMMANDS.items())
 _HELP = f"""usage: nst COMMAND [options]
@@ -39,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "help" and given and given[0] in COMMANDS:
         return run(given[0], ["--help"])
     if command in ("-h", "--help", "help"):
-        print(_HELP)
+        print(folded(_HELP))
     elif command == "--version":
         print(f"nst {__version__}")
     else:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         known = f"(commands: {', '.join(COMMANDS)}; see nst --help)"
-        say(f"nst: error: unknown command {command!r}{hint} {known}" if command else _HELP)
+        say(f"nst: error: unknown command {command!r}{hint} {known}" if command else folded(_HELP))
         return 2
     return 0
 

@@ -258,14 +258,17 @@ def trainer_of(**settings: Any) -> L.Trainer:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps back what Lightning says of its own workings; warnings of ours and errors go through."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric"))}
+    """Keeps back what Lightning says of its own workings; what callbacks are asked to say and errors go through."""
+    asked = ("lightning.pytorch.callbacks", "lightning.pytorch.profilers")
+    levels = {logging.getLogger(name): logging.INFO for name in asked}
+    levels |= {logging.getLogger(name): logging.WARNING for name in ("lightning.pytorch", "lightning.fabric")}
+    before = {logger: logger.level for logger in levels}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "|".join(_OWN_WORKINGS))
         try:
-            for logger in levels:
-                logger.setLevel(logging.WARNING)
+            for logger, level in levels.items():
+                logger.setLevel(level)
             yield
         finally:
-            for logger, level in levels.items():
+            for logger, level in before.items():
                 logger.setLevel(level)

@@ -149,11 +149,12 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
         self._timeline, self.failed = None, {}
-        for batch in self.batches:
-            height, width = batch.output_size(batch.stages[-1])
-            if max(height, width) < batch.stages[-1].size:
-                end = f"of {batch.stages[-1].size}: --upscale enlarges"
-                say(f"nst: {', '.join(batch.names)}: as large as the photograph, {width}x{height} px instead {end}")
+        small = [batch for batch in self.batches if max(batch.output_size(batch.stages[-1])) < batch.stages[-1].size]
+        if small:
+            (height, width), side = small[0].output_size(small[0].stages[-1]), small[0].stages[-1].size
+            others = sum(len(batch.pairs) for batch in small) - 1
+            names = f"{small[0].names[0]}{f' and {others} more' if others > 0 else ''}"
+            say(f"nst: {names}: as large as the photograph, {width}x{height} px instead of {side}: --upscale enlarges")
 
     def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
@@ -169,9 +170,14 @@ class PairDataModule(L.LightningDataModule):
         return self._timeline
 
     def val_dataloader(self) -> Steps | list[Steps]:
-        """Returns the last step of what each checkpoint holds; nothing is validated while images are optimised."""
+        """Returns the last step of what each checkpoint holds, without any that of the only batch.
+
+        Nothing is validated while images are optimised.
+        """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []  # for Lightning, no loader
+        if not self.progress.saved and len(self.batches) == 1:
+            return Steps([Step(self.batches[0], 0, self.batches[0].steps - 1)])
         found = [(index, batch, batch.saved) for index, batch in enumerate(self.batches)]
         return Steps([Step(batch, index, each.taken - 1) for index, batch, each in found if each is not None])
 
@@ -264,7 +270,8 @@ def _agreed_progress(resume: Path) -> Progress:
 def data_of(trainer: L.Trainer) -> PairDataModule:
     """Returns the data module of a trainer, which has to be one of pairs."""
     data: object = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, PairDataModule)
+    if not isinstance(data, PairDataModule):
+        raise InputError("the data must be a PairDataModule, as in trainer.fit(module, datamodule=PairDataModule(...))")
     return data
 
 

@@ -15,9 +15,14 @@ DAMAGED = "the checkpoint is damaged or not one of this program's; it is not loa
 
 # By their names: to import jsonargparse's, Lightning's and yaml's classes for comparing takes seconds.
 _OF_USERS = {"InputError", "ArgumentError", "MisconfigurationException", "YAMLError"}
+_OF_USERS |= {"ModuleNotFoundError"}  # of packages that only some can do with
+_OF_KINDS = r"(?:- Expected a path but .* invalid - )?Does not validate against any of the Union subtypes"
 _WORDS = (
     (r"\s+", " "),
     (r"""Parser key ["'](?:(?:data|model)\.(?=\w+["']))?([^"']+)["']:""", r"--\1:"),
+    (rf"{_OF_KINDS}.*?(Problem with given class_path '[^']+': .*?) (?:- |Given value).*", r"\1"),
+    (rf"{_OF_KINDS}.*Expected a dot import path string: (\S+) .*", r"\1 is no class or function that can be imported"),
+    (rf"{_OF_KINDS} Subtypes: .*? Errors: - (.*) Given value type: .*? Given value: (.*)", r"\1, got \2"),
     (r"a typing\.Literal(\[[^]]*\])", r"one of \1"),
     (r"<class '([^']+)'>", r"\1"),
     (r"(\S{80})\S{200,}(\S{20})", r"\1...\2"),

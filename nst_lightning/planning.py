@@ -27,7 +27,7 @@ BUDGET = 45.0  # seconds that measuring may take; what would go beyond is not me
 _STEPS = 4  # of each kind: one that starts the device up, three that are timed
 _SMALL = 256  # px a side at most of what is measured first, to know how long more would take
 _TILED = 1.5  # forward twice and backward once, instead of once each
-_HEADS = "stage|size|batches x pairs|steps|tile|halo|overhead|memory|of free|s/step|time".split("|")
+_HEADS = "stage|size|batches|steps|tile|halo|overhead|memory|of free|s/step|time".split("|")
 
 Size = tuple[int, int, int]  # height and width of outputs in pixels, and how many are optimised together
 
@@ -243,8 +243,9 @@ def _devices(estimate: Estimate, within: float) -> str:
 
 def _table(estimate: Estimate, free: int) -> Iterator[str]:
     cells = [_HEADS, *(_cells(estimate, *row, number, free) for row, number in estimate.rows.items())]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
+    columns = [column for column in zip(*cells, strict=True) if not {"off", "-"} >= {*column[1:]}]
+    widths = [max(map(len, column)) for column in columns]
+    for line in zip(*columns, strict=True):
         yield "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
     costs = [estimate.costs[size] for _, size, _ in estimate.rows]
     origins = dict.fromkeys(cost.measured_at for cost in costs if cost.measured_at != cost.kind.size)

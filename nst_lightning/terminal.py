@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
+import textwrap
 from contextlib import suppress
 
 _GONE = (AttributeError, OSError, ValueError)  # None under pythonw; broken or full; closed
@@ -49,6 +52,18 @@ def tell(line: object) -> None:
     """Writes a line to stdout of a run that has done its work, which is no worse where no one reads of it."""
     with suppress(*_GONE):
         print(line, flush=True)
+
+
+def folded(text: str) -> str:
+    """Returns lines that the terminal need not break in mid-word: what is in a second column stays in it."""
+    width = shutil.get_terminal_size((1000, 0)).columns
+    return "\n".join(_folded(line, width) if len(line) > width else line for line in text.split("\n"))
+
+
+def _folded(line: str, width: int) -> str:
+    column = re.match(r" *(\S+ )*\S*  +", line)
+    indent = " " * (0 if column is None else column.end())
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def open_all() -> None:

@@ -445,3 +445,9 @@ def test_an_image_that_cannot_be_read_ends_the_run_before_it_begins(
 def test_settings_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}$"):
         module_of(noise(32, 32), noise(32, 32), **options)
+
+
+def test_that_photographs_are_smaller_than_the_output_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    module_of([noise(32, 32), noise(32, 48), noise(32, 40)], noise(32, 32), size=256, steps=4).setup("fit")
+    told = "image_image_1 and 2 more: as large as the photograph, 32x32 px instead of 256: --upscale enlarges"
+    assert capfd.readouterr().err == f"nst: {told}\n"

@@ -17,6 +17,7 @@ from PIL import Image
 from nst_lightning import PairDataModule, StyleTransfer
 from nst_lightning.api import quiet
 from nst_lightning.callbacks import Scores
+from nst_lightning.errors import InputError
 
 README = Path(__file__).parents[1] / "README.md"
 SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "style_loss": "gram"}
@@ -25,6 +26,7 @@ OF_LIGHTNING = pytest.mark.filterwarnings(
     "ignore:.max_epochs. was not set:UserWarning",  # what is tried
     "ignore:.*does not have many workers:UserWarning",  # a schedule is no loader of files
     "ignore:.*tensorboardX:UserWarning",
+    "ignore:You defined a `validation_step` but:UserWarning",
 )
 
 
@@ -82,3 +84,43 @@ def test_loggers_and_callbacks_get_losses_and_scores_and_a_checkpoint_its_image_
     again = StyleTransfer.load_from_checkpoint(path)
     assert torch.equal(again.image, module.image)
     assert again.hparams["style_weight"] == 3.0
+    assert again.losses == {}
+    with quiet():
+        (found,) = L.Trainer(logger=False, callbacks=[Scores(("palette",))], enable_progress_bar=False).validate(
+            again, datamodule=data(), verbose=False
+        )
+    assert found["score/palette"] == pytest.approx(palettes[12])
+
+
+class Watcher(L.Callback):
+    """Notes after each step what a callback is told of its loss, and what it was."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        assert isinstance(pl_module, StyleTransfer)
+        self.seen.append((trainer.callback_metrics["loss/total"].item(), pl_module.losses["total"].item()))
+
+
+@OF_LIGHTNING
+@pytest.mark.parametrize("every", [1, 0])
+def test_callbacks_are_told_the_losses_of_the_very_step_and_none_where_nothing_is_logged(every: int) -> None:
+    watcher = Watcher()
+    off: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    with quiet():
+        trainer = L.Trainer(**off, max_epochs=1, log_every_n_steps=every, callbacks=[watcher] if every == 1 else [])
+        module = StyleTransfer(**SHALLOW)
+        trainer.fit(module, datamodule=data(steps=4))
+    assert all(told == was for told, was in watcher.seen)
+    assert trainer.callback_metrics["loss/total"] == module.losses["total"]
+
+
+@OF_LIGHTNING
+def test_what_cannot_be_fitted_or_validated_is_said_in_a_line(tmp_path: Path) -> None:
+    off: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    module, trainer = StyleTransfer(**SHALLOW), L.Trainer(**off, max_epochs=1)
+    with pytest.raises(InputError, match=r"^the data must be a PairDataModule, as in trainer\.fit"), quiet():
+        trainer.fit(module, train_dataloaders=[1, 2])
+    with pytest.raises(InputError, match=r"^there is no picture of image_image to validate: paint it first$"), quiet():
+        trainer.validate(module, datamodule=data())

@@ -11,7 +11,9 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from nst_lightning.terminal import STDERR, open_all, say, tell
+from nst_lightning.__main__ import main
+from nst_lightning.cli.registry import COMMANDS
+from nst_lightning.terminal import STDERR, folded, open_all, say, tell
 
 
 class Full(io.StringIO):
@@ -75,3 +77,19 @@ def test_streams_that_are_there_are_left(capfd: pytest.CaptureFixture[str]) -> N
     open_all()
     assert (sys.stdin, sys.stdout, sys.stderr) == before
     assert os.fstat(2)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("command", ["help", *COMMANDS])
+def test_no_help_is_wider_than_the_terminal(
+    command: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([command, "--help"]) == 0
+    wide = [line for line in capsys.readouterr().out.splitlines() if len(line) > columns]
+    assert all(len(line.split()) == 1 for line in wide), wide
+
+
+def test_a_second_column_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert folded("  plan   tells what it takes\nshort") == "  plan   tells what\n         it takes\nshort"

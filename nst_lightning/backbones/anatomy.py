@@ -123,7 +123,7 @@ def table(names: Sequence[str]) -> str:
 
 def _described(name: str, spec: Spec) -> str:
     origins = [f"{origin} (bundled)" for origin in spec.origins if origin != "torchvision"]
-    rows: list[tuple[str | int, ...]] = [("layer", "channels", "stride", "field", "place and default use")]
+    rows: list[tuple[str | int, ...]] = [("layer", "channels", "stride", "field", "place, use")]
     for layer in layers_of(name):
         place = spec.ordinals.index(layer.name) if layer.name in spec.ordinals else ""
         uses = {"content": spec.content_layers, "style": spec.style_layers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,21 +56,25 @@ class Checkpoints(Checkpoint):
     """Saves the batch that is optimised, named after its first pair, and marks what is finished, see `runs.Run`.
 
     A checkpoint goes when its batch is finished. Those that an earlier run left in the folder, of pairs that this one
-    is about to begin, are removed as it starts. Between two checkpoints are so many minutes, above 0, at most a year.
+    is about to begin, are removed as it starts. Between two checkpoints are so many minutes, above 0, at most a year;
+    with None there are only the marks.
 
     Raises:
-        InputError: If the minutes are out of range.
+        InputError: If the minutes are out of range; in a run, if its trainer has another plugin for checkpoints.
     """
 
-    def __init__(self, run: Run, minutes: float) -> None:
-        if not 0 < minutes <= _YEAR:
+    def __init__(self, run: Run, minutes: float | None) -> None:
+        if minutes is not None and not 0 < minutes <= _YEAR:
             raise InputError(f"checkpoint_minutes must be above 0 and at most {_YEAR}, got {minutes}")
-        self.run, self.minutes = run, minutes
+        self.run, self.minutes = run, math.inf if minutes is None else minutes
         self._saved = 0.0
         self._saved_after = 0  # steps
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Has the trainer write its checkpoints whole."""
+        given = type(trainer.strategy.checkpoint_io)
+        if given not in (TorchCheckpointIO, CheckpointFiles):
+            raise InputError(f"trainer.plugins: {given.__name__} cannot be used: checkpoints are written whole or not")
         trainer.strategy.checkpoint_io = CheckpointFiles()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -109,7 +114,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: L.Trainer, step: Step) -> None:
         module = trainer.lightning_module
         assert isinstance(module, ImageOptimization)
-        if not bool(module.image.isfinite().all()):  # the last one that was is worth more
+        if self.minutes == math.inf or not bool(module.image.isfinite().all()):  # the last one that was is worth more
             return
         name = step.batch.names[0]
         path, before = no_folder(self.run.checkpoint(name)), no_folder(self.run.checkpoint_before(name))
@@ -149,7 +154,7 @@ def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str,
     return dict(json.loads(json.dumps(found, default=str)))
 
 
-def check_settings(run: Run, now: Mapping[str, Any]) -> None:
+def check_begun(run: Run, now: Mapping[str, Any]) -> None:
     """Refuses to go on with a run whose pictures would be of two kinds."""
     if not run.begun.is_file():  # nothing was begun, or by a version that did not note it
         return

@@ -16,13 +16,15 @@ from tqdm.auto import tqdm
 from nst_lightning.batches import Step, Timeline
 from nst_lightning.callbacks.scores import Scores
 from nst_lightning.callbacks.secondary import secondary
+from nst_lightning.errors import InputError
+from nst_lightning.metrics.base import known
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.terminal import STDERR
 
 
 @secondary("the progress bar")
 class ProgressBar(callbacks.ProgressBar):
-    """Shows step, time left, loss, score, stage and pair, in this order, of which a narrow terminal cuts the end.
+    """Shows step, time left, loss, score, stage and pair, in this order, of which a narrow terminal drops the last.
 
     The time left counts pixels, for steps of late stages take longer. In a notebook it is a widget.
 
@@ -30,12 +32,18 @@ class ProgressBar(callbacks.ProgressBar):
         interval: Seconds between two refreshes, >= 0; by default 0.2 on a terminal and 10 in a file.
         scores: The callback that scores the pictures.
         shown: The score to show beside the loss, once there is one: the mean over the batch's pictures.
+
+    Raises:
+        InputError: If there is no score of the name `shown`.
     """
 
     def __init__(
         self, interval: float | None = None, scores: Scores | None = None, shown: str | None = "overall"
     ) -> None:
         super().__init__()
+        names = [score.name for score in known()]
+        if shown is not None and not shown.startswith(tuple(names)):
+            raise InputError(f"show_score: unknown score {shown!r}; known are {', '.join(names)}")
         usual = 0.2 if STDERR.isatty() or "ipykernel" in sys.modules else 10.0
         self.interval = usual if interval is None else interval
         self.scores, self.shown = scores, shown
@@ -81,6 +89,9 @@ class ProgressBar(callbacks.ProgressBar):
         left = (now - self._began) * timeline.cost(done, len(timeline)) / timeline.cost(timeline.start, done)
         loss = losses["total"].mean().item()
         shown = f"left {timedelta(seconds=round(left))}, loss {loss:.3g}{self._score}, {describe(step, timeline)}"
+        columns, before = self._bar.format_dict["ncols"], f"100%|{'':10}| {done}/{len(timeline)}, "
+        while columns is not None and len(before + shown) >= columns and ", " in shown:
+            shown = shown.rpartition(", ")[0]
         self._bar.set_postfix_str(shown, refresh=False)
         self._bar.refresh()
 

@@ -97,13 +97,15 @@ class Scores(Callback):
         return {name: fmean(defined) for name, defined in values.items() if defined}
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prints the final scores of a few pairs, what is wrong with any, and the time that scoring took."""
+        """Prints the final scores of a few pairs, the time that scoring took, and what is wrong with any."""
         if self.finals:
             share = self.seconds / (time.monotonic() - self._began)
-            shown = f"{table.text(self.finals)}\n" if len(self.finals) <= _MOST_SHOWN else ""
-            shown += "".join(f"nst: {line}\n" for line in table.warnings(self.finals))
+            lines = [table.text(self.finals)] if len(self.finals) <= _MOST_SHOWN else []
+            lines += [f"scoring took {self.seconds:.1f} s, {share:.1%} of the run"]
+            lines = lines if trainer.progress_bar_callback is not None else []  # whoever wants no bar is only warned
+            lines += [f"nst: {line}" for line in table.warnings(self.finals)]
             # Not on the line of a progress bar, which is closed after this.
-            tqdm.write(f"{shown}scoring took {self.seconds:.1f} s, {share:.1%} of the run", file=STDERR)
+            tqdm.write("\n".join(lines), file=STDERR, end="\n" if lines else "")
 
     def on_validation_batch_end(
         self,

@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, image, scalar
@@ -64,18 +65,8 @@ class EventFile:
                 records.write(event.SerializeToString())
 
 
-# Columns of TensorBoard's table are shown in this order, and only the first of them without being asked.
-_FIRST = (
-    "pair",
-    "style_weight",
-    "content_weight",
-    "style_loss",
-    "stages",
-    "init",
-    "style_scale",
-    "backbone",
-    "optimizer",
-)
+# TensorBoard's table shows five settings without being asked: first those that differ, or are said to, by their names.
+_SHOWN = {"pair", "style_weight", "content_weight", "style_loss", "stages"}
 
 
 @secondary("the curves in TensorBoard")
@@ -83,9 +74,10 @@ class TensorBoardWriter(Callback):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
     Beside them, where there are several pairs, `_run` has the curve of those that a process finished a minute. Tags are
-    alike for every pair, so that the curves of many runs overlay: `loss/total` and its weighted parts,
-    `term/<group>/<layer>` unweighted, `score/<name>`, `picture/output`, `source/content`, `source/style`, `lpips/map`
-    (bright where the picture differs most from the content), and where asked for `features/<layer>` and `gram/<layer>`.
+    alike for every pair, so that the curves of many runs overlay: `loss/total` and its weighted parts, `log10/total`
+    and theirs, for the page's axes are linear, `term/<group>/<layer>` unweighted, `score/<name>`, `picture/output`,
+    `source/content`, `source/style`, `lpips/map` (bright where the picture differs most from the content), and where
+    asked for `features/<layer>` and `gram/<layer>`.
 
     Args:
         scalars_every: Steps between two points of a curve, >= 1.
@@ -165,7 +157,10 @@ class TensorBoardWriter(Callback):
             # One copy for each curve and not for each of its points: a GPU has to wait for every one.
             losses = {name: value.cpu() for name, value in module.losses.items()}
             for index, pair in enumerate(step.batch.names):
-                self._files[pair].add(number, *_scalars(_losses(losses, index)))
+                found = _losses(losses, index)
+                parts = {tag.replace("loss/", "log10/"): found[tag] for tag in found if tag.startswith("loss/")}
+                logs = {tag: math.log10(value) for tag, value in parts.items() if value > 0}
+                self._files[pair].add(number, *_scalars({**logs, **found}))
         if self.scores is not None:
             self._write_scores(self.scores, number)
         if number % self.images_every == 0 or number == 1 or step.is_last:
@@ -198,9 +193,14 @@ class TensorBoardWriter(Callback):
             # The last value of each curve. add_hparams would open a run directory of its own.
             scores = {} if self.scores is None else _scores(self.scores.finals.get(pair.name, {}))
             results = {**scores, **dict(sorted(_losses(module.losses, index).items()))}
-            of_pair = {"pair": pair.name, **module.settings_of(step, pair)}
-            settings = {**{name: of_pair[name] for name in _FIRST if name in of_pair}, **of_pair}
-            self._files.pop(pair.name).add(0, *hparams(settings, results))  # type: ignore[no-untyped-call]
+            settings = {"pair": pair.name, **module.settings_of(step, pair)}
+            columns, *values = hparams(settings, results)  # type: ignore[no-untyped-call]
+            plugin = columns.value[0].metadata.plugin_data
+            table = HParamsPluginData.FromString(plugin.content)
+            for info in table.experiment.hparam_infos:
+                info.differs = info.name in _SHOWN
+            plugin.content = table.SerializeToString()
+            self._files.pop(pair.name).add(0, columns, *values)
 
     def _count(self, trainer: L.Trainer, pairs: int) -> None:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""

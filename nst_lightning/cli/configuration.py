@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import lightning as L
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined] # without __all__
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import ProgressBar as _Bar
 from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import files, runs
@@ -27,7 +29,7 @@ from nst_lightning.callbacks import (
     TensorBoardWriter,
     VideoWriter,
 )
-from nst_lightning.callbacks.checkpoints import begun_with, check_settings, differing, sums
+from nst_lightning.callbacks.checkpoints import begun_with, check_begun, differing, sums
 from nst_lightning.cli import options
 from nst_lightning.cli.arguments import Given
 from nst_lightning.data import PairDataModule, is_writer
@@ -35,11 +37,14 @@ from nst_lightning.errors import InputError
 from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
-from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, check_trainer
+from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, check_settings, check_trainer
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import RankError, TileParallel, agreed, alone, telling
 from nst_lightning.recipe import Recipe
 from nst_lightning.terminal import say, tell
+
+# In a saved configuration: a Timer's interval is one.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, each: dumper.represent_data(each.value))
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
 _OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume"}
@@ -107,6 +112,7 @@ class Job:
 
     def __init__(self, configuration: Configuration, claims: ExitStack | None = None) -> None:
         self.module, self.data, settings = configuration.make()
+        check_settings(settings)
         values = configuration.values
         resume: str | None = values.data.resume
         values.data.resume = None  # what is saved is the configuration of the whole run
@@ -127,20 +133,21 @@ class Job:
         self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed, configuration.recipe)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
         self._checkpoint = values.ckpt_path
-        scores, every, given = configuration.scores(), settings["log_every_n_steps"], settings["callbacks"] or []
-        if every is None:
-            raise InputError("trainer.log_every_n_steps must be at least 1, got None")
+        scores, every, own = configuration.scores(), settings["log_every_n_steps"], settings["callbacks"]
+        own = own if isinstance(own, list) else [] if own is None else [own]
+        has_bar = settings["enable_progress_bar"] is not False and not any(isinstance(each, _Bar) for each in own)
+        keeps = settings.pop("enable_checkpointing") is not False
         settings["default_root_dir"] = str(self.run.folder)
-        self._wish, checkpoints = Wish(), Checkpoints(self.run, values.checkpoint_minutes)
+        self._wish, checkpoints = Wish(), Checkpoints(self.run, values.checkpoint_minutes if keeps else None)
         settings["callbacks"] = [
             Ending(self._wish, checkpoints),
-            *(given if isinstance(given, list) else [given]),
+            *own,
             self.writer,  # before the film, so that the picture is safe should encoding fail
             *self._films,
             *([] if scores is None else [scores]),
             TensorBoardWriter(every, representations=names_of(values.representations), scores=scores),
             Preview(),
-            ProgressBar(scores=scores, shown=values.show_score),
+            *([ProgressBar(scores=scores, shown=values.show_score)] if has_bar else []),
             checkpoints,
             _SaveConfig(configuration.parser, values),
         ]
@@ -150,7 +157,7 @@ class Job:
         if not isinstance(self.trainer.strategy, TileParallel):
             self.trainer.fit_loop.epoch_loop = PairsLoop(self.trainer, loop.min_steps, loop.max_steps)
         if self._resumed:
-            check_settings(self.run, begun_with(self.trainer, self.module, self.data))
+            check_begun(self.run, begun_with(self.trainer, self.module, self.data))
 
     def check_images(self, before: Mapping[str, str]) -> None:
         """Raises an `InputError` if the images of the only pair have other sums, see `Recipe`."""

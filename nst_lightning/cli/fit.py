@@ -7,7 +7,7 @@ from pathlib import Path
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
 from nst_lightning.interruption import handled, leave
-from nst_lightning.terminal import say
+from nst_lightning.terminal import folded, say
 
 _USAGE = """usage: nst fit PHOTO PAINTING ... [options]
 
@@ -48,9 +48,9 @@ def paint(given: typed.Given, sums: Mapping[str, str] | None = None) -> list[Pat
         if sums is not None:
             job.check_images(sums)
         job.fit()
-        if job.trainer.is_global_zero:
+        if job.trainer.is_global_zero and job.trainer.progress_bar_callback is not None:
             where, again = job.run.folder, job.run.config
-            say(f"curves: tensorboard --logdir {where}; page: nst report {where}; again: nst fit -c {again}")
+            say(f"curves: tensorboard --logdir {where}\npage: nst report {where}\nagain: nst fit -c {again}")
         return job.writer.written
 
 
@@ -64,7 +64,7 @@ def _print_configuration(given: typed.Given) -> None:
 
 
 def _help(every: bool) -> None:
-    print(f"{_USAGE}\n{options.table(every)}", flush=True)
+    print(f"{folded(_USAGE)}\n{options.table(every)}", flush=True)
     if every:
         with handled(leave):  # not above: the short help needs no torch
             from nst_lightning.api import quiet

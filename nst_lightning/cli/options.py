@@ -119,7 +119,7 @@ def table(every: bool) -> str:
             line if len(line) <= 2 * width - 24 else f"{line[: 2 * width - 30].rpartition(' ')[0]} ..."
             for line in lines
         ]
-    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 24) for line in lines)
+    return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 24, break_on_hyphens=False) for line in lines)
 
 
 def _arguments(group: str, file: str, owner: str) -> list[Option]:

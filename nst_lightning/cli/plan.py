@@ -10,6 +10,7 @@ from nst_lightning.cli.registry import Parser
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
+from nst_lightning.terminal import folded
 
 HELP = """
 usage: nst plan PHOTO PAINTING ... [options of nst fit] [--within TIME]
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     within = None if given.within is None else planning.duration(given.within)
     job, found = estimate(rest)
     pictures = f"in {job.run.folder}" if job.writer.file is None else str(job.writer.file)
-    print(planning.text(found, Worker.of(job.trainer), job.trainer.world_size, pictures, within))
+    print(folded(planning.text(found, Worker.of(job.trainer), job.trainer.world_size, pictures, within)))
 
 
 def estimate(

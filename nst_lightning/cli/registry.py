@@ -6,6 +6,7 @@ import ast
 import difflib
 import os
 import re
+import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 
 from nst_lightning.errors import InputError, refused
 from nst_lightning.interruption import Interrupted, break_off, handled, leave
-from nst_lightning.terminal import open_all, say, settle
+from nst_lightning.terminal import folded, open_all, say, settle
 
 COMMANDS = {
     "fit": ("cli.fit", "paint photographs in the manner of paintings"),
@@ -49,7 +50,8 @@ class Parser(ArgumentParser):
     """The parser of a command's own options, each with a text, which raises what it cannot use as `InputError`."""
 
     def __init__(self, command: str, *options: str, **settings: Any) -> None:
-        formatter = partial(HelpFormatter, max_help_position=28, width=116)
+        width = min(116, shutil.get_terminal_size((116, 0)).columns)
+        formatter = partial(HelpFormatter, max_help_position=28, width=width)
         super().__init__(f"nst {command}", formatter_class=formatter, allow_abbrev=False, **settings)
         for option in options:
             self.add_argument(option)
@@ -57,6 +59,10 @@ class Parser(ArgumentParser):
     def switch(self, name: str, text: str | None = None) -> None:
         """Adds an option that is true where it is named, and may be told true or false."""
         self.add_argument(name, type=_truth, nargs="?", const=True, default=False, metavar="true|false", help=text)
+
+    def format_help(self) -> str:
+        """Returns the help in the width of the terminal, its usage too."""
+        return folded(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raises what the parser has to say, with the option that was meant where there is none of a name."""
@@ -74,7 +80,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     module, _ = COMMANDS[command]
     text = _help(module) if {"-h", "--help"} & set(arguments) else None
     if text is not None:
-        print(text.strip())
+        print(folded(text.strip()))
         return 0
     open_all()
     if isinstance(sys.stdout, TextIOWrapper):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nst_lightning.metrics.base import known
+from nst_lightning.terminal import folded
 
 HEADLINES = tuple(score.name for score in known() if score.headline)
 """The scores of which a table for reading has a column; files have all."""
@@ -30,6 +33,8 @@ def text(rows: Mapping[str, Mapping[str, float]]) -> str:
     """
     import pandas as pd  # takes half a second
 
+    layout: dict[str, Any] = {"float_format": "{:.3f}".format, "na_rep": "n/a", "col_space": 9}
+    layout["line_width"] = shutil.get_terminal_size((1000, 0)).columns
     shown = []
     for group in (HEADLINES, DEFECTS):
         columns = [name for name in group if any(name in values for values in rows.values())]
@@ -37,9 +42,9 @@ def text(rows: Mapping[str, Mapping[str, float]]) -> str:
         if len(rows) > 1:
             table.loc["mean"] = table.mean()
         table.columns = [name + BETTER.get(name, "-") for name in columns]
-        shown += [table.to_string(float_format="{:.3f}".format, na_rep="n/a", col_space=9)] if columns else []
+        shown += [table.to_string(**layout)] if columns else []
     legend = "+ higher is better, - lower is better; n/a: undefined, see nst_lightning/metrics/README.md"
-    return "\n".join([*shown, legend])
+    return "\n".join([*shown, folded(legend)])
 
 
 def warnings(rows: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -24,35 +24,22 @@ from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
 from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, tensor_core_products
 from nst_lightning.modules.problem import Problem
+from nst_lightning.modules.trainer import check_trainer
 from nst_lightning.pairs import Pair
-from nst_lightning.parallel import PairParallel, check_world
+from nst_lightning.parallel import PairParallel
 from nst_lightning.progress import FORMAT, Saved, loaded, note_of
 from nst_lightning.schedule import described
 from nst_lightning.terminal import say
 
-_PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
 _Optimizer = torch.optim.Optimizer | LightningOptimizer
 _QUASI_NEWTON = (torch.optim.LBFGS, optim.LBFGS)
 _LOOK_EVERY = 50  # steps between two looks at the pixels, for which a GPU has to wait
-_MANY = 1000  # epochs, Lightning's where none are asked for
 _TRIES = 3  # for how often, at a stage, an image goes back to where it was last whole
 
 
 def tag_of(loss: str) -> str:
     """Returns the name of a loss's curve."""
     return f"term/{loss}" if "/" in loss else f"loss/{loss}"
-
-
-def check_trainer(trainer: L.Trainer) -> None:
-    """Refuses settings under which a step is not one evaluation of one image, and what `check_world` refuses."""
-    if trainer.max_epochs == _MANY:
-        trainer.fit_loop.max_epochs = 1
-    for name in ("accumulate_grad_batches", "max_epochs"):
-        if (value := getattr(trainer, name)) != 1:
-            raise InputError(f"trainer.{name} must be 1, got {value}: a run is one epoch (see data.steps)")
-    if trainer.precision not in _PRECISIONS:
-        raise InputError(f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {trainer.precision}")
-    check_world(trainer)
 
 
 class ImageOptimization(L.LightningModule):
@@ -109,6 +96,8 @@ class ImageOptimization(L.LightningModule):
             self.problem.check(Worker.of(self.trainer), data.pairs, data.stages)
             for each in data.batches:
                 self._check_sizes(each)
+            if len(data.batches) > 1 and len(self.trainer.early_stopping_callbacks) > 0:
+                raise InputError("EarlyStopping would end the run, not its pair: paint one pair, or one batch of them")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes the optimiser of the current image; an L-BFGS must not be a batch's, nor its gradients be scaled."""
@@ -181,17 +170,26 @@ class ImageOptimization(L.LightningModule):
                 # Behind the clause, whose traceback keeps the graph that did not fit.
                 self._forget_step(before)
             self._settle(step, before, optimizer)
-
-    def on_train_batch_end(self, outputs: object, batch: Step, batch_idx: int) -> None:
-        """Hands the losses, means over the images, to loggers and callbacks, in the steps that loggers look at."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] # set by a connector
-        if self.trainer.global_step % every == 0 or batch.is_last:
+        if self._is_logged(self.trainer.global_step + 1) or step.is_last:  # here, for callbacks look before the module
             means = {tag_of(name): value.mean() for name, value in self.losses.items()}
             self.log_dict(means, batch_size=len(self.image))
 
+    def on_train_batch_end(self, outputs: object, batch: Step, batch_idx: int) -> None:
+        """Has EarlyStopping look at the logged steps of the last stage, where losses compare: a run has no epochs."""
+        if self._is_logged(self.trainer.global_step) and batch.stage_index == len(batch.stages) - 1:
+            for each in self.trainer.early_stopping_callbacks:
+                try:
+                    each.on_train_epoch_end(self.trainer, self)  # either looks, as it was told
+                    each.on_validation_end(self.trainer, self)
+                except RuntimeError as error:
+                    raise InputError(str(error)) from error
+
     def validation_step(self, batch: Step, batch_idx: int) -> None:
-        """Shows the image of a checkpoint, for the callbacks to look at."""
-        self.image = nn.Parameter(self._saved(batch.batch)["state_dict"]["image"])
+        """Shows the image of a checkpoint, or its own of a pair that was not begun, for the callbacks to look at."""
+        if batch.batch.saved is not None:
+            self.image = nn.Parameter(self._saved(batch.batch)["state_dict"]["image"])
+        elif self.image.shape != (len(batch.batch.pairs), 3, *batch.batch.output_size(batch.stage)):
+            raise InputError(f"there is no picture of {', '.join(batch.batch.names)} to validate: paint it first")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves where the run is, as `progress.Saved` reads it."""
@@ -211,6 +209,11 @@ class ImageOptimization(L.LightningModule):
         self.stuck = step
         yield
         self.stuck = None
+
+    def _is_logged(self, taken: int) -> bool:
+        """Whether loggers look at the last of so many steps."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] # set by a connector
+        return every > 0 and taken % every == 0
 
     def _begin(self, step: Step) -> None:
         """Makes the image, its optimiser and its evaluation for a batch or stage that begins or goes on."""

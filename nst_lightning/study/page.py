@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,13 +15,14 @@ import pandas as pd
 
 from nst_lightning import images
 from nst_lightning.metrics.table import BETTER
-from nst_lightning.study import tables
-from nst_lightning.study.report import Report
+from nst_lightning.study import plots, tables
+from nst_lightning.study.report import Making, Report
 from nst_lightning.study.results import Result, Results
 
 SIDE = 768  # px; long side of a picture unless told otherwise
 
 _PLOT_SIDE = 1600  # px; lines and letters need more than paint
+_MOST_STEPS = 8
 _QUALITY = 76  # WebP's; strokes of paint hide what it leaves out
 _Picture: TypeAlias = dict[str, Any]
 
@@ -32,7 +34,8 @@ def render(report: Report, made: str = "", side: int = SIDE) -> str:
         ImageError: If a picture cannot be read.
     """
     better = {name: "↑" if name in (*BETTER, "psnr") else "↓" for name in tables.SCORES}
-    sections = [_section(found, partial(encoded, side=side)) for found in report.sections]
+    shown = partial(encoded, side=side)
+    sections = [_section(found, report.makings, shown) for found in report.sections]
     return template("template.html").render(report=report, made=made, sections=sections, better=better)
 
 
@@ -59,17 +62,20 @@ def spoken(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-def encoded(file: str, alt: str, side: int, lossless: bool = False) -> _Picture:
+def encoded(file: images.Source, alt: str, side: int, lossless: bool = False) -> _Picture:
     """Returns a picture as templates take it, of a long side in pixels: `src`, `width`, `height` and `alt`."""
     rgb = images.read(file).rgb
     rgb = images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], side)).clamp(0, 1)
     stream = io.BytesIO()
     images.to_pil(rgb).save(stream, "WEBP", method=4, lossless=lossless, quality=_QUALITY)
-    source = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    return {"src": source, "width": rgb.shape[-1], "height": rgb.shape[-2], "alt": alt}
+    return {"src": _data("image/webp", stream.getvalue()), "width": rgb.shape[-1], "height": rgb.shape[-2], "alt": alt}
 
 
-def _section(found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]:
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _section(found: Results, makings: Mapping[str, Making], encoded: Callable[..., _Picture]) -> dict[str, Any]:
     """Returns a section as the template takes it."""
     counts = {"picture": sum(cell.picture != "" for cell in found.cells)}
     counts |= {"pair": len(found.distinct("pair")), "seed": len(found.distinct("seed"))}
@@ -83,15 +89,17 @@ def _section(found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]
     return {
         "results": found,
         "summary": [*(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items()), found.machine],
-        "blocks": [_block(pair, found, encoded) for pair in found.distinct("pair")],
+        "blocks": [_block(pair, found, makings, encoded) for pair in found.distinct("pair")],
         "plots": [encoded(plot, spoken(Path(plot).stem), side=_PLOT_SIDE, lossless=True) for plot in found.plots],
         "tables": {**means, "Every picture": _every_picture(found)},
         "facts": {title: values for title, values in facts.items() if values},
     }
 
 
-def _block(pair: str, found: Results, encoded: Callable[..., _Picture]) -> dict[str, Any]:
-    """Returns what the grid shows of a pair: its photograph and paintings, and lines of pictures.
+def _block(
+    pair: str, found: Results, makings: Mapping[str, Making], encoded: Callable[..., _Picture]
+) -> dict[str, Any]:
+    """Returns what the grid shows of a pair: its photograph and paintings, lines of pictures, and how they were made.
 
     The first axis is the columns, the others and the seeds are the lines.
     """
@@ -108,7 +116,23 @@ def _block(pair: str, found: Results, encoded: Callable[..., _Picture]) -> dict[
         facts = {**cell.settings, **cell.values, "seed": cell.seed, **cell.scores, **losses}
         line[cell.values.get(axis, "")] = {"cell": cell, "picture": picture, "facts": facts}
     sources = [encoded(file, f"{name}: {spoken(Path(file).stem)}") for name, file in files if file]
-    return {"title": _pair(cells[0]), "axis": axis, "sources": sources, "lines": lines}
+    made = [_making(makings[cell.picture], _pair(cell), encoded) for cell in cells if cell.picture in makings]
+    return {"title": _pair(cells[0]), "axis": axis, "sources": sources, "lines": lines, "made": made}
+
+
+def _making(made: Making, title: str, encoded: Callable[..., _Picture]) -> dict[str, Any]:
+    """Returns what the page shows of how a picture was made: a few of those on the way, the film, and the losses."""
+    taken = made.steps[:: math.ceil(len(made.steps) / _MOST_STEPS)] if made.steps else ()
+    after = [f"after {int(file.stem)} steps" for file in taken]
+    steps = [{**encoded(file, f"{title}, {text}"), "after": text} for file, text in zip(taken, after, strict=True)]
+    film, curve = None, None
+    if made.film is not None:
+        is_video = made.film.suffix == ".mp4"
+        source = _data("video/mp4" if is_video else "image/webp", made.film.read_bytes())
+        film = {"src": source, "alt": f"{title}, film", "is_video": is_video}
+    if made.losses:
+        curve = encoded(plots.curve(made.losses), f"{title}, losses", side=_PLOT_SIDE, lossless=True)
+    return {"steps": steps, "film": film, "curve": curve}
 
 
 def _pair(cell: Result) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ import PIL.Image
 import PIL.ImageOps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from nst_lightning import figures, images
+from nst_lightning.inspection import drawn
 from nst_lightning.runs import Run
-from nst_lightning.study.results import Result, Results
+from nst_lightning.study.results import Result, Results, curves
 
 
 def grid(results: Results) -> PIL.Image.Image:
@@ -82,10 +83,7 @@ def losses(results: Results, file: Path) -> None:
 
     def draw(plot: Axes, pair: str) -> None:
         for cell in [cell for cell in results.cells if cell.pair == pair]:
-            folder = Run(Path(cell.picture).parent).tensorboard(cell.name)
-            events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-            events.Reload()
-            points = pd.DataFrame(events.Scalars("loss/total"))
+            points = curves(Run(Path(cell.picture).parent), cell.name)["total"]
             label = cell.values[first]
             seconds = points["wall_time"] - points["wall_time"][0]
             plot.plot(seconds, points["value"], color=f"C{labels.index(label)}", label=label)
@@ -93,6 +91,20 @@ def losses(results: Results, file: Path) -> None:
         plot.set_xlabel("seconds")
 
     _save(draw, results.distinct("pair"), f"{results.title}: total loss against time", file, legend=True)
+
+
+def curve(losses: Mapping[str, pd.DataFrame]) -> Tensor:
+    """Returns a plot of a picture's losses, see `results.curves`, along its steps: (3, H, W), sRGB in [0, 1]."""
+    figure = Figure(figsize=(6.0, 3.0), dpi=110, layout="constrained")
+    plot = figure.add_subplot()
+    for name, points in losses.items():
+        above = points[points["value"] > 0]  # of a content that the picture begins with, the first is 0
+        plot.plot(above["step"], above["value"], label=name)
+    plot.set_yscale("log")
+    plot.set_xlabel("steps")
+    plot.grid(alpha=0.3)
+    plot.legend()
+    return drawn(figure)[0]
 
 
 def _save(draw: Callable[[Axes, str], None], names: Sequence[str], title: str, file: Path, legend: bool) -> None:

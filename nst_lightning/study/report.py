@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from nst_lightning.pairs import Pair
 from nst_lightning.study import results, schema, verdicts
 from nst_lightning.study.results import Result, Results
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-
 
 @dataclass(frozen=True)
 class _Config:
@@ -28,13 +26,26 @@ class _Config:
 
 
 @dataclass(frozen=True)
+class Making:
+    """How a run came to a picture, as far as it is still there: its losses by name, pictures on the way, and a film."""
+
+    losses: Mapping[str, pd.DataFrame]
+    steps: tuple[Path, ...]
+    film: Path | None
+
+
+@dataclass(frozen=True)
 class Report:
-    """All that a page shows, by `kind` a study, gallery, sweep or run; findings are texts, what is gone is empty."""
+    """All that a page shows, by `kind` a study, gallery, sweep or run; findings are texts, what is gone is empty.
+
+    Makings are those of the pictures of runs, by the picture's file.
+    """
 
     title: str
     kind: str
     sections: tuple[Results, ...]
     findings: pd.DataFrame | None = None
+    makings: Mapping[str, Making] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Report:
@@ -53,13 +64,17 @@ def read(folder: Path) -> Report:
         run = _run(folder)
         if not run.cells:
             raise InputError(f"{folder}: has no picture yet; expected <pair>.png, as nst fit writes a finished pair")
-        return Report(_title(folder), "run", (run,))
+        return Report(_title(folder), "run", (run,), makings=_makings(folder, run))
     sweeps = [_sweep(path.parent) for path in sorted(folder.glob(f"*/{results.FILE}"))]
-    painted = [run for path in sorted(folder.glob(f"*/{config.name}")) if (run := _run(path.parent)).cells]
+    painted = {path.parent: _run(path.parent) for path in sorted(folder.glob(f"*/{config.name}"))}
+    painted = {each: run for each, run in painted.items() if run.cells}
     if not sweeps and not painted:
         expected = f"neither {results.FILE}, as a sweep has, nor {config.name}, as a run has, nor folders of such in it"
-        raise InputError(f"{folder}: has no results: {expected}")
-    return Report(_title(folder), "study" if sweeps else "gallery", (*sweeps, *painted), _findings(folder))
+        made = next((f"; {page} is a page made of such" for page in sorted(folder.glob("*.html"))), "")
+        raise InputError(f"{folder}: has no results: {expected}{made}")
+    makings = {picture: made for each, run in painted.items() for picture, made in _makings(each, run).items()}
+    kind = "study" if sweeps else "gallery"
+    return Report(_title(folder), kind, (*sweeps, *painted.values()), _findings(folder), makings)
 
 
 def _sweep(folder: Path) -> Results:
@@ -96,7 +111,7 @@ def _run(folder: Path) -> Results:
     given = schema.load(path, "the configuration of a run of nst fit")
     config: _Config = schema.structured(_Config, given, path)
     sources = _sources(config.data)
-    files = {entry.stem: entry for entry in sorted(folder.iterdir()) if entry.suffix.lower() in _SUFFIXES}
+    files = {file.stem: file for file in sorted(folder.glob(runs.Run(folder).picture("*").name))}
     files = {name: files[name] for name in sources or files if name in files}
     beside = runs.file_beside(folder, config.output)
     if beside is not None and beside.is_file():  # the run was told to write one file
@@ -104,6 +119,17 @@ def _run(folder: Path) -> Results:
     cells = [_of_run(name, file, sources.get(name, Pair("", (), name)), folder) for name, file in files.items()]
     base = pd.json_normalize(given).iloc[0].dropna().to_dict()
     return Results(_title(folder), base=base, cells=tuple(cells))
+
+
+def _makings(folder: Path, found: Results) -> dict[str, Making]:
+    run = runs.Run(folder)
+    makings = {}
+    for cell in found.cells:
+        on_the_way = sorted(run.picture_at(cell.name, 0).parent.glob("*.png"))
+        steps = tuple(path for path in on_the_way if path.stem.isdecimal())
+        film = next((path for suffix in (".mp4", ".webp") if (path := run.film(cell.name, suffix)).is_file()), None)
+        makings[cell.picture] = Making(results.curves(run, cell.name), steps, film)
+    return makings
 
 
 def _sources(data: Mapping[str, Any]) -> dict[str, Pair]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nst_lightning import images
@@ -134,6 +135,17 @@ def numbers(file: Path) -> tuple[dict[str, float], dict[str, float]]:
     found = schema.structured(Mapping[str, float], {name: plain[name] for name in plain if name != "pair"}, file)
     losses = {name.removeprefix("loss/"): value for name, value in found.items() if name.startswith("loss/")}
     return {name: value for name, value in found.items() if not name.startswith("loss/")}, losses
+
+
+def curves(run: Run, name: str) -> dict[str, pd.DataFrame]:
+    """Returns a pair's losses by name, a point a row: `step`, `value`, `wall_time` in s; none where they are gone."""
+    folder = run.tensorboard(name)
+    if not folder.is_dir():
+        return {}
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("loss/")]
+    return {tag.removeprefix("loss/"): pd.DataFrame(events.Scalars(tag)) for tag in tags}
 
 
 def _scored(experiment: Experiment, made: Result, cell: Cell) -> Result:

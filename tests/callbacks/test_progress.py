@@ -10,6 +10,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nst_lightning.callbacks import ProgressBar
+from nst_lightning.errors import InputError
 from tests.callbacks.conftest import Run
 
 
@@ -41,7 +42,13 @@ def test_a_narrow_terminal_shows_the_time_left_and_the_loss(
     run(ProgressBar(interval=0))
     shown = [line for line in re.split(r"[\r\n]", capfd.readouterr().err) if "/16, " in line]
     assert all(len(line) <= columns for line in shown)
-    assert all(re.search(r"left \d:\d\d:\d\d, loss \S+, ", line) for line in shown)
+    ends = r"(, \d+x\d+ px \(\d/2\)(, image_image_\d \(\d/2\))?)?"
+    assert all(re.search(rf"left \d:\d\d:\d\d, loss [^ ,]+{ends} *$", line) for line in shown)  # whole words
+
+
+def test_an_unknown_score_is_refused_before_anything_is_painted() -> None:
+    with pytest.raises(InputError, match=r"^show_score: unknown score 'nothing'; known are outline, .*overall$"):
+        ProgressBar(shown="nothing")
 
 
 def test_goes_on_with_the_right_count_after_a_resume(

@@ -61,9 +61,9 @@ def test_the_final_scores_are_those_of_the_written_picture_to_the_last_digit(
 ) -> None:
     scores = Scores()
     seen = Seen(scores)
-    run(scores, seen, ImageWriter(), content=str(content_png), style=str(style_png), size=64)
+    run(scores, seen, ImageWriter(), ProgressBar(), content=str(content_png), style=str(style_png), size=64)
     told = capfd.readouterr().err
-    assert re.search(r"content_style .*\n[^\n]* grid- .*\ncontent_style .*\n.*\nscoring took \d+\.\d s, \d.*\n$", told)
+    assert re.search(r"content_style .*\n[^\n]* grid- .*\ncontent_style .*\n.*\nscoring took \d+\.\d s, \d.*\n", told)
     ((name, found),) = written(tmp_path).items()
     assert found.pop("pair") == name == "content_style"
     losses = {key.removeprefix("loss/"): found.pop(key) for key in list(found) if key.startswith("loss/")}
@@ -76,7 +76,7 @@ def test_the_final_scores_are_those_of_the_written_picture_to_the_last_digit(
     assert scores.finals[name]["outline"] == found["outline"] > 0
 
 
-def test_what_is_wrong_with_a_finished_picture_is_told_with_a_remedy(
+def test_what_is_wrong_with_a_finished_picture_is_told_with_a_remedy_and_nothing_else_where_no_bar_is_wanted(
     run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     scores = Scores(("defects",), every=1)
@@ -86,9 +86,7 @@ def test_what_is_wrong_with_a_finished_picture_is_told_with_a_remedy(
     warned = (
         "nst: image_image_1 and 1 more: grid 0.75, above 0.55; try --pooling l2 or avg, or a little more --tv_weight"
     )
-    told = capfd.readouterr().err
-    assert re.search(rf"\n{re.escape(warned)}\nscoring took ", told)
-    assert told.count("; try ") == 1
+    assert capfd.readouterr().err == f"{warned}\n"
 
 
 def test_with_steps_given_they_are_taken_at_those_and_the_last(run: Run) -> None:

@@ -19,7 +19,7 @@ from nst_lightning.batches import Step
 from nst_lightning.callbacks import TensorBoardWriter
 from nst_lightning.errors import InputError
 from nst_lightning.inspection import drawn, gram_figure, tiles_figure
-from nst_lightning.modules import ImageOptimization
+from nst_lightning.modules import ImageOptimization, StyleTransfer
 from nst_lightning.progress import Progress
 from tests.callbacks.conftest import Run
 
@@ -67,7 +67,16 @@ def test_writes_curves_pictures_and_settings_of_every_pair(run: Run, tmp_path: P
         assert pictures == {"source/content": [0], "source/style": [0], "picture/output": [1, 5, 8]}
         with Image.open(io.BytesIO(found.Images("picture/output")[-1].encoded_image_string)) as picture:
             assert np.abs(np.asarray(picture) / 255 - losses.images[place]).max() <= 1 / 255
-        assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "term"}
+        assert {tag.partition("/")[0] for tag in found.Tags()["scalars"]} == {"loss", "log10", "term"}
+
+
+def test_losses_have_logarithmic_curves_and_what_is_0_has_none(run: Run, tmp_path: Path) -> None:
+    module = StyleTransfer(content_layers="relu2_1", style_layers="relu1_1", style_loss="gram", content_weight=0)
+    run(TensorBoardWriter(), module=module, content=torch.rand(3, 24, 32))
+    found = events(tmp_path / "tensorboard" / "image_image")
+    assert [tag for tag in found.Tags()["scalars"] if tag.startswith("log10/")] == ["log10/total", "log10/style"]
+    losses, logs = (found.Scalars(tag) for tag in ("loss/style", "log10/style"))
+    assert [10**event.value for event in logs] == pytest.approx([event.value for event in losses], rel=1e-5)
 
 
 def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
@@ -77,10 +86,11 @@ def test_settings_stand_in_the_hparams_table(run: Run, tmp_path: Path) -> None:
         found.SummaryMetadata("_hparams_/experiment").plugin_data.content
     ).experiment
     # The table's results are the last points of the curves.
-    assert {metric.name.tag for metric in experiment.metric_infos} == set(found.Tags()["scalars"])
-    # It shows the first columns only unless asked for others: what people vary.
-    columns = [info.name for info in experiment.hparam_infos]
-    assert columns[:5] == ["pair", "style_weight", "content_weight", "style_loss", "stages"]
+    curves = {tag for tag in found.Tags()["scalars"] if not tag.startswith("log10/")}
+    assert {metric.name.tag for metric in experiment.metric_infos} == curves
+    # It shows five columns unless asked for others, first of all those that are said to differ.
+    shown = {info.name for info in experiment.hparam_infos if info.differs}
+    assert shown == {"pair", "style_weight", "content_weight", "style_loss", "stages"}
     content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["style_weight"].number_value == 5

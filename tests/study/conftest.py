@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch.utils.tensorboard.summary import scalar
 
 from nst_lightning import images
 from nst_lightning.__main__ import main
+from nst_lightning.callbacks.tensorboard import EventFile
+from nst_lightning.runs import Run
 from nst_lightning.study import runner
 from tests.conftest import SAMPLES
 
@@ -111,6 +114,19 @@ def run(tmp_path: Path) -> Path:
     scores = {"pair": "temple_church", "outline": 0.4375, "ms_ssim": None, "texture_distance_1": 0.5, "loss/total": 2e9}
     (folder / "scores/temple_church.json").write_text(json.dumps(scores))
     return folder
+
+
+@pytest.fixture
+def made(run: Path) -> Path:
+    """The same, with the curves of its losses, a film and pictures on the way."""
+    files = Run(run)
+    for step in (20, 10):
+        picture(files.picture_at("temple_church", step), step)
+    picture(files.film("temple_church", ".webp"), 9)
+    events = EventFile(files.tensorboard("temple_church"), 0)
+    for step in (1, 2):
+        events.add(step, scalar("loss/total", 8.0 / step), scalar("score/leak", 0.5))  # type: ignore[no-untyped-call]
+    return run
 
 
 def picture(path: Path, shade: int) -> Path:

@@ -65,7 +65,7 @@ def opened(browser: sync_api.Browser, request: pytest.FixtureRequest) -> Iterato
 
 
 @pytest.mark.parametrize(
-    "opened", [(kind, width) for kind in ("sweep", "study", "run") for width in (390, 1280)], indirect=True
+    "opened", [(kind, width) for kind in ("sweep", "study", "made") for width in (390, 1280)], indirect=True
 )
 def test_fits_the_window(opened: Opened) -> None:
     wide = opened.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")

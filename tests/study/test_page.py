@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nst_lightning import runs
 from nst_lightning.study.page import render
 from nst_lightning.study.report import Report, read
 from nst_lightning.study.results import Result, Results
@@ -49,7 +50,7 @@ class Parsed(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-@pytest.fixture(params=["sweep", "study", "run"])
+@pytest.fixture(params=["sweep", "study", "run", "made"])
 def html(request: pytest.FixtureRequest) -> str:
     return render(read(request.getfixturevalue(request.param)), "me")
 
@@ -109,6 +110,21 @@ def test_the_first_axis_is_the_columns_and_the_others_are_lines(sweep: Path) -> 
 def of_one(file: Path, pair: str) -> Report:
     cell = Result("a", pair, 0, {}, {}, picture=str(file))
     return Report("t", "run", (Results(cells=(cell,)),))
+
+
+def test_a_run_has_pictures_on_the_way_a_film_and_a_plot_of_its_losses(made: Path) -> None:
+    alts = [each["alt"] for each in Parsed(render(read(made))).of("img")]
+    assert alts[3:] == [f"temple × church, {what}" for what in ("after 10 steps", "after 20 steps", "film", "losses")]
+    (made / "temple_church.webp").rename(made / "temple_church.mp4")
+    (film,) = Parsed(render(read(made))).of("video")
+    assert (film["src"] or "").startswith("data:video/mp4;base64,")
+
+
+def test_of_many_pictures_on_the_way_there_are_a_few(run: Path) -> None:
+    for step in range(1, 21):
+        picture(runs.Run(run).picture_at("temple_church", step), step)
+    alts = [each["alt"] or "" for each in Parsed(render(read(run))).of("img")]
+    assert [alt for alt in alts if "after" in alt] == [f"temple × church, after {n} steps" for n in range(1, 21, 3)]
 
 
 def test_text_is_escaped(study: Path, sweep: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from nst_lightning import runs
 from nst_lightning.errors import InputError
-from nst_lightning.study.report import read
+from nst_lightning.study.report import Making, read
 from tests.study.conftest import picture
 
 
@@ -81,6 +82,31 @@ def test_a_run_whose_picture_is_beside_its_folder(run: Path) -> None:
     (run / "temple_church.png").rename(run.parent / "run.png")
     (run / "config.yaml").write_text((run / "config.yaml").read_text() + "output: somewhere/run.png\n")
     assert read(run).sections[0].cells[0].picture == str(run.parent / "run.png")
+
+
+def test_a_preview_or_a_film_is_not_taken_for_the_picture(run: Path) -> None:
+    made = runs.Run(run)
+    for beside in (made.preview(0), made.preview(1), made.film("temple_church", ".webp")):
+        picture(beside, 9)
+    assert [cell.picture for cell in read(run).sections[0].cells] == [str(made.picture("temple_church"))]
+    made.picture("temple_church").unlink()
+    for config in ((run / "config.yaml").read_text(), "data: {content: gone.png, style: gone.png}"):
+        (run / "config.yaml").write_text(config)
+        with pytest.raises(InputError, match=r"run: has no picture yet"):
+            read(run)
+
+
+def test_a_run_brings_its_losses_its_film_and_the_pictures_on_the_way(made: Path) -> None:
+    for folder in (made, made.parent):
+        ((file, making),) = read(folder).makings.items()
+        assert file == str(made / "temple_church.png")
+        assert [path.name for path in making.steps] == ["000010.png", "000020.png"]
+        assert making.film == made / "temple_church.webp"
+        assert {name: list(points["value"]) for name, points in making.losses.items()} == {"total": [8.0, 4.0]}
+
+
+def test_a_run_may_have_nothing_but_its_picture(run: Path) -> None:
+    assert [*read(run).makings.values()] == [Making({}, (), None)]
 
 
 @pytest.mark.parametrize("gone", ["content: gone.png", "content: gone/gone.png"])
@@ -170,6 +196,9 @@ def test_refuses_folders_without_results(run: Path, tmp_path: Path) -> None:
         read(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: has no results: neither results\.json.*nor config\.yaml"):
+        read(tmp_path / "empty")
+    (tmp_path / "empty/report.html").touch()
+    with pytest.raises(InputError, match=r"folders of such in it; .*empty/report\.html is a page made of such$"):
         read(tmp_path / "empty")
     (run / "temple_church.png").unlink()
     with pytest.raises(InputError, match=r"run: has no picture yet"):
