@@ -57,8 +57,14 @@ def written(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_the_final_scores_are_those_of_the_written_picture_to_the_last_digit(
-    run: Run, tmp_path: Path, content_png: Path, style_png: Path, capfd: pytest.CaptureFixture[str]
+    run: Run,
+    tmp_path: Path,
+    content_png: Path,
+    style_png: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     scores = Scores()
     seen = Seen(scores)
     run(scores, seen, ImageWriter(), ProgressBar(), content=str(content_png), style=str(style_png), size=64)
