@@ -8,7 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from nst_lightning.errors import InputError
 
 FOLDER = Path("data/output-images")  # where run folders are made unless told otherwise
+_LOCK = ".lock"  # in a run folder, locked while a process is at work on it; alone, after a kill, it is nothing
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,6 @@ class Run:
     def config(self) -> Path:
         """The whole configuration, by which `nst fit --config` makes the run again."""
         return self.folder / "config.yaml"
-
-    @property
-    def claim(self) -> Path:
-        """The empty file that says, before there is another, that a run is at work."""
-        return self.folder / ".claim"
 
     @property
     def checkpoints(self) -> Path:
@@ -122,18 +118,7 @@ def proposed(output: str | None, names: Sequence[str], overwrite: bool) -> tuple
     Raises:
         InputError: If the output has no name to put a number behind.
     """
-    if output is not None and (Path(output).name in ("", "..") or "\0" in output):
-        raise InputError(f"output must name a folder or a picture's file, got {output!r}")
-    several = "" if len(names) == 1 else f"_and_{len(names) - 1}_more"
-    wished = FOLDER / f"{names[0]}{several}" if output is None else Path(output).with_suffix("")
-
-    def is_taken(folder: Path) -> bool:
-        file = file_beside(folder, output)
-        holds_files = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-        return holds_files or (file is not None and file.exists())
-
-    folder = next(each for each in _numbered(wished) if overwrite or not is_taken(each))
-    return Run(folder), file_beside(folder, output)
+    return next(_possible(output, names, overwrite))
 
 
 @contextmanager
@@ -143,43 +128,71 @@ def claimed(output: str | None, names: Sequence[str], overwrite: bool) -> Iterat
     Raises:
         InputError: If it cannot be made.
     """
-    while True:
-        run, file = proposed(output, names, overwrite)
+    for run, file in _possible(output, names, overwrite):
         made = [folder for folder in (run.folder, *run.folder.parents) if not os.path.exists(folder)]
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # another run was faster
-                run.claim.open("w" if overwrite else "x").close()
-                break
+            (run.folder / _LOCK).open("a").close()
         except OSError as error:
             reason = f"cannot create files there ({error.strerror})"
             raise InputError(f"{run.folder}: {reason}; choose a writable folder") from error
-    try:
-        yield run, file
-    finally:
-        run.claim.unlink(missing_ok=True)
-        for folder in made:
-            with suppress(OSError):  # what is not empty stays
-                folder.rmdir()
+        with ExitStack() as stack:
+            stack.callback(_remove_empty, made)
+            try:
+                stack.enter_context(held(run))
+            except _AtWork:
+                if overwrite:
+                    raise
+                continue
+            if overwrite or not _is_taken(run.folder, output):  # by a run that has just ended
+                yield run, file
+                return
 
 
 @contextmanager
 def held(run: Run) -> Iterator[None]:
-    """Keeps a run that goes on from being gone on with by another at once, until the end or the process's death.
+    """Keeps a run from being worked on by another process at once, until the end or the process's death.
 
     Raises:
         InputError: If another is at work on it, or it cannot be written to.
     """
-    lock = FileLock(run.folder / ".lock")
+    lock = FileLock(run.folder / _LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise InputError(f"{run.folder}: another process is at work on this run") from error
+        raise _AtWork(f"{run.folder}: another process is at work on this run") from error
     try:
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # what is not empty stays
+            folder.rmdir()
+
+
+class _AtWork(InputError):
+    """A run that another process holds."""
+
+
+def _possible(output: str | None, names: Sequence[str], overwrite: bool) -> Iterator[tuple[Run, Path | None]]:
+    """Yields the folders that a run may take, the one that it would like best first."""
+    if output is not None and (Path(output).name in ("", "..") or "\0" in output):
+        raise InputError(f"output must name a folder or a picture's file, got {output!r}")
+    several = "" if len(names) == 1 else f"_and_{len(names) - 1}_more"
+    wished = FOLDER / f"{names[0]}{several}" if output is None else Path(output).with_suffix("")
+    for folder in _numbered(wished):
+        if overwrite or not _is_taken(folder, output):
+            yield Run(folder), file_beside(folder, output)
+
+
+def _is_taken(folder: Path, output: str | None) -> bool:
+    file = file_beside(folder, output)
+    holds_files = folder.is_file() or (folder.is_dir() and any(entry.name != _LOCK for entry in folder.iterdir()))
+    return holds_files or (file is not None and file.exists())
 
 
 def file_beside(folder: Path, output: str | None) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -78,18 +80,32 @@ def test_a_claimed_folder_is_held_and_goes_again_if_nothing_was_written(tmp_path
 def test_a_folder_that_another_run_takes_in_the_same_moment_is_not_claimed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def proposed(output: str, names: list[str], overwrite: bool) -> tuple[runs.Run, Path | None]:
-        found = first(output, names, overwrite)
-        found[0].folder.mkdir(exist_ok=True)
-        if found[0].folder.name == "out":
-            found[0].claim.touch()  # by the other run, after it was seen to be free
-        return found
+    @contextmanager
+    def held(run: runs.Run) -> Iterator[None]:
+        if run.folder.name == "out":
+            run.config.touch()  # by another run, which was begun and ended after the folder was seen to be free
+        with first(run):
+            yield
 
-    first = runs.proposed
-    monkeypatch.setattr(runs, "proposed", proposed)
+    first = runs.held
+    monkeypatch.setattr(runs, "held", held)
     with runs.claimed(str(tmp_path / "out"), ["a"], overwrite=False) as (run, _):
         assert run.folder == tmp_path / "out-2"
     assert (tmp_path / "out").is_dir()
+
+
+def test_what_a_killed_run_leaves_before_it_wrote_anything_takes_no_name(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lock").touch()
+    with runs.claimed(str(tmp_path / "out"), ["a"], overwrite=False) as (run, _):
+        assert run.folder == tmp_path / "out"
+
+
+def test_a_run_at_work_is_not_overwritten(tmp_path: Path) -> None:
+    with runs.claimed(str(tmp_path / "out"), ["a"], overwrite=False):
+        with pytest.raises(InputError, match=r"out: another process is at work on this run$"):
+            with runs.claimed(str(tmp_path / "out"), ["a"], overwrite=True):
+                pass
 
 
 @pytest.mark.parametrize("output", ["", ".", "..", "/", "a/..", "a\0b"])

@@ -121,11 +121,11 @@ class Job:
         def choose() -> str:
             if resume is not None:
                 run = runs.Run(Path(resume))
+                if claims is not None:
+                    claims.enter_context(runs.held(run))
             else:
                 wished = values.output, [pair.name for pair in self.data.pairs], values.overwrite
                 run, _ = runs.proposed(*wished) if claims is None else claims.enter_context(runs.claimed(*wished))
-            if claims is not None:
-                claims.enter_context(runs.held(run))
             return str(run.folder)
 
         self.run = runs.Run(Path(agreed("folder", choose)))

@@ -190,7 +190,7 @@ def test_a_signal_ends_a_run_when_all_is_saved(name: str, code: int) -> None:
     assert told.endswith("nst: interrupted; to go on: nst fit --resume run\n")
     assert "Traceback" not in told
     assert len(Progress.of(Path("run")).saved) == 1
-    assert not Path("run/.claim").exists()
+    assert not Path("run/.lock").exists()
 
 
 def test_ctrl_c_twice_while_curves_are_written_at_every_step_ends_a_run_at_once() -> None:
@@ -616,7 +616,7 @@ def test_two_runs_at_once_have_a_folder_each(output: str | None) -> None:
     assert second_folder == first_folder.with_name(f"{first_folder.name}-2")
     one, other = (job.writer.written[0].read_bytes() for job in jobs)
     assert one == other
-    assert not [*Path().rglob(".claim")]
+    assert not [*Path().rglob(".lock")]
 
 
 def test_a_callback_of_lightnings_can_be_named() -> None:
