@@ -162,8 +162,21 @@ class TileParallel(DDPStrategy):
         return {"num_replicas": 1, "rank": 0}
 
 
-StrategyRegistry.register("pair_parallel", PairParallel, description=PairParallel.__doc__, override=True)
-StrategyRegistry.register("tile_parallel", TileParallel, description=TileParallel.__doc__, override=True)
+_NAMES = {"pair_parallel": PairParallel, "tile_parallel": TileParallel}
+for _name, _kind in _NAMES.items():
+    StrategyRegistry.register(_name, _kind, description=_kind.__doc__, override=True)
+
+
+def check_launched(strategy: object) -> None:
+    """Raises an InputError where this process is said to be one of several that the strategy deals nothing out to.
+
+    It would wait for the others, which there need not be: variables outlive the job that they were set for.
+    """
+    launched = _launched_world()
+    if launched > 1 and not (strategy in _NAMES or isinstance(strategy, (PairParallel, TileParallel))):
+        known = f"{launched} processes were launched, says the environment, but trainer.strategy is {strategy}"
+        to_set = "set trainer.devices, trainer.num_nodes and trainer.strategy pair_parallel, or unset WORLD_SIZE"
+        raise InputError(f"{known}: each would do all of the work; {to_set}")
 
 
 def check_world(trainer: L.Trainer) -> None:
@@ -183,9 +196,12 @@ def check_world(trainer: L.Trainer) -> None:
 
 def _launched_world() -> int:
     """Returns the number of processes that torchrun, SLURM or the like say they started."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    name = "WORLD_SIZE" if "RANK" in os.environ and "WORLD_SIZE" in os.environ else "SLURM_STEP_NUM_TASKS"
+    try:
+        return int(os.environ.get(name, "1"))
+    except ValueError as error:
+        msg = f"{name} in the environment must be the number of processes that were launched, got {os.environ[name]!r}"
+        raise InputError(f"{msg}: unset it") from error
 
 
 def _is_stopped(process: int) -> bool:

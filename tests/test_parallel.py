@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from nst_lightning import parallel
 from nst_lightning.errors import InputError
-from nst_lightning.parallel import PairParallel, RankError, TileParallel, agreed, check_world, telling
+from nst_lightning.parallel import PairParallel, RankError, TileParallel, agreed, check_launched, check_world, telling
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "NST_LIGHTNING_AGREED")
 
@@ -80,6 +80,22 @@ def test_one_process_needs_no_strategy() -> None:
 def test_several_processes_of_lightnings_own_strategy_are_refused() -> None:
     with pytest.raises(InputError, match=r"^trainer\.strategy must be .* for 2 processes, got DDPStrategy, which"):
         check_world(trainer(2, "ddp"))
+
+
+def test_a_number_of_processes_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    with pytest.raises(InputError, match=r"^WORLD_SIZE in the environment must be the number .*, got 'x': unset it$"):
+        check_launched("auto")
+
+
+def test_several_processes_are_refused_before_they_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_launched("pair_parallel")
+    check_launched(PairParallel())
+    with pytest.raises(InputError, match=r"^2 processes were launched, .* is auto: .*, or unset WORLD_SIZE$"):
+        check_launched("auto")
 
 
 @pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_STEP_NUM_TASKS",)])

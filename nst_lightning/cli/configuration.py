@@ -39,7 +39,7 @@ from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, check_settings, check_trainer
 from nst_lightning.pairs import Pair
-from nst_lightning.parallel import RankError, TileParallel, agreed, alone, telling
+from nst_lightning.parallel import RankError, TileParallel, agreed, alone, check_launched, telling
 from nst_lightning.recipe import Recipe
 from nst_lightning.terminal import say, tell
 
@@ -113,6 +113,7 @@ class Job:
     def __init__(self, configuration: Configuration, claims: ExitStack | None = None) -> None:
         self.module, self.data, settings = configuration.make()
         check_settings(settings)
+        check_launched(settings["strategy"])
         values = configuration.values
         resume: str | None = values.data.resume
         values.data.resume = None  # what is saved is the configuration of the whole run
@@ -189,7 +190,7 @@ class Job:
             done = self.run.finished()
             left = [name for rank in error.codes for name in self.data.dealt[rank] if name not in done]
             say(f"nst: error: {error}; not finished: {', '.join(left) or 'none'}; {go_on}")
-            codes |= {code if code in (2, UNFINISHED) else 1 for code in error.codes.values()}
+            codes |= {code if code in (2, UNFINISHED) or code > 128 else 1 for code in error.codes.values()}
         for name, (reason, code) in self.data.failed.items():
             say(f"nst: error: {name}: {reason}")
             codes.add(code)
