@@ -104,4 +104,8 @@ def _known(error: BaseException) -> str | None:
         return "there is not enough memory: a smaller --size, or --tile auto, takes less"
     if isinstance(error, (UnpicklingError, EOFError)) or "PytorchStreamReader" in str(error):  # EOFError: it is empty
         return DAMAGED
-    return None
+    importing = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    package = importing[-1].f_globals["__name__"].partition(".")[0] if importing else ""
+    if package not in ("", "__main__", "nst_lightning"):
+        return f"{package} cannot be imported ({error}): is a variable of the environment wrong that it reads?"
+    return str(error) if "environment variable" in str(error) else None

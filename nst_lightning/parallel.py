@@ -216,7 +216,8 @@ def _is_stopped(process: int) -> bool:
 
 def is_orphan() -> bool:
     """Whether the process that started this one for a share of its work is gone, so that nobody waits for it."""
-    return os.name == "posix" and _STARTED in os.environ and os.environ[_STARTED] != str(os.getppid())
+    was_started = {_STARTED, "LOCAL_RANK"} <= os.environ.keys()
+    return os.name == "posix" and was_started and os.environ[_STARTED] != str(os.getppid())
 
 
 def alone() -> bool:
@@ -229,7 +230,10 @@ def agreed(what: str, choose: Callable[[], str]) -> str:
 
     An InputError if the first process cannot be reached within five minutes.
     """
-    told: dict[str, str] = json.loads(os.environ.get(_AGREED, "{}"))
+    try:
+        told: dict[str, str] = json.loads(os.environ.get(_AGREED, "{}"))
+    except ValueError as error:
+        raise InputError(f"{_AGREED} in the environment is not what this program writes there: unset it") from error
     if what in told:
         return told[what]
     if _launched_world() == 1:

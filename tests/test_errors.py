@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from argparse import ArgumentError
+from pathlib import Path
 from pickle import UnpicklingError
 
 import pytest
@@ -58,6 +62,28 @@ def test_any_other_error_is_one_line_and_exit_code_1(error: Exception, capsys: p
     assert refused(error) == 1
     kind = type(error).__name__
     assert re.fullmatch(rf"nst: error: {kind}: [^\n]*\(with NST_DEBUG=1 .*\)\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("variable", "line"),
+    [
+        (
+            "TQDM_MININTERVAL=x",
+            "tqdm cannot be imported (could not convert string to float: 'x'): is a variable of the",
+        ),
+        ("MPLBACKEND=x", "matplotlib cannot be imported (Key backend: 'x' is not a valid value for backend; supported"),
+        ("JSONARGPARSE_DEBUG=1", "Invalid boolean value for environment variable JSONARGPARSE_DEBUG: 1"),
+        ("NST_LIGHTNING_AGREED=x", "NST_LIGHTNING_AGREED in the environment is not what this program writes there: un"),
+    ],
+)
+def test_a_variable_that_a_library_cannot_read_is_one_line_and_exit_code_2(
+    variable: str, line: str, pictures: Path
+) -> None:
+    command = [sys.executable, "-m", "nst_lightning", "plan", "content.png", "style.png"]
+    environment = {**os.environ, **dict([variable.split("=")])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=pictures, env=environment)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"nst: error: {re.escape(line)}[^\n]*\n", done.stderr), done.stderr
 
 
 def test_the_traceback_is_shown_where_it_is_asked_for(
