@@ -91,12 +91,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _known(error: BaseException) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, ModuleNotFoundError) and (of := str(error.name).partition(".")[0]) in _EXTRAS:
+        return f"{of} is not installed, which this needs: pip install 'nst-lightning[{_EXTRAS[of]}]'"
     if kinds & _OF_USERS:
         return str(error)
     if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
         return f"what should be text in UTF-8 is not ({error.reason} at byte {error.start})"
-    if isinstance(error, ModuleNotFoundError) and (of := str(error.name).partition(".")[0]) in _EXTRAS:
-        return f"{of} is not installed, which this needs: pip install 'nst-lightning[{_EXTRAS[of]}]'"
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
         return reason if error.filename is None else f"{error.filename}: {reason}"

@@ -361,6 +361,8 @@ def test_a_process_whose_parent_is_gone_is_an_orphan(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NST_LIGHTNING_STARTED", str(os.getppid()))
     assert not parallel.is_orphan()
     monkeypatch.setenv("NST_LIGHTNING_STARTED", "1")
+    assert not parallel.is_orphan()  # a variable that was left
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert parallel.is_orphan() is (os.getppid() != 1)
 
 
