@@ -13,6 +13,7 @@ from PIL import Image
 if "PYTEST_XDIST_WORKER" in os.environ:  # of the processes that share the machine, and for those that they start
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    os.environ.pop("COLUMNS", None)  # they are told of a terminal of 80 that is not there
 SAMPLES = Path(__file__).parents[1] / "data"
 
 

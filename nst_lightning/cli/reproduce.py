@@ -1,6 +1,8 @@
 """`nst reproduce`: makes a picture again from what its file says of it."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from nst_lightning import recipe
 from nst_lightning.cli import arguments as typed
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     sums = recipe.read(given.picture).sums
     settings = typed.read(["--config", given.picture, "--safe", *rest])
     (row,) = next(each["data"]["pairs"] for each in settings.configurations if "pairs" in each.get("data", {}))
-    row |= {name: value for name in ("content", "style") if (value := getattr(given, name)) is not None}
+    row |= {name: _found(row[name]) if named is None else named for name, named in vars(given).items() if name in row}
     (made,) = fit.paint(settings, sums)
 
     from nst_lightning import images  # not above: a slip is answered before torch could be imported
@@ -44,3 +46,9 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{made}: its pixels differ from {given.picture} by {furthest} of 255 at most")
     else:
         print(f"{made}: the same pixels as {given.picture}")
+
+
+def _found(cell: object) -> str:
+    """Returns the names of images, alone where there is no such file: elsewhere it may be here, or a sample."""
+    names = str(cell).split("|")
+    return "|".join(name if os.path.isfile(os.path.expanduser(name)) else Path(name).name for name in names)

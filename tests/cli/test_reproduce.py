@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from nst_lightning import images, recipe
 from nst_lightning.__main__ import main
@@ -78,6 +79,18 @@ def test_what_cannot_be_made_again(arguments: list[str], told: str, capfd: pytes
         images.write(f"{name}.png", torch.rand(3, 32, 32), metadata={recipe.TEXT: text})
     assert main(["reproduce", *arguments]) == 2
     assert told in capfd.readouterr().err
+
+
+def test_images_that_were_in_another_folder_are_looked_up_by_their_names(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "photos").mkdir()
+    (workplace / "photo.png").rename("photos/photo.png")
+    assert main(["fit", "photos/photo.png", "painting.png", "-o", "a.png", *FAST]) == 0
+    monkeypatch.chdir("photos")
+    (workplace / "painting.png").rename("painting.png")
+    assert main(["reproduce", "../a.png", "-o", "b.png"]) == 0
+    assert Image.open("b.png").tobytes() == Image.open("../a.png").tobytes()
 
 
 @pytest.mark.usefixtures("workplace")
