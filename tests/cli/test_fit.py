@@ -84,6 +84,15 @@ def test_the_saved_configuration_runs_again_from_anywhere_and_gives_the_same_pic
     assert one.info["nst_lightning"] == other.info["nst_lightning"]
 
 
+def test_the_end_says_where_to_look_compare_and_how_to_make_it_again(capfd: pytest.CaptureFixture[str]) -> None:
+    assert fit("--output", "run") == 0
+    told = capfd.readouterr()
+    assert told.out == "run/photo_painting.png\n"
+    assert told.err.endswith(
+        "\ncurves: tensorboard --logdir run\npage: nst report run\nagain: nst fit -c run/config.yaml\n"
+    )
+
+
 def test_one_seed_gives_identical_files_and_another_does_not() -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         assert fit("--init", "gaussian", "--seed", seed, "--output", f"{name}.png") == 0
