@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import threading
 import warnings
 from argparse import ArgumentError
@@ -59,7 +60,8 @@ def _apart() -> Iterator[None]:
 
     The lock is there because torch.fx, default dtypes, warnings' filters and numbers of threads are the process's.
     """
-    accelerator = torch.accelerator.current_accelerator()
+    # Not asked without one: torch 2.6, built for GPUs, fails where there is none.
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     kinds = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
     with _ALONE, ExitStack() as stack:
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
@@ -243,6 +245,7 @@ def _typed(kind: type[ImageOptimization], options: Mapping[str, Any]) -> dict[st
             parser.validate(found, False)  # None too
         except (ArgumentError, TypeError) as error:
             allowed = types[name].__name__ if isinstance(types[name], type) else str(types[name]).replace("typing.", "")
+            allowed = re.sub(r"^Optional\[(.*)\]$", r"\1 | None", allowed)  # as Python 3.10 has it
             raise InputError(f"{name} must be {allowed}, got {given!r}") from error
         typed[name] = found[name]
     return typed

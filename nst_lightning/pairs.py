@@ -241,6 +241,8 @@ def _as_lines(rows: Sequence[Mapping[str, object]]) -> dict[int, str]:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
+    if "\0" in line:  # as Python 3.11 no longer does
+        raise InputError("has a null character, which no name has")
     try:
         (cells,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
     except csv.Error as err:

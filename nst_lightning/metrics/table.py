@@ -39,7 +39,7 @@ def text(rows: Mapping[str, Mapping[str, float]]) -> str:
     for group in (HEADLINES, DEFECTS):
         columns = [name for name in group if any(name in values for values in rows.values())]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
-        if len(rows) > 1:
+        if len(rows) > 1 and columns:
             table.loc["mean"] = table.mean()
         table.columns = [name + BETTER.get(name, "-") for name in columns]
         shown += [table.to_string(**layout)] if columns else []

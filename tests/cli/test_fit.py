@@ -532,8 +532,8 @@ BAD_INPUTS = {
     ),
     "optimizer of matrices": (
         lambda: None,
-        ["--optimizer", "Muon"],
-        r"cannot be used for images: Muon only supports 2D",
+        ["--optimizer", "Muon"],  # which old versions of torch have not
+        "cannot be used for images: Muon only supports 2D" if hasattr(torch.optim, "Muon") else "Muon",
     ),
     "no such config": (lambda: None, ["--config", "nope.yaml"], r"nope\.yaml: No such file"),
     "unknown init": (
