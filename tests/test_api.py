@@ -165,7 +165,7 @@ SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "float64": partial(made, torch.set_default_dtype, torch.float64, torch.float32),
     "bfloat16": partial(made, torch.set_default_dtype, torch.bfloat16, torch.float32),
     # torch 2.6 has no default device any more after None.
-    "default_device": partial(made, torch.set_default_device, "meta", None if torch.__version__ >= (2, 7) else "cpu"),
+    "default_device": partial(made, torch.set_default_device, "meta", None if torch.__version__ >= "2.7" else "cpu"),
     "matmul_precision": partial(made, torch.set_float32_matmul_precision, "medium", "highest"),
 }
 

@@ -372,8 +372,6 @@ import sys
 from pathlib import Path
 from nst_lightning.callbacks.video import write_film
 
-assert "av" not in sys.modules  # it takes its time, and most runs have no film
-
 class Frames(list):  # 600 of them, out of ten files
     def __len__(self):
         return 600
