@@ -23,7 +23,7 @@ from nst_lightning.pairs import Pair, chosen
 from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run
-from nst_lightning.schedule import Stage, coarse_to_fine, described, large_enough, scaled
+from nst_lightning.schedule import Stage, described, scaled, scheduled
 from nst_lightning.terminal import say
 from nst_lightning.tiling import ALONE, Share
 
@@ -114,12 +114,7 @@ class PairDataModule(L.LightningDataModule):
             raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
-        if stages == []:
-            raise InputError("stages is an empty list: there is nothing to do")
-        if isinstance(stages, list):
-            self.stages = scaled(large_enough(stages, size), size, steps)
-        else:
-            self.stages = coarse_to_fine(512 if size is None else size, 240 if steps is None else steps, stages)
+        self.stages = scheduled(stages, size, steps)
         self.pairs = chosen(content, style, pairing, pairs)
         self.style_scale = style_scale
         self.upscale = upscale

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def read(picture: str | os.PathLike[str]) -> Recipe:
         wanted = "expected a finished picture of nst fit, as it was written"
         raise ImageError(f"{picture}: does not say how it was made; {wanted}") from error
     return recipe
+
+
+def digest(file: str | os.PathLike[str]) -> str:
+    """Returns the sum of a file's bytes, as recipes have it."""
+    return f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
 
 
 def portable(path: str | os.PathLike[str]) -> str:

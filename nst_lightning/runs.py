@@ -58,6 +58,10 @@ class Run:
         """Returns a pair's picture after so many steps."""
         return self.folder / "steps" / pair / f"{step:06d}.png"
 
+    def pictures_on_the_way(self, pair: str) -> list[Path]:
+        """Returns a pair's pictures after some steps that are there, in their order."""
+        return sorted(path for path in self.picture_at(pair, 0).parent.glob("*.png") if path.stem.isdecimal())
+
     def film(self, pair: str, suffix: str) -> Path:
         """Returns a pair's film."""
         return self.folder / f"{pair}{suffix}"

@@ -28,6 +28,19 @@ class Stage:
                 raise InputError(f"a stage's weight of {name} must be a finite number, 0 or above, got {factor}")
 
 
+def scheduled(stages: int | Sequence[Stage], size: int | None, steps: int | None) -> tuple[Stage, ...]:
+    """Returns the stages that options stand for: so many, of 512 px and 240 steps by default, or listed ones, scaled.
+
+    Raises:
+        InputError: If a number is out of range, or the list is empty.
+    """
+    if isinstance(stages, int):
+        return coarse_to_fine(512 if size is None else size, 240 if steps is None else steps, stages)
+    if not stages:
+        raise InputError("stages is an empty list: there is nothing to do")
+    return scaled(large_enough(stages, size), size, steps)
+
+
 def coarse_to_fine(size: int, steps: int, stages: int) -> tuple[Stage, ...]:
     """Returns stages whose size doubles, with the steps dealt out evenly, as in Gatys et al. (2017), section 6.
 

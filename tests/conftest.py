@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # of the processes that share the machine, and for those that they start
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -64,3 +71,38 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pixels = np.random.default_rng(seed).integers(0, 256, (80, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"{name}.png")
     return tmp_path
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Has torch compute on so many threads, of which the rounding of long sums depends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On one thread: several share a batch out otherwise than an image, and their sums round otherwise."""
+    with threads(1):
+        yield
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser of this machine, without a window."""
+    from playwright import sync_api  # not above: few tests need it
+
+    path = next((found for name in BROWSERS if (found := shutil.which(name)) is not None), None)
+    if path is None:
+        pytest.skip(f"no browser on this machine: none of {', '.join(BROWSERS)}")
+    with sync_api.sync_playwright() as playwright:
+        # As root, as in a container, Chromium does not start with its sandbox.
+        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
+        yield browser
+        browser.close()

@@ -189,15 +189,6 @@ def test_lowers_the_loss_and_carries_the_image_from_stage_to_stage() -> None:
     assert torch.equal(seen[4][1], resize(seen[3][1], (24, 32)))
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """On one thread: several share a batch out otherwise than an image, and their sums round otherwise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("optimizer", [LBFGS, Adam])
 @pytest.mark.parametrize("layers", [SHALLOW, {}], ids=["shallow", "default"])

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from nst_lightning.__main__ import main
 from nst_lightning.parallel import telling
 from nst_lightning.progress import Progress
+from tests.conftest import threads
 
 PROGRAM = [sys.executable, "-m", "nst_lightning"]
 FAST = ["--stages", "1", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
@@ -42,10 +43,8 @@ FOUR = [f"c0.png,s{n % 2}.png,k{n},,60," for n in range(4)]  # equal, so that th
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """What a sum over pixels gives may depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Target, Term, TotalVariation
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
 from tests.backbones.test_network import vgg19_file  # noqa: F401 - a fixture
+from tests.conftest import threads
 
 SIZE = (243, 317)  # odd along both axes: every pooling of a VGG leaves a row or a column over
 
@@ -133,10 +134,8 @@ def assert_equal_evaluations(
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """On two: one sums a whole image so long that its own rounding, 4e-5 of a small term, is above that of tiles."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    with threads(2):
+        yield
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Progress, loaded
+from nst_lightning.recipe import digest
 from nst_lightning.runs import Run, no_folder, replacing
 
 _YEAR = 365 * 24 * 60  # minutes
@@ -133,24 +133,20 @@ class Checkpoints(Checkpoint):
         self.run.forget(step.batch.names[0])
 
 
-def _digest(file: str) -> str:
-    return f"sha256 {sha256(Path(file).read_bytes()).hexdigest()[:12]}"
-
-
-def sums(pair: Pair, digest: Callable[[str], str] = _digest) -> dict[str, str]:
+def sums(pair: Pair, sum_of: Callable[[str], str] = digest) -> dict[str, str]:
     """Returns the sums of a pair's images that are files, by what they are called."""
     files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
     given = {name: os.fspath(file) for name, file in files.items() if isinstance(file, (str, os.PathLike))}
-    return {name: digest(file) for name, file in given.items()}
+    return {name: sum_of(file) for name, file in given.items()}
 
 
 def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Returns all that a run's pictures follow from but the steps, by names that a user knows, as JSON has it."""
-    digest = cache(_digest)  # once an image: many pairs share theirs
+    sum_of = cache(digest)  # once an image: many pairs share theirs
     found = dict(settings)
     for pair in pairs:
         found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
-        found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(pair, digest).items()}
+        found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(pair, sum_of).items()}
     return dict(json.loads(json.dumps(found, default=str)))
 
 

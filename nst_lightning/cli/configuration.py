@@ -41,6 +41,7 @@ from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, c
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import RankError, TileParallel, agreed, alone, check_launched, telling
 from nst_lightning.recipe import Recipe
+from nst_lightning.schedule import Stage, scheduled
 from nst_lightning.terminal import say, tell
 
 # In a saved configuration: a Timer's interval is one.
@@ -235,9 +236,9 @@ def resolved(given: Given) -> str:
         of_model.weights = spec_of(of_model.backbone).default_weights
     if of_model.optimizer is None:
         of_model.optimizer = Namespace(class_path="nst_lightning.optim.LBFGS")  # type: ignore[no-untyped-call]
-    listed = of_data.stages if isinstance(of_data.stages, list) else []
-    of_data.size = of_data.size or max([stage.size for stage in listed], default=512)
-    of_data.steps = of_data.steps or sum(stage.steps for stage in listed) or 240
+    given_stages = of_data.stages if isinstance(of_data.stages, int) else [Stage(**vars(it)) for it in of_data.stages]
+    stages = scheduled(given_stages, of_data.size, of_data.steps)
+    of_data.size, of_data.steps = stages[-1].size, sum(stage.steps for stage in stages)
     return str(parser.dump(values))
 
 

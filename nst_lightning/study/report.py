@@ -125,8 +125,7 @@ def _makings(folder: Path, found: Results) -> dict[str, Making]:
     run = runs.Run(folder)
     makings = {}
     for cell in found.cells:
-        on_the_way = sorted(run.picture_at(cell.name, 0).parent.glob("*.png"))
-        steps = tuple(path for path in on_the_way if path.stem.isdecimal())
+        steps = tuple(run.pictures_on_the_way(cell.name))
         film = next((path for suffix in (".mp4", ".webp") if (path := run.film(cell.name, suffix)).is_file()), None)
         makings[cell.picture] = Making(results.curves(run, cell.name), steps, film)
     return makings

@@ -154,13 +154,13 @@ class Queue:
     def pictures(self, job: Job) -> list[Path]:
         """Returns a job's pictures, from the first on the way to the finished one, or to it as it is."""
         run = self.run(job)
-        way = sorted(run.picture_at(job.pair, 0).parent.glob("*.png"))
+        way = run.pictures_on_the_way(job.pair)
         last = run.picture(job.pair) if job.state == "finished" else run.preview(0)
         return [*way, last] if last.is_file() else way
 
     def progress(self, job: Job) -> Progress:
         """Returns how far a job is, by its progress bar and its pictures on the way."""
-        way = sorted(self.run(job).picture_at(job.pair, 0).parent.glob("*.png"))
+        way = self.run(job).pictures_on_the_way(job.pair)
         reached = int(way[-1].stem) if way else 0
         before, _, now = _end(self._log(job)).rpartition(_BEGUN)
         bars = _BAR.findall(now) or _BAR.findall(before)

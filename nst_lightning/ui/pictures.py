@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from nst_lightning.image_files import ImageError, opened
+from nst_lightning.recipe import digest
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
 _MAX_PIXELS = 2**26  # what is decoded takes 4 to 8 bytes each
 _THUMBNAIL = 320  # px
-_SUM = 12  # hexadecimal digits of a SHA-256, as recipes have them
 
 
 def kept(given: Path, folder: Path) -> Path:
@@ -28,7 +27,7 @@ def kept(given: Path, folder: Path) -> Path:
     with checked(given) as image:
         suffix = _SUFFIXES[str(image.format)]
     stem = re.sub(r"\W+", "_", given.stem, flags=re.ASCII).strip("_")[:60].lower() or "picture"
-    copy = folder / hashlib.sha256(given.read_bytes()).hexdigest()[:_SUM] / f"{stem}{suffix}"
+    copy = folder / digest(given).partition(" ")[2] / f"{stem}{suffix}"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(given, copy)
@@ -37,7 +36,7 @@ def kept(given: Path, folder: Path) -> Path:
 
 def of_sum(told: str, folder: Path) -> Path | None:
     """Returns the copy of a picture whose sum a recipe tells, None where there is none."""
-    found = re.fullmatch(rf"sha256 ([0-9a-f]{{{_SUM}}})", told)
+    found = re.fullmatch(r"sha256 ([0-9a-f]+)", told)
     return None if found is None else next((folder / found[1]).glob("*"), None)
 
 

@@ -19,6 +19,7 @@ from nst_lightning.cli.options import known
 from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import NAMED
+from nst_lightning.schedule import Stage, scheduled
 
 OTHERS = ("optimizer", "resume", "preset")
 
@@ -311,6 +312,10 @@ def test_a_printed_configuration_has_what_defaults_decide(capsys: pytest.Capture
     assert printed["strotss"]["model"]["optimizer"]["class_path"] == "nst_lightning.optim.Pyramid"
     assert printed["other"]["model"]["seed"] == 3
     assert "null" not in str(printed)
+    assert main(["fit", "--print_config", "--preset", "strotss", "--size", "99"]) == 0
+    small = yaml.safe_load(capsys.readouterr().out)["data"]  # too small for the first of its four stages
+    listed = [Stage(**stage) for stage in small["stages"]]
+    assert scheduled(listed, 99, None) == scheduled(listed, small["size"], small["steps"])
 
 
 @pytest.mark.usefixtures("workplace")

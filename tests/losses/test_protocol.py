@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -164,14 +164,6 @@ def test_a_batch_in_tiles_against_two_weighted_styles_equals_the_whole(
         assert error(value, expected[term]) < most, term
     # A difference that is all but 0 has either sign by float32's rounding, and the gradient of its absolute value too.
     assert error(gradient, of_whole) < (100 * most if name == "self_similarity" and not in_float64 else most)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,21 +13,6 @@ from playwright import sync_api
 from nst_lightning import images
 from nst_lightning.study import vote_command, votes
 from nst_lightning.study.report_command import write
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name)) is not None), None)
-    if path is None:
-        pytest.skip(f"no browser on this machine: none of {', '.join(BROWSERS)}")
-    with sync_api.sync_playwright() as playwright:
-        # As root, as in a container, Chromium does not start with its sandbox.
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
 
 
 class Opened:

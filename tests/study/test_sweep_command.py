@@ -23,6 +23,7 @@ from nst_lightning.__main__ import main
 from nst_lightning.errors import InputError
 from nst_lightning.interruption import Interrupted
 from nst_lightning.study import report, runner, sweep, tables
+from tests.conftest import threads
 from tests.study.conftest import called_here
 
 Written = Callable[[str], Path]
@@ -186,10 +187,8 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that numbers are the same to the last digit here and in another process."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads(1):
+        yield
 
 
 def test_a_sweep_that_was_killed_goes_on_with_what_is_missing(

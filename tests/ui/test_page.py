@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -20,7 +19,6 @@ import pytest
 from playwright import sync_api
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs gradio, the extra `ui`")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 60_000  # ms; a run imports torch first, on a machine that others use
 
 
@@ -51,19 +49,6 @@ def address(place: Path) -> Iterator[str]:
         assert server.stderr.read() == "nst: interrupted\n"
     assert server.returncode == 130
     assert sorted(path.name for path in place.iterdir()) == ["data", "ui"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name)) is not None), None)
-    if path is None:
-        pytest.skip(f"no browser on this machine: none of {', '.join(BROWSERS)}")
-    with sync_api.sync_playwright() as playwright:
-        # As root, as in a container, Chromium does not start with its sandbox.
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
 
 
 class Opened:
