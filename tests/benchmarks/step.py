@@ -1,12 +1,13 @@
 """One optimiser step on one image beside its convolutions alone, a bare torch loop, and Lightning's Trainer.
 
-    python -m tests.benchmarks.step [--size 512] [--steps 7] [--device cpu] [--precision 32-true] [--compile]
-        [--profile]
+    python -m tests.benchmarks.step [--size 512] [--steps 7] [--style-loss gram] [--device cpu] [--precision 32-true]
+        [--compile] [--profile]
 
-The floor is what the network's convolutions take by themselves, forward and to their input, one after the other on
-tensors of the same layout and type, the median of as many runs. The bare loop is the same mathematics as anyone would
-write it: torchvision's network, matrix products for the Grams, `torch.optim.LBFGS` with one evaluation a step, in
-float32, nothing of this project; it runs in a process of its own. Every line is a median; ratios are to the floor.
+The floor is what the network's convolutions take by torch's own, forward and to their input, one after the other on
+tensors of the same layout and type, the median of as many runs; so are the lines `by torch's own`. The bare loop is the
+same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, `torch.optim.LBFGS` with
+one evaluation a step, in float32, nothing of this project; it runs in a process of its own. Every line is a median;
+ratios are to the floor.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +41,7 @@ from tests.benchmarks.contenders import bundled
 from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trainer import fit
+from tests.benchmarks.winograd import torchs_convolutions
 
 STYLE_LAYERS = (1, 6, 11, 18, 25)
 CONTENT_LAYER = 20
@@ -178,14 +181,39 @@ class _Clock(L.Callback):
         self.ends.append(time.perf_counter())
 
 
-def through_trainer(size: int, steps: int, device: torch.device, precision: str, compiled: bool) -> float:
+def through_trainer(module: StyleTransfer, size: int, steps: int, device: torch.device, precision: str) -> float:
     """Returns the median seconds from the end of one step to that of the next, in a run of the usual kind."""
     clock = _Clock()
     content, style, _ = pictures(size)
     given = content[0], style[0]
     data = PairDataModule(*given, size=size, steps=steps + UNCOUNTED, stages=1)  # type: ignore[arg-type] # see api
-    fit(StyleTransfer(compile=compiled), data, clock, device=device, precision=precision)
+    fit(module, data, clock, device=device, precision=precision)
     return statistics.median(later - before for before, later in pairwise(clock.ends[UNCOUNTED - 1 :]))
+
+
+def work(
+    module: StyleTransfer, content: Tensor, style: Tensor, start: Tensor, precision: torch.autocast
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Returns what takes a step with a module's losses, and what computes its network forward and backward."""
+    image = nn.Parameter(start.clone())
+    optimizer = LBFGS([image])
+    evaluator = Whole(module.backbone, module.objective, module.problem.compile)
+    with precision:
+        loss_at = loss_of(module.objective, evaluator, targets_of(module.objective, evaluator, content, style))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with precision:
+            loss = loss_at(image)
+        torch.autograd.backward(loss.sum())
+        return loss.detach()
+
+    def network() -> None:
+        with precision:
+            deepest = module.backbone(image)["relu5_1"]
+        torch.autograd.grad(deepest.sum(), image)
+
+    return lambda: optimizer.step(closure), network
 
 
 def report(rows: dict[str, float], single: list[tuple[float, float]]) -> None:
@@ -195,7 +223,7 @@ def report(rows: dict[str, float], single: list[tuple[float, float]]) -> None:
         print(f"{name:32}{seconds:8.4f} s{seconds / floor:8.2f} x the floor")
     peak = max(gflop / seconds for seconds, gflop in single)
     whole = sum(gflop for _, gflop in single)
-    step, taken = rows["step (losses, L-BFGS)"], rows["step through Trainer"]
+    step, taken = rows["step"], rows["step through Trainer"]
     print(f"roofline: {whole:.1f} GFLOP of convolutions; best layer {peak:.0f} GFLOP/s, all {whole / floor:.0f}")
     print(f"the step through Trainer: {floor / taken:.1%} of the floor, {whole / taken / peak:.1%} of the best layer's")
     print(f"Lightning: {1 - step / taken:.1%} of the step; bare loop / ours {rows['bare loop, float32'] / taken:.2f}")
@@ -206,6 +234,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="height and width in pixels")
     parser.add_argument("--steps", type=int, default=7, help="counted steps; the median is printed")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--style-loss", default="gram", help="the bare loop's is always gram")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     parser.add_argument("--compile", action="store_true", help="as with nst fit --compile true")
@@ -228,40 +257,23 @@ def main() -> None:
     dtype = torch.float32 if options.precision == "32-true" else torch.bfloat16
     precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
     content, style, start = (image.to(device) for image in pictures(options.size))
-    module = StyleTransfer().to(device)
-    objective, backbone = module.objective, module.backbone
-    image = nn.Parameter(start)
-    optimizer = LBFGS([image])
-    evaluator = Whole(backbone, objective, options.compile)
-    with precision:
-        loss_at = loss_of(objective, evaluator, targets_of(objective, evaluator, content, style))
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        with precision:
-            loss = loss_at(image)
-        torch.autograd.backward(loss.sum())
-        return loss.detach()
-
-    def step() -> object:
-        return optimizer.step(closure)
-
-    def network() -> None:
-        with precision:
-            deepest = backbone(image)["relu5_1"]
-        torch.autograd.grad(deepest.sum(), image)
-
-    single = convolutions(backbone, image.detach(), dtype, options.steps)
-    rows = {
-        "network, forward and backward": median_seconds(network, options.steps, device),
-        "step (losses, L-BFGS)": median_seconds(step, options.steps, device),
-        "step through Trainer": through_trainer(
-            options.size, options.steps, device, options.precision, options.compile
-        ),
-        "bare loop, float32": bare_seconds,
-    }
+    rows: dict[str, float] = {}
+    for name, made in (("", nullcontext()), (" by torch's own", torchs_convolutions())):
+        with made:
+            module = StyleTransfer(style_loss=options.style_loss, compile=options.compile).to(device)
+        step, network = work(module, content, style, start, precision)
+        if not rows:
+            single, ours = convolutions(module.backbone, start, dtype, options.steps), step
+        rows |= {
+            f"network{name}": median_seconds(network, options.steps, device),
+            f"step{name}": median_seconds(step, options.steps, device),
+            f"step through Trainer{name}": through_trainer(
+                module, options.size, options.steps, device, options.precision
+            ),
+        }
+    rows["bare loop, float32"] = bare_seconds
     report(rows, single)
-    print(f"share of convolutions, the Grams' among them: {of_convolutions(step, 25 if options.profile else 0):.1%}")
+    print(f"share of convolutions, the Grams' among them: {of_convolutions(ours, 25 if options.profile else 0):.1%}")
     print(f"peak memory of the host: {peak_mib():.0f} MiB, bare loop {bare_peak:.0f} MiB")
 
 
