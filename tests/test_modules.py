@@ -719,6 +719,16 @@ def test_pixels_that_are_not_finite_end_the_run_before_they_are_written() -> Non
     assert results.steps == []
 
 
+@pytest.mark.parametrize(("slower", "told"), [(4.0, 1), (1.1, 0)])
+def test_it_is_said_once_that_half_precision_is_slower(
+    slower: float, told: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nst_lightning.modules.trainer._seconds", {torch.bfloat16: slower, torch.float32: 1.0}.get)
+    fit(StyleTransfer(**SHALLOW), data(), options={"precision": "bf16-mixed"})
+    line = "nst: bf16-mixed is slower on this processor: convolutions take 4.0 times as long"
+    assert capsys.readouterr().err.count(line) == told
+
+
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
 def test_an_image_of_less_than_float32_is_refused(precision: str) -> None:
     with pytest.raises(InputError, match=rf"trainer.precision must be one of 32-true, .*, got {precision}"):

@@ -26,9 +26,9 @@ class WinogradConvolution(nn.Conv2d):
     """A convolution 3x3 of stride 1, of float32 images on a CPU by Winograd's minimal filtering F(4x4, 3x3).
 
     Lavin and Gray (2016), *Fast Algorithms for Convolutional Neural Networks*, section 4.1; departs from it in where
-    polynomials are evaluated. Elsewhere, of small maps, and under autocast, it is the convolution that it was made like. The way
-    follows from the map's size alone, and images are convolved one by one, so that no result depends on a machine's
-    load or an image's companions. Made on the meta device: the weights come later.
+    polynomials are evaluated. Elsewhere, of small maps, and under autocast, it is the convolution that it was made
+    like. The way follows from the map's size alone, and images are convolved one by one, so that no result depends on a
+    machine's load or an image's companions. Made on the meta device: the weights come later.
     """
 
     def __init__(self, like: nn.Conv2d) -> None:

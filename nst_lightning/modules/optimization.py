@@ -24,7 +24,7 @@ from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
 from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, tensor_core_products
 from nst_lightning.modules.problem import Problem
-from nst_lightning.modules.trainer import check_trainer
+from nst_lightning.modules.trainer import check_trainer, tell_of_precision
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import PairParallel
 from nst_lightning.progress import FORMAT, Saved, loaded, note_of
@@ -92,6 +92,7 @@ class ImageOptimization(L.LightningModule):
             if torch.is_inference_mode_enabled():
                 raise InputError("nothing can be optimised under torch.inference_mode: leave it, or call stylize")
             check_trainer(self.trainer)
+            tell_of_precision(self.trainer)
             data = data_of(self.trainer)
             self.problem.check(Worker.of(self.trainer), data.pairs, data.stages)
             for each in data.batches:

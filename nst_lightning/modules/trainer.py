@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch import callbacks
 
 from nst_lightning.errors import InputError
 from nst_lightning.parallel import check_world
+from nst_lightning.terminal import say
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # image and losses are float32 at least
+_HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_SLOWER = 1.2  # from which ratio of times to float32's on it is said, beyond what measuring is off by
 _MANY = 1000  # epochs, Lightning's where none are asked for
 
 _EPOCH = "a run is one epoch (see data.steps)"
@@ -69,3 +74,18 @@ def check_trainer(trainer: L.Trainer) -> None:
             if isinstance(each, kind):
                 raise InputError(f"{type(each).__name__} cannot be used: {reason}")
     check_world(trainer)
+
+
+def tell_of_precision(trainer: L.Trainer) -> None:
+    """Says where features of half precision take longer than those of float32, as on most processors."""
+    if trainer.strategy.root_device.type == "cpu" and trainer.precision in _HALF and trainer.is_global_zero:
+        ratio = _seconds(_HALF[trainer.precision]) / _seconds(torch.float32)
+        if ratio > _SLOWER:
+            say(f"nst: {trainer.precision} is slower on this processor: convolutions take {ratio:.1f} times as long")
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    """Returns the least time of a few runs of a convolution."""
+    image, weight = (torch.zeros(shape, dtype=dtype) for shape in ((1, 64, 32, 32), (64, 64, 3, 3)))
+    image, weight = (each.contiguous(memory_format=torch.channels_last) for each in (image, weight))
+    return min(timeit.repeat(lambda: torch.nn.functional.conv2d(image, weight, padding=1), number=1, repeat=4))

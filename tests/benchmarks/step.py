@@ -4,10 +4,10 @@
         [--compile] [--profile]
 
 The floor is what the network's convolutions take by torch's own, forward and to their input, one after the other on
-tensors of the same layout and type, the median of as many runs; so are the lines `by torch's own`. The bare loop is the
-same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, `torch.optim.LBFGS` with
-one evaluation a step, in float32, nothing of this project; it runs in a process of its own. Every line is a median;
-ratios are to the floor.
+tensors of the same layout and type, the median of as many runs; so are the lines `by torch's own`. The bare loop is
+the same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, one evaluation a
+step of `torch.optim.LBFGS`, in float32, nothing of this project; it runs in a process of its own. Every line is a
+median; ratios are to the floor.
 """
 
 from __future__ import annotations
