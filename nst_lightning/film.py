@@ -40,8 +40,8 @@ class Chunk:
         return [cls(starts[i] - fades[i], starts[i + 1] - 1, fades[i]) for i in range(chunks)]
 
     def name(self, number: int) -> str:
-        """Returns the name of the pair of a frame, by whose order they are painted."""
-        return f"{self.first:06d}-{number:06d}"
+        """Returns the name of the pair of a frame, of which chunks that overlap have one each."""
+        return f"{number:06d}" if self.first == 1 else f"{self.first:06d}-{number:06d}"
 
 
 @dataclass(frozen=True)

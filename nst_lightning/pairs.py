@@ -47,7 +47,7 @@ class Pair:
         content: The content image: a file, a PIL image or a tensor, see `images.read`.
         styles: The style images, at least one; their statistics are merged by weight.
         name: What the outputs are called.
-        weights: Weights by group, `content`, `style`, `tv` or `temporal`; finite, >= 0. A group that is missing has the run's.
+        weights: Weights by group, one of `GROUPS`; finite, >= 0. A group that is missing has the run's.
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
         steps: Number of optimiser steps, >= 1.
         init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.

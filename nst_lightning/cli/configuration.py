@@ -108,7 +108,7 @@ class Job:
     """A run that has not begun; an `InputError` if what was configured cannot be used.
 
     Of claims to close after it, one on its folder is among them; without any, it has written nothing and may only be
-    looked at. Where its pictures are the frames of a film, in that folder, it is the film that is gone on with and told of.
+    looked at. Where its pictures are the frames of a film, in that folder, it is the film that is gone on with.
     """
 
     def __init__(self, configuration: Configuration, claims: ExitStack | None = None, film: Path | None = None) -> None:

@@ -91,9 +91,7 @@ class Problem:
             msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
             raise InputError(msg)
         if worker.deals_tiles and any(pair.before is not None for pair in pairs):
-            raise InputError(
-                "trainer.strategy tile_parallel cannot be used for a film: each frame needs the one before"
-            )
+            raise InputError("trainer.strategy must be pair_parallel for a film, whose chunks it deals out")
         known = dict.fromkeys(name for term in self.objective.terms for name in (term.group, term.label) if name)
         for stage in stages:
             if unknown := [name for name in stage.weights if name not in known]:
