@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_chunks_cover_all_frames_and_overlap(count: int, chunks: int, overlap: i
     dealt = Chunk.deal(count, chunks, overlap)
     assert len(dealt) == chunks
     assert (dealt[0].first, dealt[0].fades, dealt[-1].last) == (1, 0, count)
-    for one, other in zip(dealt, dealt[1:], strict=False):
+    for one, other in pairwise(dealt):
         assert other.first == one.last + 1 - overlap
         assert other.fades == overlap
     own = [chunk.last - chunk.first + 1 - chunk.fades for chunk in dealt]

@@ -133,8 +133,11 @@ def _unpacked(configuration: Configuration, own: Namespace, given: typed.Given, 
     sounds = own.walk is None and clips.has_sound(content, clips.FORMATS[suffix])
     run, file = claims.enter_context(runs.claimed(own.output, [content.stem], own.overwrite))
     folder = Path(os.path.abspath(run.folder))
+    if (folder / "clip").exists() or (folder / "frames").exists():
+        Film.read(folder)  # nothing but a film is overwritten
+        _remove(folder)
+    claims.callback(lambda: None if runs.Run(folder / "frames").config.exists() else _remove(folder))
     if own.walk is None:
-        shutil.rmtree(Film.unpacked(folder, 0).parent, ignore_errors=True)  # an earlier film's
         Film.unpacked(folder, 0).parent.mkdir()
         side = schedule_of(configuration.values.data)[-1].size
         clock = clips.unpack(content, side, lambda number, frame: frame.save(Film.unpacked(folder, number)))
@@ -145,6 +148,12 @@ def _unpacked(configuration: Configuration, own: Namespace, given: typed.Given, 
     film = Film(folder, clock, chunks, content if sounds else None, output)
     film.write()
     return film
+
+
+def _remove(folder: Path) -> None:
+    for part in ("clip", "frames"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "film.json").unlink(missing_ok=True)
 
 
 def _list_frames(configuration: Configuration, film: Film, own: Namespace, given: typed.Given) -> None:

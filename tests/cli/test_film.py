@@ -54,7 +54,6 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     whole = made()
     assert len(whole) == 6
     command = [sys.executable, "-m", "nst_lightning", "film", *words, "--overwrite"]
-    Path("out/frames/000003.png").unlink()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]) + os.pathsep + os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         while not Path("out/frames/000003.png").exists():
@@ -68,6 +67,13 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     assert made() == whole
     assert film("--resume", "out") == 0  # once more: there is nothing left to do but the film
     assert made() == whole
+
+
+def test_nothing_but_a_film_is_overwritten(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("mine/frames").mkdir(parents=True)
+    assert film("clip.mp4", "painting.png", "-o", "mine", "--overwrite", *FAST) == 2
+    assert "mine: is not the folder of a film" in capfd.readouterr().err
+    assert Path("mine/frames").is_dir()
 
 
 @pytest.mark.usefixtures("workplace")
@@ -90,7 +96,7 @@ def test_a_walk_starts_and_ends_in_one_style() -> None:
         (["photo.png", "painting.png", "--walk", "4"], "a walk goes from one painting to the next: name two or more"),
         (
             ["photo.png", "--style", "photo.png", "painting.png", "--walk", "1"],
-            "walk must be a number of frames from 2",
+            "walk must be a number of frames",
         ),
         (["clip.mp4", "painting.png", "--frame_steps", "0"], "frame_steps must be at least 1, got 0"),
         (["clip.mp4", "painting.png", "--fps", "nan"], "fps must be from 1 to 120, got nan"),
@@ -100,7 +106,7 @@ def test_a_walk_starts_and_ends_in_one_style() -> None:
         (["clip.mp4", "painting.png", "--pairs", "p.csv"], "pairs cannot be given for a film"),
         (
             ["clip.mp4", "painting.png", "--temporal_weight", "-1"],
-            "temporal_weight must be a finite number, 0 or above",
+            "temporal_weight must be a finite number",
         ),
         (["--resume", "nowhere"], "nowhere: is not the folder of a film"),
     ],
