@@ -41,7 +41,7 @@ class Chunk:
 
     def name(self, number: int) -> str:
         """Returns the name of the pair of a frame, of which chunks that overlap have one each."""
-        return f"{number:06d}" if self.first == 1 else f"{self.first:06d}-{number:06d}"
+        return f"frame_{number:06d}" if self.first == 1 else f"frame_{number:06d}_from_{self.first:06d}"
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,14 @@ def test_each_frame_is_painted_from_the_one_before(tmp_path: Path, content_png: 
     for number in range(1, 7):
         Image.open(content_png).save(film.unpacked(tmp_path, number))
     pairs = read_pairs(film.rows(None, [style_png, style_png], 12))
-    assert [pair.name for pair in pairs] == ["000001", "000002", "000003", *(f"000003-00000{n}" for n in (3, 4, 5, 6))]
+    assert [pair.name for pair in pairs] == [
+        *(f"frame_00000{n}" for n in (1, 2, 3)),
+        *(f"frame_00000{n}_from_000003" for n in (3, 4, 5, 6)),
+    ]
     assert [pair.before is None for pair in pairs] == [True, False, False, True, False, False, False]
     assert [pair.steps for pair in pairs] == [None, 12, 12, None, 12, 12, 12]
     assert pairs[4].content == film.unpacked(tmp_path, 4)
-    assert pairs[4].before == (film.run.picture("000003-000003"), film.unpacked(tmp_path, 3))
+    assert pairs[4].before == (film.run.picture("frame_000003_from_000003"), film.unpacked(tmp_path, 3))
     assert {pair.style_weights for pair in pairs} == {()}
     again = read_pairs([pairs[4].row])  # as a picture's recipe has it
     assert (again[0].before, again[0].steps, again[0].name) == (pairs[4].before, 12, pairs[4].name)
@@ -74,7 +77,7 @@ def test_frames_of_a_walk_are_of_one_photograph(tmp_path: Path, content_png: Pat
     film = film_of(tmp_path, 3)
     pairs = read_pairs(film.rows(content_png, [style_png, content_png], 5))
     assert [pair.style_weights for pair in pairs] == [(1, 0), (0.5, 0.5), (0, 1)]
-    assert pairs[2].before == (film.run.picture("000002"), content_png)
+    assert pairs[2].before == (film.run.picture("frame_000002"), content_png)
 
 
 def test_a_chunk_fades_into_the_next(tmp_path: Path) -> None:

@@ -56,13 +56,13 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     command = [sys.executable, "-m", "nst_lightning", "film", *words, "--overwrite"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]) + os.pathsep + os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        while not Path("out/frames/000003.png").exists():
+        while not Path("out/frames/frame_000003.png").exists():
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     Path("out.mp4").unlink(missing_ok=True)
-    assert not Path("out/frames/checkpoints/finished/000005").exists()
+    assert not Path("out/frames/checkpoints/finished/frame_000005").exists()
     assert film("--resume", "out") == 0
     assert made() == whole
     assert film("--resume", "out") == 0  # once more: there is nothing left to do but the film
@@ -81,9 +81,11 @@ def test_a_walk_starts_and_ends_in_one_style() -> None:
     styles = ("--style", "painting.png", "photo.png")
     assert film("photo.png", *styles, "--walk", "4", "--fps", "8", "-o", "walk.mp4", *FAST) == 0
     assert duration(Path("walk.mp4")) == pytest.approx(0.5, abs=0.01)
-    assert [path.name for path in sorted(Path("walk/frames").glob("*.png"))] == [f"00000{n}.png" for n in (1, 2, 3, 4)]
-    assert main(["reproduce", "walk/frames/000003.png", "-o", "again.png"]) == 0
-    assert Path("again.png").read_bytes() == Path("walk/frames/000003.png").read_bytes()
+    assert [path.name for path in sorted(Path("walk/frames").glob("*.png"))] == [
+        f"frame_00000{n}.png" for n in (1, 2, 3, 4)
+    ]
+    assert main(["reproduce", "walk/frames/frame_000003.png", "-o", "again.png"]) == 0
+    assert Path("again.png").read_bytes() == Path("walk/frames/frame_000003.png").read_bytes()
 
 
 @pytest.mark.parametrize(
