@@ -76,6 +76,17 @@ def pictures_of(film: Film) -> tuple[list[Tensor], list[Tensor]]:
     ]
 
 
+def strip(film: Film, file: Path, count: int = 6, width: int = 200) -> None:
+    """Writes some frames of a film, evenly spaced, in a row."""
+    shown = list(film.pictures())
+    chosen = [shown[round(place * (len(shown) - 1) / (count - 1))] for place in range(count)]
+    height = round(width * chosen[0].height / chosen[0].width)
+    row = Image.new("RGB", (count * width + (count - 1) * 4, height), "white")
+    for place, picture in enumerate(chosen):
+        row.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (place * (width + 4), 0))
+    row.save(file, quality=80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=160, help="long side in pixels")
@@ -86,7 +97,11 @@ def main() -> None:
     parser.add_argument("--style-loss", default="gram")
     parser.add_argument("--weights", type=float, nargs="+", default=[50.0], help="of the temporal term")
     parser.add_argument("--folder", type=Path, help="where the films are kept, and gone on with")
+    parser.add_argument("--strip", type=Path, nargs=2, help="the folder of a film, and a file for six of its frames")
     options = parser.parse_args()
+    if options.strip is not None:
+        strip(Film.read(options.strip[0]), options.strip[1])
+        return
     folder = Path(tempfile.mkdtemp()) if options.folder is None else options.folder
     folder.mkdir(exist_ok=True)
     given = clip(folder / "clip.mp4", options.frames, options.size)

@@ -81,9 +81,8 @@ def test_a_walk_starts_and_ends_in_one_style() -> None:
     styles = ("--style", "painting.png", "photo.png")
     assert film("photo.png", *styles, "--walk", "4", "--fps", "8", "-o", "walk.mp4", *FAST) == 0
     assert duration(Path("walk.mp4")) == pytest.approx(0.5, abs=0.01)
-    assert [path.name for path in sorted(Path("walk/frames").glob("*.png"))] == [
-        f"frame_00000{n}.png" for n in (1, 2, 3, 4)
-    ]
+    names = [path.name for path in sorted(Path("walk/frames").glob("*.png"))]
+    assert names == [f"frame_00000{n}.png" for n in (1, 2, 3, 4)]
     assert main(["reproduce", "walk/frames/frame_000003.png", "-o", "again.png"]) == 0
     assert Path("again.png").read_bytes() == Path("walk/frames/frame_000003.png").read_bytes()
 
