@@ -105,7 +105,7 @@ def test_answers_without_torch_and_lightning(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-EXTRAS = {"matplotlib", "scipy", "av", "gradio"}
+EXTRAS = {"matplotlib", "scipy", "av", "cv2", "gradio"}
 
 
 def test_painting_and_scoring_need_no_extra(tmp_path: Path, content_png: Path, style_png: Path) -> None:

@@ -47,22 +47,21 @@ examples:
   nst film photo.jpg --style dawn.jpg dusk.jpg --walk 48 -o walk.mp4
 """
 _DEFAULTS = {"data.pairs": [], "model.temporal_weight": 50.0, "scores": "off"}
+_OWN: dict[str, tuple[type, int | float | str | None]] = {
+    **{"output": (str, None), "frame_steps": (int, None), "walk": (int, None), "fps": (float, 24.0)},
+    **{"chunks": (int, 1), "overlap": (int, 8)},
+}
+"""The options that nst fit has not, or otherwise: type and default."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Paints the frames, and writes the film."""
     parser = Parser("film", "--resume")
-    parser.add_argument("-o", "--output")
-    for name in ("--frame_steps", "--walk"):
-        parser.add_argument(name, type=int)
-    for name, default in (("--chunks", 1), ("--overlap", 8)):
-        parser.add_argument(name, type=int, default=default)
-    parser.add_argument("--fps", type=float, default=24.0)
+    for name, (kind, default) in _OWN.items():
+        parser.add_argument(f"--{name}", *(["-o"] if name == "output" else []), type=kind, default=default)
     parser.switch("--overwrite")
     own, rest = parser.parse_known_args(arguments)
-    if own.resume is None:
-        given = typed.read(rest)
-        _check(own, given)
+    given = _read(own, rest)
     with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job
@@ -71,15 +70,17 @@ def main(arguments: Sequence[str]) -> None:
         from nst_lightning.parallel import agreed
 
     with quiet(), ExitStack() as claims:
-        if own.resume is None:
-            configuration = Configuration(_without_images(given), StyleTransfer, _DEFAULTS)
-            begin = agreed("folder", lambda: str(_unpacked(configuration, own, given, claims).run.folder))
-            film = Film.read(Path(begin).parent)
-            _list_frames(configuration, film, own, given)
-        else:
+        configuration = Configuration(_without_images(given), StyleTransfer, _DEFAULTS)
+
+        def choose() -> str:
+            if own.resume is None:
+                return str(_unpacked(configuration, own, given, claims).run.folder)
             claims.enter_context(runs.held(runs.Run(Path(own.resume))))
-            film = Film.read(Path(own.resume))
-            configuration = Configuration(typed.read([f"--resume={film.run.folder}", *rest]), StyleTransfer)
+            return str(Film.read(Path(own.resume)).run.folder)
+
+        film = Film.read(Path(agreed("folder", choose)).parent)
+        if own.resume is None:
+            _list_frames(configuration, film, own, given)
         job = Job(configuration, claims, film.folder)
         job.fit()
         if job.trainer.is_global_zero:
@@ -87,10 +88,19 @@ def main(arguments: Sequence[str]) -> None:
             tell(film.output)
 
 
-def _check(own: Namespace, given: typed.Given) -> None:
-    """Raises an `InputError` for options that no film can be made with."""
+def _read(own: Namespace, rest: Sequence[str]) -> typed.Given:
+    """Returns what was given beside the options of its own; an `InputError` for what no film can be made with."""
+    if own.resume is not None:
+        if changed := [name for name, (_, default) in _OWN.items() if getattr(own, name) != default]:
+            raise InputError(f"{changed[0]} cannot be given with --resume: the film was begun with its own")
+        if not (Path(own.resume) / "film.json").is_file():
+            raise InputError(f"{own.resume}: is not the folder of a film, for it has no film.json of nst film")
+        return typed.read([f"--resume={Path(own.resume) / 'frames'}", *rest])
+    given = typed.read(rest)
     if given.values("data.pairs") is not None:
         raise InputError("pairs cannot be given for a film: its pairs are its frames")
+    if (contents := len(_found(given, "content"))) != 1:
+        raise InputError(f"one film at a time, got {contents}")
     styles = _found(given, "style")
     if own.walk is not None and len(styles) < 2:
         raise InputError("a walk goes from one painting to the next: name two or more with --style, got 1")
@@ -100,8 +110,7 @@ def _check(own: Namespace, given: typed.Given) -> None:
         raise InputError(f"frame_steps must be at least 1, got {own.frame_steps}")
     if not (math.isfinite(own.fps) and 1 <= own.fps <= 120):
         raise InputError(f"fps must be from 1 to 120, got {own.fps}")
-    if (contents := len(_found(given, "content"))) != 1:
-        raise InputError(f"one film at a time, got {contents}")
+    return given
 
 
 def _found(given: typed.Given, name: str) -> list[Path]:
@@ -111,13 +120,12 @@ def _found(given: typed.Given, name: str) -> list[Path]:
 
 def _without_images(given: typed.Given) -> typed.Given:
     """Returns what was given but the images, whose place the frames take."""
-    of_images = ("content", "style")
     configurations = []
     for each in given.configurations:
-        data = {name: value for name, value in each.get("data", {}).items() if name not in of_images}
+        data = {name: value for name, value in each.get("data", {}).items() if name not in ("content", "style")}
         configurations.append({**each, "data": data})
-    options = [option for option in given.options if option[0] not in {f"data.{name}" for name in of_images}]
-    return replace(given, configurations=tuple(configurations), options=tuple(options))
+    options = tuple(option for option in given.options if option[0] not in ("data.content", "data.style"))
+    return replace(given, configurations=tuple(configurations), options=options)
 
 
 def _unpacked(configuration: Configuration, own: Namespace, given: typed.Given, claims: ExitStack) -> Film:

@@ -17,11 +17,20 @@ from tests.benchmarks.film import clip, flicker, pictures_of
 from tests.test_clips import duration, sound_of
 
 pytest.importorskip("cv2")
-pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+pytestmark = pytest.mark.usefixtures("one_thread")
 FAST = (
     *("--size", "64", "--steps", "24", "--frame_steps", "8", "--style_loss", "gram", "--content_layers", "relu3_1"),
     *("--style_layers", "relu1_1,relu2_1,relu3_1", "--trainer.enable_progress_bar", "false"),
 )
+
+
+PROGRAM = [sys.executable, "-m", "nst_lightning", "film"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def made() -> dict[str, bytes]:
+    """The files of the film out.mp4 and of its frames, settings in the metadata included."""
+    return {path.name: path.read_bytes() for path in [Path("out.mp4"), *Path("out/frames").glob("*.png")]}
 
 
 @pytest.fixture
@@ -47,15 +56,11 @@ def test_half_the_flicker_the_same_sound_and_the_same_length(source: Path, capfd
 def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     words = ["clip.mp4", "painting.png", "-o", "out.mp4", *FAST]
 
-    def made() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in [Path("out.mp4"), *Path("out/frames").glob("*.png")]}
-
     assert film(*words) == 0
     whole = made()
     assert len(whole) == 6
-    command = [sys.executable, "-m", "nst_lightning", "film", *words, "--overwrite"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]) + os.pathsep + os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+    command = [*PROGRAM, *words, "--overwrite"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         while not Path("out/frames/frame_000003.png").exists():
             assert process.poll() is None
             time.sleep(0.02)
@@ -66,6 +71,16 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     assert film("--resume", "out") == 0
     assert made() == whole
     assert film("--resume", "out") == 0  # once more: there is nothing left to do but the film
+    assert made() == whole
+
+
+def test_chunks_over_two_processes_are_those_of_one(source: Path) -> None:
+    words = ["clip.mp4", "painting.png", "-o", "out.mp4", "--chunks", "2", "--overlap", "1", *FAST]
+    assert film(*words, "--accelerator", "cpu") == 0
+    whole = made()
+    assert len(whole) == 1 + 5 + 1
+    two = ["--accelerator", "cpu", "--devices", "2", "--strategy", "pair_parallel", "--overwrite"]
+    subprocess.run([*PROGRAM, *words, *two], env=ENVIRONMENT, check=True, capture_output=True)
     assert made() == whole
 
 
@@ -110,6 +125,8 @@ def test_a_walk_starts_and_ends_in_one_style() -> None:
             "temporal_weight must be a finite number",
         ),
         (["--resume", "nowhere"], "nowhere: is not the folder of a film"),
+        (["--resume", "nowhere", "--walk", "3"], "walk cannot be given with --resume"),
+        ([], "no content image was given"),
     ],
 )
 def test_what_no_film_can_be_made_of(
