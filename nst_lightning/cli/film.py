@@ -35,7 +35,7 @@ a photograph that goes from the manner of one painting to that of the next.
   --resume FOLDER          goes on with the film of a folder
   --steps N                of the first frame [240]
   --frame_steps N          of each frame after it [a quarter of --steps]
-  --temporal_weight X      how much a frame is held to the one before: more flickers less [50]
+  --temporal_weight X      how much a frame is held to the one before: more flickers less [50; 0 for a walk]
   --walk N                 the frames of a walk through the paintings
   --fps X                  frames a second of a walk, 1 to 120 [24]
   --chunks N               parts that are begun anew and fade into each other, for several processes [1]
@@ -46,7 +46,8 @@ examples:
   nst film clip.mp4 painting.jpg -o painted.mp4 --size 320
   nst film photo.jpg --style dawn.jpg dusk.jpg --walk 48 -o walk.mp4
 """
-_DEFAULTS = {"data.pairs": [], "model.temporal_weight": 50.0, "scores": "off"}
+_DEFAULTS = {"data.pairs": [], "scores": "off"}
+_TEMPORAL_WEIGHT = 50.0  # of a film; that of a walk is 0, for it holds back what is to change
 _OWN: dict[str, tuple[type, int | float | str | None]] = {
     **{"output": (str, None), "frame_steps": (int, None), "walk": (int, None), "fps": (float, 24.0)},
     **{"chunks": (int, 1), "overlap": (int, 8)},
@@ -70,7 +71,9 @@ def main(arguments: Sequence[str]) -> None:
         from nst_lightning.parallel import agreed
 
     with quiet(), ExitStack() as claims:
-        configuration = Configuration(_without_images(given), StyleTransfer, _DEFAULTS)
+        held = _TEMPORAL_WEIGHT if own.walk is None else 0.0
+        defaults = {**_DEFAULTS, "model.temporal_weight": held}
+        configuration = Configuration(_without_images(given), StyleTransfer, defaults)
 
         def choose() -> str:
             if own.resume is None:
