@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from torch import Tensor, cat
+from torch import Tensor, cat, zeros_like
 
-from nst_lightning import images
+from nst_lightning import flow, images
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
 from nst_lightning.schedule import Stage, begun, stage_of
@@ -131,6 +131,25 @@ class Batch:
         """Returns the content images at a stage's size, (N, 3, H, W) in [0, 1]."""
         size = self.output_size(stage)
         return cat([images.resize(self.gallery.read(pair.content).rgb, size).clamp(0, 1) for pair in self.pairs])
+
+    def befores(self, stage: Stage) -> tuple[Tensor, Tensor] | None:
+        """Returns the frames before, moved to where things are now, (N, 3, H, W), and their weights, (N, 1, H, W).
+
+        See `flow.carried`. The weights are 0 for a pair without a frame before; None where no pair has one.
+        """
+        if all(pair.before is None for pair in self.pairs):
+            return None
+        size, found = self.output_size(stage), []
+        for pair, content in zip(self.pairs, self.contents(stage), strict=True):
+            if pair.before is None:
+                found.append((content[None], zeros_like(content[None, :1])))
+            else:
+                # Not kept, as the contents are: the picture may have been painted anew under its name.
+                read = (images.read(pair.before[0]), self.gallery.read(pair.before[1]))
+                picture, before = (images.resize(each.rgb, size).clamp(0, 1) for each in read)
+                found.append(flow.carried(picture, before, content[None]))
+        pictures, weights = zip(*found, strict=True)
+        return cat(pictures), cat(weights)
 
     def styles(self, stage: Stage) -> list[list[Style]]:
         """Returns each pair's style images at a stage's size."""
@@ -290,13 +309,21 @@ class Timeline:
 def deal(batches: Sequence[Batch], ranks: int) -> tuple[tuple[Batch, ...], ...]:
     """Returns the batches that each of some processes takes, so that they end as nearly together as may be.
 
-    The longest go first, each to the process that has least to do: Graham (1969), *Bounds on Multiprocessing Timing
-    Anomalies*, whose bound is 4/3 of the best. Every process keeps its batches in the order given.
+    Frames that start from the one before stay together. The longest go first, each to the process that has least to do:
+    Graham (1969), *Bounds on Multiprocessing Timing Anomalies*, whose bound is 4/3 of the best. Every process keeps its
+    batches in the order given.
     """
     loads = [(0, rank) for rank in range(ranks)]
-    owner = {}
-    for index in sorted(range(len(batches)), key=lambda index: -batches[index].cost):
+    chains: list[list[int]] = []
+    for index, batch in enumerate(batches):
+        if chains and batch.pairs[0].before is not None:
+            chains[-1].append(index)
+        else:
+            chains.append([index])
+    costs = [sum(batches[index].cost for index in chain) for chain in chains]
+    owner: dict[int, int] = {}
+    for place in sorted(range(len(chains)), key=lambda place: -costs[place]):
         load, rank = heapq.heappop(loads)
-        owner[index] = rank
-        heapq.heappush(loads, (load + batches[index].cost, rank))
+        owner |= dict.fromkeys(chains[place], rank)
+        heapq.heappush(loads, (load + costs[place], rank))
     return tuple(tuple(batches[index] for index in sorted(owner) if owner[index] == rank) for rank in range(ranks))

@@ -116,6 +116,9 @@ class PairDataModule(L.LightningDataModule):
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         self.stages = scheduled(stages, size, steps)
         self.pairs = chosen(content, style, pairing, pairs)
+        self.is_film = any(pair.before is not None for pair in self.pairs)
+        if self.is_film and batch_size != 1:
+            raise InputError(f"batch_size must be 1 for frames that start from the one before, got {batch_size}")
         self.style_scale = style_scale
         self.upscale = upscale
         self.batch_size = batch_size
@@ -188,9 +191,13 @@ class PairDataModule(L.LightningDataModule):
         return None if step is None or step.is_last else step
 
     def stages_of(self, pair: Pair) -> tuple[Stage, ...]:
-        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps."""
+        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps.
+
+        A frame that starts from the one before has the last only: at a coarse one it would be blurred.
+        """
+        stages = self.stages if pair.before is None else self.stages[-1:]
         try:
-            return scaled(self.stages, pair.size, pair.steps)
+            return scaled(stages, pair.size, pair.steps)
         except InputError as error:
             raise InputError(f"pair {pair.name}: {error}") from None
 
@@ -205,7 +212,8 @@ class PairDataModule(L.LightningDataModule):
                     begun.update(dict.fromkeys(saved.names, batch))
                 else:
                     rank_zero_warn(f"{saved.path}: is of other stages; {', '.join(saved.names)} will begin anew")
-        for name, pair in sorted(todo.items(), key=lambda item: item[0] in self.progress.failed):
+        last = frozenset() if self.is_film else self.progress.failed  # what is after a frame needs it
+        for name, pair in sorted(todo.items(), key=lambda item: item[0] in last):
             if name not in begun:
                 yield self._batch([pair])
             elif begun[name].names[0] == name:

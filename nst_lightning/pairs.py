@@ -24,9 +24,9 @@ from nst_lightning.recipe import portable
 from nst_lightning.runs import regular
 
 Pairing: TypeAlias = Literal["zip", "product"]
-GROUPS = ("content", "style", "tv")
+GROUPS = ("content", "style", "tv", "temporal")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
-COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed")
+COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed", "before")
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
@@ -47,12 +47,14 @@ class Pair:
         content: The content image: a file, a PIL image or a tensor, see `images.read`.
         styles: The style images, at least one; their statistics are merged by weight.
         name: What the outputs are called.
-        weights: Weights by group, `content`, `style` or `tv`; finite, >= 0. A group that is missing has the run's.
+        weights: Weights by group, one of `GROUPS`; finite, >= 0. A group that is missing has the run's.
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
         steps: Number of optimiser steps, >= 1.
         init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.
         seed: Seed of the noise, in [0, 2**63 - 1].
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
+        before: Of a frame of a film, the one before: the file of its picture, which need not be there before this pair
+            begins, and its content image. The optimisation starts from it, at the last stage.
 
     Raises:
         InputError: If the weights of the style images are not as above.
@@ -68,6 +70,7 @@ class Pair:
     init: str | None = None
     seed: int | None = None
     style_weights: tuple[float, ...] = ()
+    before: tuple[Path, images.Source] | None = None
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
@@ -90,6 +93,8 @@ class Pair:
             own["name"] = self.name
         if self.init is not None and self.init not in initializers.INITIALIZERS:
             own["init"] = portable(self.init)
+        if self.before is not None:
+            own["before"] = "|".join(portable(_path(each)) for each in self.before)
         content, *styles = map(portable, images)
         cells = {name: str(value) for name, value in own.items() if value is not None}
         return {"content": content, "style": "|".join(styles), **cells}
@@ -290,7 +295,16 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         init,
         _value(cells, "seed", *_SEED),
         _value(cells, "style_weights", *listed) or (),
+        _before(cells.get("before"), base),
     )
+
+
+def _before(cell: str | None, base: Path) -> tuple[Path, Path] | None:
+    """The picture and the content image of the frame before."""
+    if cell is None:
+        return None
+    picture, _, content = cell.partition("|")
+    return base / os.path.expanduser(picture.strip()), _file("before", content.strip(), cell, base, CONTENT_FOLDER)
 
 
 def _value(

@@ -487,3 +487,23 @@ def test_a_batch_that_is_given_up_keeps_the_steps_it_took_and_its_pairs_begin_an
     begun_anew = [each.batch.names for each in rest if each.is_first]
     assert begun_anew == [*((name,) for name in anew), *(batch.names for batch in batches[step.batch_index + 1 :])]
     assert len(rest) == len(line) - number
+
+
+def test_frames_that_start_from_the_one_before_stay_with_it() -> None:
+    batches = costing([4, 1, 2, 3, 3])
+    before = (Path("a.png"), "c")
+    for place in (1, 2, 4):
+        batches[place] = replace(batches[place], pairs=[replace(batches[place].pairs[0], before=before)])
+    shares = [[batch.names[0] for batch in share] for share in deal(batches, 2)]
+    assert shares == [["0", "1", "2"], ["3", "4"]]
+
+
+def test_a_frame_that_is_begun_is_carried_along_and_others_have_none_before(tmp_path: Path) -> None:
+    batch = batch_of(noise(64, 96, 1), noise(64, 96, 2), stages=(Stage(96, 1),))
+    assert batch.befores(batch.stages[0]) is None
+    images.write(tmp_path / "painted.png", noise(64, 96, 3))
+    frame = replace(batch.pairs[0], before=(tmp_path / "painted.png", batch.pairs[0].content))  # nothing moves
+    carried = replace(batch, pairs=[frame, batch.pairs[1]]).befores(batch.stages[0])
+    assert carried is not None
+    assert torch.equal(carried[0][0], images.read(tmp_path / "painted.png").rgb[0])
+    assert carried[1].mean(dim=(1, 2, 3)).tolist() == [1, 0]

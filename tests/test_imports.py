@@ -21,9 +21,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("image_files",),
     ("presets", "recipe"),
-    ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
-    ("files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
-    ("pairs",),
+    ("backbones", "figures", "flow", "images", "losses", "memory", "optim", "schedule"),
+    ("clips", "files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
+    ("film", "pairs"),
     ("batches",),
     ("data",),
     ("modules",),
@@ -105,7 +105,7 @@ def test_answers_without_torch_and_lightning(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-EXTRAS = {"matplotlib", "scipy", "av", "gradio"}
+EXTRAS = {"matplotlib", "scipy", "av", "cv2", "gradio"}
 
 
 def test_painting_and_scoring_need_no_extra(tmp_path: Path, content_png: Path, style_png: Path) -> None:

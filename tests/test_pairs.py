@@ -344,12 +344,12 @@ def test_an_unknown_init_is_refused(listing: Path) -> None:
         (
             "content,style,Size\n",
             " line 1: unknown column 'Size'; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "style_weights, size, steps, init, seed",
+            "temporal_weight, style_weights, size, steps, init, seed, before",
         ),
         (
             "content,style,\n",
             " line 1: unknown column ''; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "style_weights, size, steps, init, seed",
+            "temporal_weight, style_weights, size, steps, init, seed, before",
         ),
         ("content,style,style\n", " line 1: column 'style' occurs 2 times; expected it once"),
         ("content,style\na.jpg\n", " line 2: expected 2 cells separated by ',', as in the header, got 1"),
@@ -429,3 +429,16 @@ def test_images_beside_a_list_are_refused(content: str | None, style: str | None
 def test_a_run_without_an_image_is_refused() -> None:
     with pytest.raises(InputError, match=r"^no style image was given; name a file with --style"):
         chosen("s", None)
+
+
+def test_a_frame_names_the_one_before_which_need_not_be_painted_yet(tmp_path: Path, content_png: Path) -> None:
+    (tmp_path / "a.png").write_bytes(content_png.read_bytes())
+    listed = tmp_path / "pairs.csv"
+    listed.write_text("content,style,before,temporal_weight\na.png,a.png,run/one.png | a.png,3\na.png,a.png,,\n")
+    frame, still = read_pairs(listed)
+    assert frame.before == (tmp_path / "run/one.png", tmp_path / "a.png")
+    assert frame.weights == {"temporal": 3}
+    assert still.before is None
+    listed.write_text("content,style,before\na.png,a.png,one.png\n")
+    with pytest.raises(InputError, match=r"line 2: before must name an image, got 'one\.png'"):
+        read_pairs(listed)

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -136,6 +137,8 @@ class Checkpoints(Checkpoint):
 def sums(pair: Pair, sum_of: Callable[[str], str] = digest) -> dict[str, str]:
     """Returns the sums of a pair's images that are files, by what they are called."""
     files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
+    if pair.before is not None:
+        files |= dict(zip(("picture before", "content image before"), pair.before, strict=True))
     given = {name: os.fspath(file) for name, file in files.items() if isinstance(file, (str, os.PathLike))}
     return {name: sum_of(file) for name, file in given.items()}
 
@@ -146,7 +149,8 @@ def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str,
     found = dict(settings)
     for pair in pairs:
         found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
-        found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(pair, sum_of).items()}
+        # What is before a frame follows from the other frames, and may not be there yet.
+        found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(replace(pair, before=None), sum_of).items()}
     return dict(json.loads(json.dumps(found, default=str)))
 
 

@@ -8,17 +8,15 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from PIL.TiffImagePlugin import AppendingTiffWriter
 
-from nst_lightning import images
+from nst_lightning import clips, images
 from nst_lightning.batches import Step
 from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.data import data_of, is_writer
@@ -166,24 +164,8 @@ def write_film(frames: Sequence[Path], path: Path, fps: float, size: tuple[int, 
 
 
 def _write_mp4(frames: Sequence[Path], target: Path, fps: float, size: tuple[int, int]) -> None:
-    import av  # not above: it is an extra, and takes its time
-
-    height, width = (side + side % 2 for side in size)  # yuv420p halves both
-    last = [frames[-1]] * (round(fps * HOLD) - 1)
-    try:
-        with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", Fraction(fps).limit_denominator(1001), options={"crf": "18"})
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            # Untagged, players guess the matrix by the size, and the colours of small films differ from large ones.
-            context = stream.codec_context
-            context.color_primaries, context.color_trc, context.colorspace, context.color_range = 1, 1, 1, 1
-            for picture in _pictures((*frames, *last), size):
-                pixels = np.pad(np.asarray(picture), ((0, height - size[0]), (0, width - size[1]), (0, 0)), mode="edge")
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
-            container.mux(stream.encode(None))
-    except av.FFmpegError as error:
-        raise OSError(str(error)) from error
+    held = [*frames, *[frames[-1]] * (round(fps * HOLD) - 1)]
+    clips.write(_pictures(held, size), target, "mp4", clips.Clock.even(fps, len(held)), size)
 
 
 def _write_webp(frames: Sequence[Path], target: Path, fps: float, size: tuple[int, int]) -> None:

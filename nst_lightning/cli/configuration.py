@@ -108,10 +108,10 @@ class Job:
     """A run that has not begun; an `InputError` if what was configured cannot be used.
 
     Of claims to close after it, one on its folder is among them; without any, it has written nothing and may only be
-    looked at.
+    looked at. Where its pictures are the frames of a film, in that folder, it is the film that is gone on with.
     """
 
-    def __init__(self, configuration: Configuration, claims: ExitStack | None = None) -> None:
+    def __init__(self, configuration: Configuration, claims: ExitStack | None = None, film: Path | None = None) -> None:
         self.module, self.data, settings = configuration.make()
         check_settings(settings)
         check_launched(settings["strategy"])
@@ -131,6 +131,8 @@ class Job:
             return str(run.folder)
 
         self.run = runs.Run(Path(agreed("folder", choose)))
+        self._is_film = film is not None
+        self._go_on = f"to go on: nst {'fit' if film is None else 'film'} --resume {film or self.run.folder}"
         file = runs.file_beside(self.run.folder, values.output)
         self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed, configuration.recipe)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
@@ -170,7 +172,7 @@ class Job:
     def fit(self) -> ImageOptimization:
         """Runs the trainer, says where the pictures are or how to go on, and returns the module."""
         folder = self.run.folder
-        go_on = f"to go on: nst fit --resume {folder}"
+        go_on = self._go_on
         if self._resumed and self.trainer.world_size > 1 and alone():
             self.data.progress.write(self.run)
         codes: set[int] = set()
@@ -201,7 +203,8 @@ class Job:
         if left:
             say(f"nst: not finished: {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}; {go_on}")
             codes.add(UNFINISHED)
-        for path in [*self.writer.written, *(film for video in self._films for film in video.written)]:
+        pictures = [] if self._is_film else self.writer.written
+        for path in [*pictures, *(film for video in self._films for film in video.written)]:
             tell(path)
         if self._resumed and self.trainer.is_global_zero and not any(self.data.dealt):
             tell(f"{folder}: nothing left to do")
@@ -236,10 +239,15 @@ def resolved(given: Given) -> str:
         of_model.weights = spec_of(of_model.backbone).default_weights
     if of_model.optimizer is None:
         of_model.optimizer = Namespace(class_path="nst_lightning.optim.LBFGS")  # type: ignore[no-untyped-call]
-    given_stages = of_data.stages if isinstance(of_data.stages, int) else [Stage(**vars(it)) for it in of_data.stages]
-    stages = scheduled(given_stages, of_data.size, of_data.steps)
+    stages = schedule_of(of_data)
     of_data.size, of_data.steps = stages[-1].size, sum(stage.steps for stage in stages)
     return str(parser.dump(values))
+
+
+def schedule_of(of_data: Any) -> tuple[Stage, ...]:  # noqa: ANN401 - a namespace
+    """Returns the stages that the settings of the data stand for."""
+    given_stages = of_data.stages if isinstance(of_data.stages, int) else [Stage(**vars(it)) for it in of_data.stages]
+    return scheduled(given_stages, of_data.size, of_data.steps)
 
 
 def names_of(given: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from nst_lightning.terminal import folded, open_all, say, settle
 COMMANDS = {
     "fit": ("cli.fit", "paint photographs in the manner of paintings"),
     "ui": ("ui.command", "paint in a browser: a page with a queue and a gallery"),
+    "film": ("cli.film", "paint a film frame by frame, or a walk from one painting to the next"),
     "plan": ("cli.plan", "tell what painting would take, without doing it: time, memory, devices"),
     "reconstruct": ("cli.reconstruct", "rebuild an image from what single layers hold of it"),
     "reproduce": ("cli.reproduce", "make a picture again from what its file says of it"),

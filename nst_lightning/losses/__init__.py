@@ -27,6 +27,7 @@ from nst_lightning.losses.sliced import Histogram as Histogram
 from nst_lightning.losses.sliced import Sliced as Sliced
 from nst_lightning.losses.strotss import SelfSimilarity as SelfSimilarity
 from nst_lightning.losses.strotss import Strotss as Strotss
+from nst_lightning.losses.temporal import Temporal as Temporal
 from nst_lightning.losses.variation import MeanVariation as MeanVariation
 from nst_lightning.losses.variation import NinePointVariation as NinePointVariation
 from nst_lightning.losses.variation import SquaredVariation as SquaredVariation

@@ -14,7 +14,7 @@ from torch import Tensor
 
 IMAGE = "image"  # the name under which the image itself stands among its features
 
-Source = Literal["content", "style"]
+Source = Literal["content", "style", "before"]  # the last of them is the frame before of a film
 Target: TypeAlias = tuple[Tensor, ...]  # what outputs are compared with: tensors (N, ...)
 
 

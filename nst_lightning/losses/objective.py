@@ -33,7 +33,7 @@ Kept: TypeAlias = Statistic | Target
 class Term:
     """One loss on named layers."""
 
-    group: str  # what it counts towards, with whose weight: content, style or tv
+    group: str  # what it counts towards, with whose weight: content, style, tv or temporal
     layers: tuple[str, ...]  # what the loss reads, in its order; `image` stands for the pixels
     loss: Loss
     share: float  # its part of the group's weight, above 0

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from nst_lightning.batches import Step, Style
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.losses import Objective, Pointwise, Target, Values
+from nst_lightning.losses import IMAGE, Features, Objective, Pointwise, Target, Values
 from nst_lightning.memory import Footprint, Line, peak_bytes
 from nst_lightning.modules.problem import Problem
 from nst_lightning.tiling import Evaluator, Tiled, Whole
@@ -242,6 +242,10 @@ class Evaluations:
                     for images, pair in styles
                 ]
             )
+        if "before" in objective.sources and (carried := step.batch.befores(step.stage)) is not None:
+            before, trusted = (each.to(device) for each in carried)
+            kept = objective.kept("before", {IMAGE: Features.whole(before, trusted)}, self._problem.seed)
+            targets |= objective.targets([kept], [1.0])
         return objective.matched(targets)
 
     def _targets_of_styles(

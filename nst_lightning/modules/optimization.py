@@ -271,7 +271,8 @@ class ImageOptimization(L.LightningModule):
             init = self.problem.init if pair.init is None else pair.init
             seed = self.problem.seed if pair.seed is None else pair.seed
             starts.append(initial_image(init, content[None], style[0].image(), seed))
-        return torch.cat(starts)
+        carried = step.batch.befores(step.stage)
+        return torch.cat(starts) if carried is None else torch.lerp(torch.cat(starts), *carried)
 
     def _forget_step(self, losses: dict[str, Tensor]) -> None:
         """Makes ready to take a step again that the memory did not hold."""

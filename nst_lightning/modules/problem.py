@@ -75,7 +75,9 @@ class Problem:
         return weighed if weighed.terms else self.objective
 
     def weight(self, pair: Pair, group: str) -> float:
-        """Returns a pair's weight of a group: its own, else the run's."""
+        """Returns a pair's weight of a group: its own, else the run's; nothing is temporal without a frame before."""
+        if group == "temporal" and pair.before is None:
+            return 0.0
         return pair.weights.get(group, self.weights[group])
 
     def active(self, pairs: Sequence[Pair]) -> Objective:
@@ -88,6 +90,8 @@ class Problem:
         if self.tile == "off" and worker.deals_tiles:
             msg = "trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
             raise InputError(msg)
+        if worker.deals_tiles and any(pair.before is not None for pair in pairs):
+            raise InputError("trainer.strategy must be pair_parallel for a film, whose chunks it deals out")
         known = dict.fromkeys(name for term in self.objective.terms for name in (term.group, term.label) if name)
         for stage in stages:
             if unknown := [name for name in stage.weights if name not in known]:

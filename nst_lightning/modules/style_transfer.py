@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from nst_lightning import optim
 from nst_lightning.backbones import Backbone, Border, Pooling, spec_of
 from nst_lightning.errors import InputError
-from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, Objective
+from nst_lightning.losses import CONTENT_LOSSES, IMAGE, STYLE_LOSSES, Objective, Temporal, Term
 from nst_lightning.modules.optimization import ImageOptimization
 from nst_lightning.modules.problem import (
     Convention,
@@ -56,6 +56,8 @@ class StyleTransfer(ImageOptimization):
         content_weight: How much the outlines count. 0 leaves the content out.
         style_weight: How much the palette and the texture count. 0 leaves the style out.
         tv_weight: How much smoothness counts. 0 leaves it out.
+        temporal_weight: How much a frame of a film is held to the one before, where that shows the same. 0 leaves that
+            out.
         init: What to start from: `content`, `style`, `gaussian` or `uniform` noise, a blank of the style's `mean`
             colour or a `grey` one, or a picture's file.
         optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
@@ -87,6 +89,7 @@ class StyleTransfer(ImageOptimization):
         content_weight: float = 1.0,
         style_weight: float = 2.5,
         tv_weight: float = 0.0,
+        temporal_weight: float = 0.0,
         init: str = "content",
         # Not LBFGS itself: jsonargparse would hand its learning rate on to whichever class is named instead.
         optimizer: OptimizerCallable | None = None,
@@ -99,11 +102,13 @@ class StyleTransfer(ImageOptimization):
         if convention not in get_args(Convention):
             raise InputError(f"unknown convention {convention!r}; known are {', '.join(get_args(Convention))}")
         of_groups = {"content": content_weight, "style": style_weight, "tv": tv_weight}
+        of_groups |= {"temporal": temporal_weight}
         unit = 1.0 if normalized else spec.origin(weights, pixel_range).unit
         relative = convention == "relative"
         content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, unit, relative)
         style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, unit, relative)
-        objective = Objective([*content, *style, smoothness(tv_loss)])
+        temporal = Term("temporal", (IMAGE,), Temporal(), 1.0)
+        objective = Objective([*content, *style, smoothness(tv_loss), temporal])
         of_network = pooling, border, pixel_range, normalized
         network = Backbone(backbone, objective.layers, weights, *of_network)
         super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, style_rotations))

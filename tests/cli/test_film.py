@@ -1,0 +1,150 @@
+"""`nst film`: end to end, killed and resumed, over processes, and what no film can be made of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nst_lightning.__main__ import main
+from nst_lightning.film import Film
+from tests.benchmarks.film import clip, flicker, pictures_of
+from tests.test_clips import duration, sound_of
+
+pytest.importorskip("cv2")
+pytestmark = pytest.mark.usefixtures("one_thread")
+FAST = (
+    *("--size", "64", "--steps", "24", "--frame_steps", "8", "--style_loss", "gram", "--content_layers", "relu3_1"),
+    *("--style_layers", "relu1_1,relu2_1,relu3_1", "--trainer.enable_progress_bar", "false"),
+)
+
+
+PROGRAM = [sys.executable, "-m", "nst_lightning", "film"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+KILLED = """
+import os, signal, sys
+from nst_lightning.__main__ import main
+from nst_lightning.callbacks import ImageWriter
+
+class Killing(ImageWriter):
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        if batch.batch.names == ("frame_000003",) and batch.index == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().on_train_batch_end(trainer, module, outputs, batch, index)
+
+import nst_lightning.cli.configuration
+nst_lightning.cli.configuration.ImageWriter = Killing
+main(sys.argv[1:])
+"""
+
+
+def made() -> dict[str, bytes]:
+    """The files of the film out.mp4 and of its frames, settings in the metadata included."""
+    return {path.name: path.read_bytes() for path in [Path("out.mp4"), *Path("out/frames").glob("*.png")]}
+
+
+@pytest.fixture
+def source(workplace: Path) -> Path:
+    return clip(workplace / "clip.mp4", 5, 64)
+
+
+def film(*words: str) -> int:
+    return main(["film", *words])
+
+
+def test_half_the_flicker_the_same_sound_and_the_same_length(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert film("clip.mp4", "painting.png", "-o", "out.mp4", *FAST) == 0
+    assert capfd.readouterr().out.endswith("out.mp4\n")
+    assert film("clip.mp4", "painting.png", "-o", "alone.mp4", "--chunks", "5", "--overlap", "0", *FAST) == 0
+    together, alone = (flicker(*pictures_of(Film.read(Path(name)))) for name in ("out", "alone"))
+    assert all(2 * one**0.5 < other**0.5 for one, other in zip(together, alone, strict=True))
+    assert sound_of(Path("out.mp4")) == sound_of(source)
+    assert duration(Path("out.mp4")) == pytest.approx(duration(source), abs=0.03)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
+def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
+    words = ["clip.mp4", "painting.png", "-o", "out.mp4", *FAST]
+
+    assert film(*words) == 0
+    whole = made()
+    assert len(whole) == 6
+    killed = [sys.executable, "-c", KILLED, "film", *words, "--overwrite"]
+    assert subprocess.run(killed, env=ENVIRONMENT, capture_output=True).returncode == -signal.SIGKILL
+    assert sorted(path.stem for path in Path("out/frames").glob("*.png")) == ["frame_000001", "frame_000002"]
+    Path("out.mp4").unlink()
+    assert film("--resume", "out") == 0
+    assert made() == whole
+    assert film("--resume", "out") == 0  # once more: there is nothing left to do but the film
+    assert made() == whole
+
+
+def test_chunks_over_two_processes_are_those_of_one(source: Path) -> None:
+    words = ["clip.mp4", "painting.png", "-o", "out.mp4", "--chunks", "2", "--overlap", "1", *FAST]
+    assert film(*words, "--accelerator", "cpu") == 0
+    whole = made()
+    assert len(whole) == 1 + 5 + 1
+    two = ["--accelerator", "cpu", "--devices", "2", "--strategy", "pair_parallel", "--overwrite"]
+    subprocess.run([*PROGRAM, *words, *two], env=ENVIRONMENT, check=True, capture_output=True)
+    assert made() == whole
+
+
+def test_nothing_but_a_film_is_overwritten(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("mine/frames").mkdir(parents=True)
+    assert film("clip.mp4", "painting.png", "-o", "mine", "--overwrite", *FAST) == 2
+    assert "mine: is not the folder of a film" in capfd.readouterr().err
+    assert Path("mine/frames").is_dir()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_walk_starts_and_ends_in_one_style() -> None:
+    styles = ("--style", "painting.png", "photo.png")
+    assert film("photo.png", *styles, "--walk", "4", "--fps", "8", "-o", "walk.mp4", *FAST) == 0
+    assert duration(Path("walk.mp4")) == pytest.approx(0.5, abs=0.01)
+    names = [path.name for path in sorted(Path("walk/frames").glob("*.png"))]
+    assert names == [f"frame_00000{n}.png" for n in (1, 2, 3, 4)]
+    assert main(["reproduce", "walk/frames/frame_000003.png", "-o", "again.png"]) == 0
+    assert Path("again.png").read_bytes() == Path("walk/frames/frame_000003.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nobody.mp4", "painting.png"], "content image nobody.mp4 is neither here nor in"),
+        (["photo.png", "painting.png"], "photo.png: has 1 frames; expected a film, or --walk N beside a photograph"),
+        (["text.mp4", "painting.png"], "text.mp4: cannot be decoded"),
+        (["clip.mp4"], "no style image was given"),
+        (["photo.png", "painting.png", "--walk", "4"], "a walk goes from one painting to the next: name two or more"),
+        (
+            ["photo.png", "--style", "photo.png", "painting.png", "--walk", "1"],
+            "walk must be a number of frames",
+        ),
+        (["clip.mp4", "painting.png", "--frame_steps", "0"], "frame_steps must be at least 1, got 0"),
+        (["clip.mp4", "painting.png", "--fps", "nan"], "fps must be from 1 to 120, got nan"),
+        (["clip.mp4", "painting.png", "-o", "out.avi"], "output must end in one of .mp4, .mov, .mkv, got out.avi"),
+        (["clip.mp4", "painting.png", "--chunks", "3"], "chunks must be longer than their overlap of 8, got 3 of 5"),
+        (["clip.mp4", "painting.png", "--batch_size", "2"], "batch_size must be 1 for frames"),
+        (["clip.mp4", "painting.png", "--pairs", "p.csv"], "pairs cannot be given for a film"),
+        (
+            ["clip.mp4", "painting.png", "--temporal_weight", "-1"],
+            "temporal_weight must be a finite number",
+        ),
+        (["--resume", "nowhere"], "nowhere: is not the folder of a film"),
+        (["--resume", "nowhere", "--walk", "3"], "walk cannot be given with --resume"),
+        ([], "no content image was given"),
+    ],
+)
+def test_what_no_film_can_be_made_of(
+    source: Path, words: list[str], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("text.mp4").write_text("no film")
+    before = {*source.parent.iterdir()}
+    assert film(*words) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert {*source.parent.iterdir()} == before
