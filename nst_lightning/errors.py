@@ -30,7 +30,7 @@ _WORDS = (
 """What a parser's messages say, and what a user is told instead."""
 
 
-_EXTRAS = {"matplotlib": "study", "scipy": "study", "av": "video", "gradio": "ui"}
+_EXTRAS = {"matplotlib": "study", "scipy": "study", "av": "video", "gradio": "ui", "png": "print", "tifffile": "print"}
 """What comes with an extra of the package only, by module."""
 
 

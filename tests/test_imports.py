@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("image_files",),
     ("presets", "recipe"),
-    ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
+    ("backbones", "colors", "figures", "images", "losses", "memory", "optim", "paper", "schedule"),
     ("files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
     ("pairs",),
     ("batches",),

@@ -29,6 +29,7 @@ def score_names() -> list[str]:
 OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
     "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
+    "bits": (Literal[8, 16], 8, "Bits a channel of the finished picture: 8, or 16 as PNG or TIFF [8]"),
     "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
     "video": (bool | Literal["mp4", "webp"], False, "A film of the optimisation: true, mp4 or webp [false]"),
     "scores": (list[str] | str, "auto", f"auto, off, or some of {','.join(score_names())} [auto]"),
