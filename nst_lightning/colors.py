@@ -60,7 +60,7 @@ def matched(image: Tensor, like: Tensor) -> Tensor:
     values = values.clamp(min=_LEAST_VARIANCE)
     root, inverse = (axes * values**power @ axes.T for power in (0.5, -0.5))
     squares, turned = torch.linalg.eigh(root @ target @ root)
-    change = inverse @ (turned * squares.clamp(min=0).sqrt() @ turned.T) @ inverse
+    change: Tensor = inverse @ (turned * squares.clamp(min=0).sqrt() @ turned.T) @ inverse
     return (change @ (image[0].flatten(1).double() - mean) + wanted).view(image.shape)
 
 
@@ -83,11 +83,13 @@ def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mixed(image: Tensor, matrix: Tensor | tuple[tuple[float, ...], ...]) -> Tensor:
-    return torch.einsum("ij,njhw->nihw", torch.as_tensor(matrix).to(image), image)
+    exact = torch.as_tensor(matrix, dtype=torch.float64)
+    return torch.einsum("ij,njhw->nihw", exact.to(image.dtype).to(image.device), image)
 
 
 def _inverse(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    return torch.linalg.inv(torch.tensor(matrix, dtype=torch.float64))
+    inverse: Tensor = torch.linalg.inv(torch.tensor(matrix, dtype=torch.float64))
+    return inverse
 
 
 def _grey(photograph: Tensor) -> Tensor:

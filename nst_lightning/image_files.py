@@ -121,18 +121,12 @@ def write_deep(stream: BinaryIO, pixels: np.ndarray[Any, Any], form: str, option
     Image.new("RGB", (1, 1)).save(around, form, **options)
     writer = png.Writer(pixels.shape[1], pixels.shape[0], greyscale=False, alpha=has_alpha, bitdepth=16)
     writer.write_packed(own, (row.tobytes() for row in pixels.astype(">u2")))
-    first, *rest = _chunks(own)
-    png.write_chunks(stream, [first, *(each for each in _chunks(around) if each[0] not in _OF_PIXELS), *rest])
+    first, *rest = png.Reader(bytes=own.getvalue()).chunks()
+    texts = (chunk for chunk in png.Reader(bytes=around.getvalue()).chunks() if chunk[0] not in _OF_PIXELS)
+    png.write_chunks(stream, [first, *texts, *rest])
 
 
 _OF_PIXELS = (b"IHDR", b"IDAT", b"IEND")
-
-
-def _chunks(stream: BytesIO) -> Iterator[tuple[bytes, bytes]]:
-    import png
-
-    stream.seek(0)
-    return png.Reader(stream).chunks()
 
 
 def reason(err: BaseException) -> str:
