@@ -11,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from torch import Tensor, cat, zeros_like
+from torch import Tensor, cat, split, zeros_like
 
 from nst_lightning import flow, images
+from nst_lightning.colors import COLORS, Colors
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
 from nst_lightning.schedule import Stage, begun, stage_of
@@ -51,6 +52,10 @@ class Gallery:
         known = self._sizes.get(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
         return self.read(source).size if known is None else known
 
+    def resized(self, source: images.Source, size: tuple[int, int]) -> Tensor:
+        """Returns an image at a size (H, W) in pixels, (1, 3, H, W) in [0, 1]."""
+        return images.resize(self.read(source).rgb, size).clamp(0, 1)
+
     def prefetch(self, sources: Sequence[images.Source]) -> None:
         """Begins to decode files that will be asked for."""
         for key in (os.fspath(source) for source in sources if isinstance(source, (str, os.PathLike))):
@@ -73,6 +78,7 @@ class Batch:
     upscale: bool  # whether images may be made larger than their files
     gallery: Gallery  # where images are read
     saved: Saved | None = None  # where to go on from
+    colors: str = "style"  # whose the pictures are in, one of `COLORS`; pairs may have their own
 
     def continues(self, saved: Saved) -> bool:
         """Whether the batch can go on from a checkpoint: its pairs and the stages so far are the same."""
@@ -130,7 +136,7 @@ class Batch:
     def contents(self, stage: Stage) -> Tensor:
         """Returns the content images at a stage's size, (N, 3, H, W) in [0, 1]."""
         size = self.output_size(stage)
-        return cat([images.resize(self.gallery.read(pair.content).rgb, size).clamp(0, 1) for pair in self.pairs])
+        return cat([self.gallery.resized(pair.content, size) for pair in self.pairs])
 
     def befores(self, stage: Stage) -> tuple[Tensor, Tensor] | None:
         """Returns the frames before, moved to where things are now, (N, 3, H, W), and their weights, (N, 1, H, W).
@@ -156,11 +162,50 @@ class Batch:
         side = max(1, round(stage.size * self.style_scale))
         return [[Style(source, side, self.upscale, self.gallery) for source in pair.styles] for pair in self.pairs]
 
+    def prepared_contents(self, stage: Stage) -> Tensor:
+        """Returns what is painted from instead of the content images, for the colours; likewise."""
+        contents = zip(self.pairs, split(self.contents(stage), 1), strict=True)
+        prepared = ((content, self._colors(pair).content) for pair, content in contents)
+        return cat([content if prepare is None else prepare(content) for content, prepare in prepared])
+
+    def prepared_styles(self, stage: Stage) -> list[list[Style]]:
+        """Returns what is painted after instead of the style images, for the colours."""
+        size, of_pairs = self.output_size(stage), zip(self.pairs, self.styles(stage), strict=True)
+        return [
+            styles
+            if self._colors(pair).style is None
+            else [replace(style, beside=Beside(self._named(pair), pair.content, size)) for style in styles]
+            for pair, styles in of_pairs
+        ]
+
+    def pictures(self, image: Tensor, stage: Stage) -> Tensor:
+        """Returns the pictures that optimised images are at a stage, in their colours, (N, 3, H, W) in [0, 1] both."""
+        size, found = self.output_size(stage), []
+        for pair, each in zip(self.pairs, split(image, 1), strict=True):
+            finish = self._colors(pair).picture
+            found.append(each if finish is None else finish(each, self.gallery.resized(pair.content, size).to(each)))
+        return cat(found)
+
+    def _named(self, pair: Pair) -> str:
+        return self.colors if pair.colors is None else pair.colors
+
+    def _colors(self, pair: Pair) -> Colors:
+        return COLORS[self._named(pair)]
+
     def alphas(self, stage: Stage) -> list[Tensor | None]:
         """Returns the content images' alpha at a stage's size, (1, 1, H, W) in [0, 1], None where opaque."""
         size = self.output_size(stage)
         alphas = [self.gallery.read(pair.content).alpha for pair in self.pairs]
         return [None if alpha is None else images.resize(alpha, size).clamp(0, 1) for alpha in alphas]
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What a style image's colours are prepared for."""
+
+    colors: str  # one of `COLORS` that changes style images
+    photograph: images.Source
+    size: tuple[int, int]  # its height and width at the stage, in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,12 +216,13 @@ class Style:
     side: int  # the long one in pixels; less where the file is smaller and must not be made larger
     upscale: bool
     gallery: Gallery
+    beside: Beside | None = None  # None leaves it as it is
 
     @property
     def key(self) -> Hashable:
         """What is equal for equal images, so that targets need not be computed twice."""
-        name = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else id(self.source)
-        return name, self.side, self.upscale
+        own = _name(self.source), self.side, self.upscale
+        return own if (it := self.beside) is None else (*own, it.colors, _name(it.photograph), it.size)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -185,7 +231,14 @@ class Style:
 
     def image(self) -> Tensor:
         """Returns the image, (1, 3, h, w) in [0, 1]."""
-        return images.resize(self.gallery.read(self.source).rgb, self.size).clamp(0, 1)
+        image = self.gallery.resized(self.source, self.size)
+        if self.beside is None or (prepare := COLORS[self.beside.colors].style) is None:
+            return image
+        return prepare(image, self.gallery.resized(self.beside.photograph, self.beside.size))
+
+
+def _name(source: images.Source) -> Hashable:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else id(source)
 
 
 class Step:

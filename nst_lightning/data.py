@@ -17,9 +17,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from nst_lightning import memory
 from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
+from nst_lightning.colors import COLORS
 from nst_lightning.errors import InputError
 from nst_lightning.images import MAX_SIDE
 from nst_lightning.pairs import Pair, chosen
+from nst_lightning.paper import Paper
 from nst_lightning.parallel import TileParallel, agreed, alone
 from nst_lightning.progress import Progress, Saved
 from nst_lightning.runs import Run
@@ -81,11 +83,16 @@ class PairDataModule(L.LightningDataModule):
             content with every style.
         pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`.
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
+        print: The paper to fill instead of `size`: `60x40cm@300dpi`, `12x8in@300dpi` or `A2@200dpi`. A picture keeps
+            its photograph's proportions and lies as that does; it is made larger than the photograph where needed.
         steps: Number of optimiser steps, all stages together. By default 240, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
             (size, steps, and factors of the weights of groups or losses there), which `size` and `steps` scale,
             without those that come below 32 px.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
+        colors: Whose colours the picture is in: those of the `style`; those of the `content`, put back at the end;
+            the style's, `matched` to the content's before; or `luminance`: light and dark alone are painted, the
+            content's colours stay.
         upscale: Whether an output may be larger than its content image's file.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
@@ -102,9 +109,11 @@ class PairDataModule(L.LightningDataModule):
         pairing: Literal["zip", "product"] = "zip",
         pairs: list[dict[str, Any]] | str | None = None,
         size: int | None = None,
+        print: str | None = None,
         steps: int | None = None,
         stages: int | list[Stage] = 2,
         style_scale: float = 1.0,
+        colors: Literal["style", "content", "matched", "luminance"] = "style",
         upscale: bool = False,
         batch_size: int | Literal["auto"] = 1,
         resume: str | None = None,
@@ -114,13 +123,19 @@ class PairDataModule(L.LightningDataModule):
             raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
-        self.stages = scheduled(stages, size, steps)
+        if colors not in COLORS:
+            raise InputError(f"unknown colors {colors!r}; known are {', '.join(COLORS)}")
+        self.paper = None if print is None else Paper.of(print)
+        if self.paper is not None and size is not None:
+            raise InputError(f"print {print} gives the size already: set size to null, got {size}")
+        self.stages = scheduled(stages, size if self.paper is None else self.paper.side, steps)
         self.pairs = chosen(content, style, pairing, pairs)
         self.is_film = any(pair.before is not None for pair in self.pairs)
         if self.is_film and batch_size != 1:
             raise InputError(f"batch_size must be 1 for frames that start from the one before, got {batch_size}")
         self.style_scale = style_scale
-        self.upscale = upscale
+        self.colors = colors
+        self.upscale = upscale or self.paper is not None
         self.batch_size = batch_size
         self.progress = Progress() if resume is None else _agreed_progress(Path(resume))  # what was done before
         self.dealt: tuple[tuple[str, ...], ...] = ()  # names of unfinished pairs by the rank that takes them
@@ -129,12 +144,18 @@ class PairDataModule(L.LightningDataModule):
         self.settings: dict[str, str | int | float] = {  # for the pictures' metadata and TensorBoard
             "stages": described(self.stages),
             "style_scale": style_scale,
-            "upscale": upscale,
+            "colors": colors,
+            "upscale": self.upscale,
         }
+        if print is not None:
+            self.settings["print"] = print
         largest = 1.0
         for pair in self.pairs:  # refuses what it cannot do before an hour of work on the pairs before it
-            largest = max(largest, *(stage.size * max(1.0, style_scale) for stage in self.stages_of(pair)))
-            if upscale and largest > MAX_SIDE:
+            if self.paper is not None and pair.size is not None:
+                raise InputError(f"pair {pair.name}: print {print} gives the size already, got a size of {pair.size}")
+            stages_of_pair = self._scaled(pair, pair.size)
+            largest = max(largest, *(stage.size * max(1.0, style_scale) for stage in stages_of_pair))
+            if self.upscale and largest > MAX_SIDE:
                 raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
         self.gallery = Gallery(side=math.ceil(min(largest, MAX_SIDE)))
         self._timeline: Timeline | None = None  # that of the trainer, which may leave out what cannot be finished
@@ -191,13 +212,17 @@ class PairDataModule(L.LightningDataModule):
         return None if step is None or step.is_last else step
 
     def stages_of(self, pair: Pair) -> tuple[Stage, ...]:
-        """Returns the stages that a pair goes through: the run's, scaled to the pair's own size and steps.
+        """Returns the stages that a pair goes through: the run's, scaled to its own size and steps, or to the paper.
 
         A frame that starts from the one before has the last only: at a coarse one it would be blurred.
         """
+        paper = self.paper
+        return self._scaled(pair, pair.size if paper is None else paper.long_side(*self.gallery.size(pair.content)))
+
+    def _scaled(self, pair: Pair, size: int | None) -> tuple[Stage, ...]:
         stages = self.stages if pair.before is None else self.stages[-1:]
         try:
-            return scaled(stages, pair.size, pair.steps)
+            return scaled(stages, size, pair.steps)
         except InputError as error:
             raise InputError(f"pair {pair.name}: {error}") from None
 
@@ -223,7 +248,7 @@ class PairDataModule(L.LightningDataModule):
         for source in (source for pair in members for source in (*pair.styles, pair.content)):
             size = self.gallery.read(source).size
         stages = self.stages_of(members[0])
-        return Batch(members, size, stages, self.style_scale, self.upscale, self.gallery, saved)
+        return Batch(members, size, stages, self.style_scale, self.upscale, self.gallery, saved, self.colors)
 
     def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
         """Joins single pairs that are alike at every stage, of an `auto` batch as many as `most` says for the first.

@@ -31,6 +31,7 @@ _WORDS = (
 
 
 _EXTRAS = {"matplotlib": "study", "scipy": "study", "av": "video", "cv2": "video", "gradio": "ui"}
+_EXTRAS |= {"png": "print", "tifffile": "print"}
 """What comes with an extra of the package only, by module."""
 
 

@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
@@ -18,6 +20,9 @@ from nst_lightning.errors import InputError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """The formats that pictures are written in, by suffix."""
+
+DEEP = {"PNG": "png", "TIFF": "tifffile"}
+"""The formats with 16 bits a channel, which Pillow writes no colours in, and the modules that do."""
 
 _PILLOW_SETTINGS = threading.Lock()
 
@@ -72,17 +77,56 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         return {}
 
 
-def metadata_options(form: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what Pillow is to be told so that a file of a format has texts, under ASCII names, in it."""
+def metadata_options(form: str, metadata: Mapping[str, str], dpi: int | None = None) -> dict[str, Any]:
+    """Returns what Pillow is to be told so that a file has texts, under ASCII names, and pixels an inch in it."""
+    resolution = {} if dpi is None else {"dpi": (dpi, dpi)}
     if form == "PNG":
         chunks = PngInfo()
         for name in sorted(metadata):
             chunks.add_text(name, metadata[name])  # as iTXt where tEXt, which is Latin-1, cannot hold it
-        return {"pnginfo": chunks}
+        return {"pnginfo": chunks, **resolution}
     exif = Image.Exif()
     if len(metadata) > 0:
         exif[ExifTags.Base.ImageDescription] = json.dumps(dict(metadata), sort_keys=True)
-    return {"exif": exif}
+    if dpi is not None and form == "WEBP":  # which has no other place for it
+        exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = dpi
+        exif[ExifTags.Base.ResolutionUnit] = 2  # inch
+    return {"exif": exif, **resolution}
+
+
+def write_deep(stream: BinaryIO, pixels: np.ndarray[Any, Any], form: str, options: Mapping[str, Any]) -> None:
+    """Writes whole numbers of 16 bits, (H, W, 3) or (H, W, 4), with what Pillow would be told, see `DEEP`."""
+    has_alpha = pixels.shape[2] == 4
+    if form == "TIFF":
+        import tifffile  # an extra, as the next
+
+        tifffile.imwrite(
+            stream,
+            pixels.astype(np.uint16),
+            photometric="rgb",
+            extrasamples=["unassalpha"] if has_alpha else None,
+            compression="zlib",
+            description=options["exif"].get(ExifTags.Base.ImageDescription),
+            iccprofile=options["icc_profile"],
+            resolution=options.get("dpi"),
+            resolutionunit="INCH",
+            metadata=None,
+            software=False,
+        )
+        return
+    import png
+
+    # Pillow's own chunks, of an image of one pixel, around the pixels.
+    around, own = BytesIO(), BytesIO()
+    Image.new("RGB", (1, 1)).save(around, form, **options)
+    writer = png.Writer(pixels.shape[1], pixels.shape[0], greyscale=False, alpha=has_alpha, bitdepth=16)
+    writer.write_packed(own, (row.tobytes() for row in pixels.astype(">u2")))
+    first, *rest = png.Reader(bytes=own.getvalue()).chunks()
+    texts = (chunk for chunk in png.Reader(bytes=around.getvalue()).chunks() if chunk[0] not in _OF_PIXELS)
+    png.write_chunks(stream, [first, *texts, *rest])
+
+
+_OF_PIXELS = (b"IHDR", b"IDAT", b"IEND")
 
 
 def reason(err: BaseException) -> str:

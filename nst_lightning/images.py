@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nst_lightning import runs
-from nst_lightning.image_files import FORMATS, ImageError, metadata_options, opened, reason
+from nst_lightning.image_files import DEEP, FORMATS, ImageError, metadata_options, opened, reason, write_deep
 
 MAX_SIDE = 16_384  # px
 LARGE = 2**25  # pixels, above usual photographs, from which on a file is reduced before it becomes a tensor
@@ -105,13 +106,7 @@ def to_pil(rgb: Tensor, alpha: Tensor | None = None, label: str = _IN_MEMORY) ->
     Raises:
         ImageError: If a value is not finite; begins with the label.
     """
-    planes = _to_bytes(rgb, label)
-    if alpha is not None:
-        opacity = _to_bytes(alpha, label)
-        share = opacity / 255
-        straight = (rgb.detach().to("cpu", torch.float32) - (1 - share)) / share.clamp(min=1 / 255)
-        planes = torch.cat([_to_bytes(torch.where(share > 0, straight, 1.0), label), opacity])
-    return Image.fromarray(planes.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(_levels(rgb, alpha, label, 8))
 
 
 def write(
@@ -120,24 +115,30 @@ def write(
     alpha: Tensor | None = None,
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    bits: int = 8,
+    dpi: int | None = None,
 ) -> Path:
-    """Writes a tensor as an 8-bit sRGB file that appears complete or not at all, and returns its path.
+    """Writes a tensor as an sRGB file that appears complete or not at all, and returns its path.
 
     .png and .tif/.tiff are lossless, .jpg/.jpeg (4:4:4, no alpha) and .webp lossy at quality 95. `rgb` and `alpha` are
     those of `to_pil`; `metadata` are texts, under ASCII names, see `image_files.read_metadata`. A folder is made
-    and a file replaced only with `overwrite`. Equal content gives identical bytes.
+    and a file replaced only with `overwrite`. Equal content gives identical bytes. A channel has so many `bits`, 8 or
+    16; `dpi` is how many pixels an inch are to be printed.
 
     Raises:
-        ImageError: If a value is not finite, or the file exists or cannot be written.
+        ImageError: If a value is not finite, the file exists or cannot be written, or its format has no 16 bits.
     """
     target = Path(path)
-    form = format_of(target)
-    image = to_pil(rgb, None if form == "JPEG" else alpha, str(target))
-    options = _ENCODERS[form] | metadata_options(form, {} if metadata is None else metadata)
+    form = format_of(target, bits)
+    pixels = _levels(rgb, None if form == "JPEG" else alpha, str(target), bits)
+    options = {"icc_profile": _srgb_profile(), **metadata_options(form, {} if metadata is None else metadata, dpi)}
     check_writable(target.parent)
     try:
         with runs.replacing(target, overwrite) as temporary, temporary.open("wb") as stream:
-            image.save(stream, format=form, icc_profile=_srgb_profile(), **options)
+            if bits == 16:
+                write_deep(stream, pixels, form, options)
+            else:
+                Image.fromarray(pixels).save(stream, format=form, **_ENCODERS[form], **options)
     except FileExistsError as err:
         raise ImageError(f"{target}: exists already; pass overwrite=True to replace it") from err
     except (OSError, ValueError, KeyError, struct.error) as err:
@@ -145,16 +146,22 @@ def write(
     return target
 
 
-def format_of(path: str | os.PathLike[str]) -> str:
+def format_of(path: str | os.PathLike[str], bits: int = 8) -> str:
     """Returns Pillow's name of the format that a file's suffix asks for, e.g. `PNG`.
 
     Raises:
-        ImageError: If pictures are not written in that format.
+        ImageError: If pictures are not written in that format with so many bits a channel.
+        ModuleNotFoundError: If that takes an extra of this package.
     """
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         raise ImageError(f"{Path(path)}: has suffix {suffix!r}; allowed are {', '.join(FORMATS)}")
-    return FORMATS[suffix.lower()]
+    form = FORMATS[suffix.lower()]
+    if bits != 8 and (bits != 16 or form not in DEEP):
+        raise ImageError(f"{Path(path)}: cannot have {bits} bits a channel; 8 are allowed, and 16 as .png, .tif, .tiff")
+    if bits == 16:
+        import_module(DEEP[form])
+    return form
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
@@ -304,8 +311,20 @@ def _srgb_profile() -> bytes:
     return bytes(profile)
 
 
-def _to_bytes(image: Tensor, label: str) -> Tensor:
+def _levels(rgb: Tensor, alpha: Tensor | None, label: str, bits: int) -> np.ndarray[Any, Any]:
+    """Whole numbers (H, W, 3), or with `alpha` (H, W, 4) of straight colour, see `to_pil`, in so many bits."""
+    top = 2**bits - 1
+    planes = _rounded(rgb, label, top)
+    if alpha is not None:
+        opacity = _rounded(alpha, label, top)
+        share = opacity / top
+        straight = (rgb.detach().to("cpu", torch.float32) - (1 - share)) / share.clamp(min=1 / top)
+        planes = torch.cat([_rounded(torch.where(share > 0, straight, 1.0), label, top), opacity])
+    return planes.permute(1, 2, 0).contiguous().numpy()
+
+
+def _rounded(image: Tensor, label: str, top: int) -> Tensor:
     if wrong := int((~torch.isfinite(image)).sum()):
         raise ImageError(f"{label}: {wrong} values are NaN or infinite; all must be finite")
     planes = image.detach().reshape(image.shape[-3:]).to("cpu", torch.float32)
-    return (planes.clamp(0, 1) * 255).round().to(torch.uint8)
+    return (planes.clamp(0, 1) * top).round().to(torch.uint8 if top == 255 else torch.int32)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from nst_lightning import images, initializers
+from nst_lightning.colors import COLORS
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER, Images, find, known_names, sample
 from nst_lightning.recipe import portable
@@ -26,7 +27,7 @@ from nst_lightning.runs import regular
 Pairing: TypeAlias = Literal["zip", "product"]
 GROUPS = ("content", "style", "tv", "temporal")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
-COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed", "before")
+COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed", "before", "colors")
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
@@ -55,6 +56,7 @@ class Pair:
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
         before: Of a frame of a film, the one before: the file of its picture, which need not be there before this pair
             begins, and its content image. The optimisation starts from it, at the last stage.
+        colors: Whose colours the picture is in, one of `colors.COLORS`.
 
     Raises:
         InputError: If the weights of the style images are not as above.
@@ -71,6 +73,7 @@ class Pair:
     seed: int | None = None
     style_weights: tuple[float, ...] = ()
     before: tuple[Path, images.Source] | None = None
+    colors: str | None = None
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
@@ -80,7 +83,7 @@ class Pair:
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
         styles = "|".join(map(str, self.style_weights))
-        optional = {"style_weights": styles or None, "init": self.init, "seed": self.seed}
+        optional = {"style_weights": styles or None, "init": self.init, "seed": self.seed, "colors": self.colors}
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
 
@@ -296,6 +299,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _value(cells, "seed", *_SEED),
         _value(cells, "style_weights", *listed) or (),
         _before(cells.get("before"), base),
+        _value(cells, "colors", str, COLORS.__contains__, f"one of {', '.join(COLORS)}"),
     )
 
 

@@ -20,6 +20,7 @@ from nst_lightning.memory import available
 from nst_lightning.modules import ImageOptimization
 from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.modules.problem import described
+from nst_lightning.paper import Paper
 from nst_lightning.tiling import Plan
 
 BUDGET = 45.0  # seconds that measuring may take; what would go beyond is not measured
@@ -203,7 +204,14 @@ def span(seconds: float) -> str:
     return f"{whole} {units[0]}" + (f" {part:02d} {units[1]}" if part else "")
 
 
-def text(estimate: Estimate, worker: Worker, world_size: int, pictures: str, within: float | None = None) -> str:
+def text(
+    estimate: Estimate,
+    worker: Worker,
+    world_size: int,
+    pictures: str,
+    within: float | None = None,
+    paper: Paper | None = None,
+) -> str:
     """Returns facts, a table and times, with the devices that it takes to be done `within` so many seconds if given."""
     if not estimate.rows:
         return "nothing left to do"
@@ -218,6 +226,7 @@ def text(estimate: Estimate, worker: Worker, world_size: int, pictures: str, wit
         f"processes  {world_size}{strategy}, on {worker.device.type}",
         f"memory     {_bytes(available(worker.device))} free; a process plans with {_bytes(worker.memory)}",
         f"pictures   {pictures}",
+        *([] if paper is None else (f"print      {size[1]}x{size[0]} px, {paper.told(*size)}" for _, size in alike)),
         *("", *_table(estimate, worker.memory), ""),
         f"time on 1 process  {span(estimate.total)}",
     ]

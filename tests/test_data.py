@@ -105,7 +105,8 @@ def test_stages_come_from_size_and_steps_or_are_given() -> None:
     listed = module_of(noise(32, 32), noise(32, 32), stages=list(STAGES))
     assert listed.stages == STAGES
     assert given(stages=list(STAGES), size=3 * 96, steps=15).stages == (Stage(96, 5), Stage(192, 3), Stage(288, 7))
-    assert listed.settings == {"stages": "32 px x 2, 64 px x 1, 96 px x 3", "style_scale": 1.0, "upscale": False}
+    stages = "32 px x 2, 64 px x 1, 96 px x 3"
+    assert listed.settings == {"stages": stages, "style_scale": 1.0, "colors": "style", "upscale": False}
 
 
 @pytest.mark.parametrize(

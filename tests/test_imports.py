@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("image_files",),
     ("presets", "recipe"),
-    ("backbones", "figures", "flow", "images", "losses", "memory", "optim", "schedule"),
+    ("backbones", "colors", "figures", "flow", "images", "losses", "memory", "optim", "paper", "schedule"),
     ("clips", "files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
     ("film", "pairs"),
     ("batches",),

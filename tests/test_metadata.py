@@ -56,6 +56,8 @@ CHANGES = {
     "steps": "3",
     "stages": "2",
     "style_scale": "0.5",
+    "colors": "luminance",
+    "print": "2x1cm@100dpi",
     "upscale": "true",
     "precision": "bf16-mixed",
 }
@@ -84,7 +86,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401 
 @cache
 def written(option: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The metadata of the picture that is painted with another value of an option, and the run's configuration."""
-    options = BASE if option is None else {**BASE, option: CHANGES[option]}
+    options = {**BASE, **({} if option is None else {option: CHANGES[option]})}
+    if option == "print":  # instead of a size
+        options["size"] = "null"
     name = "base" if option is None else option
     given = [f"--{key}={value}" for key, value in options.items()]
     assert main(["fit", "--content", "photo.png", "--style", "painting.png", "--output", name, *given]) == 0

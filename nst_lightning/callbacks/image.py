@@ -30,6 +30,7 @@ class ImageWriter(Callback):
         file: Where to write the finished picture of the only pair instead; the suffix gives the format.
         every: The number of steps between the pictures on the way, >= 1; None writes none.
         overwrite: Whether a finished picture may replace a file.
+        bits: Those of a channel of the finished pictures, 8 or 16, see `images.write`.
         recipe: Returns what the picture of a pair was made with, to be kept in its file.
 
     Raises:
@@ -42,11 +43,12 @@ class ImageWriter(Callback):
         every: int | None = None,
         overwrite: bool = False,
         recipe: Callable[[Pair], Recipe] | None = None,
+        bits: int = 8,
     ) -> None:
         if every is not None and every < 1:
             raise InputError(f"save_every must be at least 1, got {every}")
         self.file = None if file is None else Path(file)
-        self.every, self.overwrite, self.recipe = every, overwrite, recipe
+        self.every, self.overwrite, self.recipe, self.bits = every, overwrite, recipe, bits
         self.written: list[Path] = []
         self.as_it_is: Path | None = None  # the last picture on the way
 
@@ -57,8 +59,8 @@ class ImageWriter(Callback):
             ImageError: If a folder cannot be written to, or the file's suffix is none of a format that is written.
             InputError: If one file is to hold several pairs.
         """
+        images.format_of("picture.png" if self.file is None else self.file, self.bits)
         if self.file is not None:
-            images.format_of(self.file)
             images.check_writable(self.file.parent)
             if (pairs := len(data_of(trainer).pairs)) > 1:
                 raise InputError(f"{self.file}: one file cannot hold {pairs} pairs; name a folder as output")
@@ -85,7 +87,8 @@ class ImageWriter(Callback):
         assert isinstance(pl_module, ImageOptimization)
         if not is_writer(trainer):
             return
-        run = Run(Path(trainer.default_root_dir))
+        run, paper = Run(Path(trainer.default_root_dir)), data_of(trainer).paper
+        dpi = None if paper is None else paper.dpi
         results, alphas = pl_module.result.cpu(), step.batch.alphas(step.stage)
         for pair, rgb, alpha in zip(step.batch.pairs, results, alphas, strict=True):
             settings = {**pl_module.settings_of(step, pair), "step": step.index + 1}
@@ -93,7 +96,7 @@ class ImageWriter(Callback):
             if is_finished:
                 metadata |= {} if self.recipe is None else {TEXT: self.recipe(pair).text()}
                 path = run.picture(pair.name) if self.file is None else self.file
-                self.written.append(images.write(path, rgb, alpha, metadata, self.overwrite))
+                self.written.append(images.write(path, rgb, alpha, metadata, self.overwrite, self.bits, dpi))
             else:
                 path = run.picture_at(pair.name, step.index + 1)
-                self.as_it_is = images.write(path, rgb, alpha, metadata, overwrite=True)
+                self.as_it_is = images.write(path, rgb, alpha, metadata, overwrite=True, dpi=dpi)

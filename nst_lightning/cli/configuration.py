@@ -96,6 +96,7 @@ class Configuration:
         of_data = {name: value for name, value in held["data"].items() if name not in _OF_IMAGES}
         of_trainer = {"precision": held["trainer"].get("precision", "32-true")}
         settings = {"data": {**of_data, "pairs": [pair.row]}, "model": held["model"], "trainer": of_trainer}
+        settings["bits"] = held["bits"]
         return Recipe(settings, sums(pair))
 
     def scores(self) -> Scores | None:
@@ -134,7 +135,8 @@ class Job:
         self._is_film = film is not None
         self._go_on = f"to go on: nst {'fit' if film is None else 'film'} --resume {film or self.run.folder}"
         file = runs.file_beside(self.run.folder, values.output)
-        self.writer = ImageWriter(file, values.save_every, values.overwrite or self._resumed, configuration.recipe)
+        replaces = values.overwrite or self._resumed
+        self.writer = ImageWriter(file, values.save_every, replaces, configuration.recipe, values.bits)
         self._films = [] if values.video is False else [VideoWriter(None if values.video is True else values.video)]
         self._checkpoint = values.ckpt_path
         scores, every, own = configuration.scores(), settings["log_every_n_steps"], settings["callbacks"]
@@ -240,7 +242,9 @@ def resolved(given: Given) -> str:
     if of_model.optimizer is None:
         of_model.optimizer = Namespace(class_path="nst_lightning.optim.LBFGS")  # type: ignore[no-untyped-call]
     stages = schedule_of(of_data)
-    of_data.size, of_data.steps = stages[-1].size, sum(stage.steps for stage in stages)
+    of_data.steps = sum(stage.steps for stage in stages)
+    if of_data.print is None:
+        of_data.size = stages[-1].size
     return str(parser.dump(values))
 
 

@@ -41,12 +41,17 @@ def paint(given: typed.Given, sums: Mapping[str, str] | None = None) -> list[Pat
     with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job
+        from nst_lightning.cli.plan import told
+        from nst_lightning.data import Worker
         from nst_lightning.modules import StyleTransfer
+        from nst_lightning.planning import estimate
 
     with quiet(), ExitStack() as claims:
         job = Job(Configuration(given, StyleTransfer), claims)
         if sums is not None:
             job.check_images(sums)
+        if job.data.paper is not None and job.trainer.is_global_zero:  # it may take days
+            say(told(job, estimate(job.module, job.data, Worker.of(job.trainer))))
         job.fit()
         if job.trainer.is_global_zero and job.trainer.progress_bar_callback is not None:
             where, again = job.run.folder, job.run.config

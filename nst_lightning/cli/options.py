@@ -29,6 +29,7 @@ def score_names() -> list[str]:
 OF_RUN: Mapping[str, tuple[Any, Any, str]] = {
     "output": (str | None, None, "A picture's file, or a folder [data/output-images/<pair>]"),
     "overwrite": (bool, False, "Whether an earlier output is replaced; else the new one gets a number [false]"),
+    "bits": (Literal[8, 16], 8, "Bits a channel of the finished picture: 8, or 16 as PNG or TIFF [8]"),
     "save_every": (int | None, None, "Steps between pictures that are written on the way [never]"),
     "video": (bool | Literal["mp4", "webp"], False, "A film of the optimisation: true, mp4 or webp [false]"),
     "scores": (list[str] | str, "auto", f"auto, off, or some of {','.join(score_names())} [auto]"),
@@ -48,9 +49,32 @@ _OF_TRAINER = {
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
 _COMMON = (
-    *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "style_loss"),
-    *("style_layers", "style_scale", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
-    *("overwrite", "resume", "video", "save_every", "scores", "accelerator", "devices", "strategy", "precision"),
+    *(
+        "content",
+        "style",
+        "pairs",
+        "output",
+        "size",
+        "print",
+        "steps",
+        "stages",
+        "content_weight",
+        "style_weight",
+        "style_loss",
+    ),
+    *("style_layers", "style_scale", "colors", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
+    *(
+        "bits",
+        "overwrite",
+        "resume",
+        "video",
+        "save_every",
+        "scores",
+        "accelerator",
+        "devices",
+        "strategy",
+        "precision",
+    ),
 )
 """The options of the short help, in its order: what people vary first."""
 

@@ -30,8 +30,14 @@ def main(arguments: Sequence[str]) -> None:
     given, rest = Parser("plan", "--within").parse_known_args(arguments)
     within = None if given.within is None else planning.duration(given.within)
     job, found = estimate(rest)
+    print(told(job, found, within))
+
+
+def told(job: Job, found: planning.Estimate, within: float | None = None) -> str:
+    """Returns what a run would take in words, see `planning.text`."""
     pictures = f"in {job.run.folder}" if job.writer.file is None else str(job.writer.file)
-    print(folded(planning.text(found, Worker.of(job.trainer), job.trainer.world_size, pictures, within)))
+    of_run = Worker.of(job.trainer), job.trainer.world_size, pictures, within, job.data.paper
+    return folded(planning.text(found, *of_run))
 
 
 def estimate(
@@ -44,5 +50,5 @@ def estimate(
             raise InputError("ckpt_path cannot be planned; what is left of a run is: nst plan --resume FOLDER")
         job = Job(configuration)
         if job.writer.file is not None:
-            images.format_of(job.writer.file)
+            images.format_of(job.writer.file, job.writer.bits)
         return job, planning.estimate(job.module, job.data, Worker.of(job.trainer), budget, measured)

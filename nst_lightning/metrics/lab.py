@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning import images
+from nst_lightning.colors import linear
 from nst_lightning.errors import InputError
 
 SHORT_SIDE = 256  # the short side in pixels that larger outputs are reduced to before they are scored
@@ -41,8 +42,7 @@ def reduced(image: Tensor, output: Tensor, short_side: int | None = SHORT_SIDE) 
 
 def lab(rgb: Tensor) -> Tensor:
     """Returns sRGB in [0, 1], (N, 3, H, W), in CIELAB (CIE 15:2004, 8.2.1, D65): L in [0, 100], a and b about +-100."""
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    red, green, blue = linear.unbind(1)
+    red, green, blue = linear(rgb).unbind(1)
     # Not a matrix product, which autocast rounds to 16 bits and some devices to TF32.
     xyz = torch.stack(
         [(r * red + g * green + b * blue) / white for (r, g, b), white in zip(_TO_XYZ, _WHITE, strict=True)], dim=1

@@ -232,10 +232,10 @@ class Evaluations:
         """Returns the targets of a batch, found image by image: the memory need not hold a batch's features."""
         targets: dict[str, Target] = {}
         if "content" in objective.sources:
-            images = [content[None].to(device) for content in step.batch.contents(step.stage)]
+            images = [content[None].to(device) for content in step.batch.prepared_contents(step.stage)]
             targets |= _joined([evaluator.targets("content", [image], [1.0], self._problem.seed) for image in images])
         if "style" in objective.sources:
-            styles = zip(step.batch.styles(step.stage), step.batch.pairs, strict=True)
+            styles = zip(step.batch.prepared_styles(step.stage), step.batch.pairs, strict=True)
             targets |= _joined(
                 [
                     self._targets_of_styles(device, images, pair.style_weights, objective, evaluator)

@@ -63,6 +63,7 @@ class ImageOptimization(L.LightningModule):
         self.settings: dict[str, str | int | float] = {}  # for the pictures' metadata and TensorBoard
         self.evaluation: Evaluation | None = None  # of the current batch and stage; None before the first step
         self.stuck: Step | None = None  # the step that is taken, or that could not be
+        self.shown: Step | None = None  # one of the batch and stage that the image is of
         self._whole: Tensor | None = None  # the image as it was when it was last looked at, at this stage
         self._left = 0  # how often it may still go back there
         self.sizing = Sizing(problem)
@@ -70,8 +71,9 @@ class ImageOptimization(L.LightningModule):
 
     @property
     def result(self) -> Tensor:
-        """The output images (N, 3, H, W), clamped to [0, 1], detached."""
-        return self.image.detach().clamp(0, 1)
+        """The output pictures (N, 3, H, W), clamped to [0, 1], detached, in the colours that were asked for."""
+        image = self.image.detach().clamp(0, 1)
+        return image if self.shown is None else self.shown.batch.pictures(image, self.shown.stage)
 
     def settings_of(self, step: Step, pair: Pair) -> dict[str, str | int | float]:
         """Returns what was asked for one pair of the run: the data's settings, the module's, and the pair's own."""
@@ -86,7 +88,7 @@ class ImageOptimization(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Forgets an earlier run of the same module; raises an InputError for a trainer or pairs that cannot work."""
-        self.evaluation = None
+        self.evaluation = self.shown = None
         self.losses = {}
         if stage == "fit":
             if torch.is_inference_mode_enabled():
@@ -191,6 +193,7 @@ class ImageOptimization(L.LightningModule):
             self.image = nn.Parameter(self._saved(batch.batch)["state_dict"]["image"])
         elif self.image.shape != (len(batch.batch.pairs), 3, *batch.batch.output_size(batch.stage)):
             raise InputError(f"there is no picture of {', '.join(batch.batch.names)} to validate: paint it first")
+        self.shown = batch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves where the run is, as `progress.Saved` reads it."""
@@ -227,7 +230,7 @@ class ImageOptimization(L.LightningModule):
         together = len(step.batch.pairs)
         if self.evaluation is not None and not step.is_first:  # what was too much at one stage is at the next
             together = self.evaluation.together
-        self.losses = {}
+        self.losses, self.shown = {}, step
         self._whole, self._left = None, _TRIES
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
 
@@ -265,7 +268,7 @@ class ImageOptimization(L.LightningModule):
         self.trainer.strategy.setup_optimizers(self.trainer)
 
     def _initial_image(self, step: Step) -> Tensor:
-        contents, styles = step.batch.contents(step.stage), step.batch.styles(step.stage)
+        contents, styles = step.batch.prepared_contents(step.stage), step.batch.prepared_styles(step.stage)
         starts = []
         for pair, content, style in zip(step.batch.pairs, contents, styles, strict=True):
             init = self.problem.init if pair.init is None else pair.init

@@ -79,6 +79,12 @@ _STARTS = {
     "mean": "the painting's mean colour",
     "grey": "a grey canvas",
 }
+_COLORS = {
+    "style": "the painting's",
+    "matched": "the painting's, made like the photograph's",
+    "content": "the photograph's, put back at the end",
+    "luminance": "the photograph's: only light and dark are painted",
+}
 _NETWORKS = {
     "vgg16": "VGG16",
     "vgg19": "VGG19",
@@ -96,6 +102,7 @@ CONTROLS = {
         Control("size", "Size", "long side in pixels, at most the photograph's", 32, 2048, 1, is_common=True),
         Control("steps", "How long", "steps; more comes closer to the painting", 2, 1000, 1, is_common=True),
         Control("style_loss", "Manner", "what of the painting is taken", choices=_MANNERS, is_open=True),
+        Control("colors", "Colours", "whose colours the picture is in", choices=_COLORS),
         Control("init", "Start from", "what is on the canvas at first", choices=_STARTS),
         Control("tv_weight", "Smoothness", "more blurs what is grainy", 0, 5),
         Control("stages", "From coarse to fine", "sizes on the way: more gives larger forms", 1, 6, 1),
