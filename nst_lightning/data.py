@@ -79,7 +79,8 @@ class PairDataModule(L.LightningDataModule):
             and in `data/style-images`.
         pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
             content with every style.
-        pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`.
+        pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`. In
+            Python, a tuple of `pairs.Pair`, too.
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
         steps: Number of optimiser steps, all stages together. By default 240, or those of a list of `stages`.
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
@@ -87,6 +88,8 @@ class PairDataModule(L.LightningDataModule):
             without those that come below 32 px.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
         upscale: Whether an output may be larger than its content image's file.
+        strength: How far to go from the photograph, 0, to the painting, 1, the same for every pair: each finds the
+            style weight for it with a few small pictures, see `modules.strength`, around the run's style weight.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
         resume: The folder of a run, or one of its checkpoints, to go on from.
@@ -106,6 +109,7 @@ class PairDataModule(L.LightningDataModule):
         stages: int | list[Stage] = 2,
         style_scale: float = 1.0,
         upscale: bool = False,
+        strength: float | None = None,
         batch_size: int | Literal["auto"] = 1,
         resume: str | None = None,
     ) -> None:
@@ -115,7 +119,8 @@ class PairDataModule(L.LightningDataModule):
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         self.stages = scheduled(stages, size, steps)
-        self.pairs = chosen(content, style, pairing, pairs)
+        own = chosen(content, style, pairing, pairs)
+        self.pairs = own if strength is None else tuple(each.of_strength(strength) for each in own)
         self.style_scale = style_scale
         self.upscale = upscale
         self.batch_size = batch_size

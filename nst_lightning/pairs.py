@@ -26,7 +26,7 @@ from nst_lightning.runs import regular
 Pairing: TypeAlias = Literal["zip", "product"]
 GROUPS = ("content", "style", "tv")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
-COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed")
+COLUMNS = ("content", "style", "name", *_WEIGHTS, "strength", "style_weights", "size", "steps", "init", "seed")
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
@@ -37,6 +37,7 @@ _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them a
 _WHOLE = (int, lambda value: 1 <= value < 2**31, "a whole number from 1 to 2**31 - 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
 _WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
+_STRENGTH = (float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
@@ -53,9 +54,11 @@ class Pair:
         init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.
         seed: Seed of the noise, in [0, 2**63 - 1].
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
+        strength: How far to go from the photograph, 0, to the painting, 1: what the weight `style` is found by, where
+            there is none; None where it is not.
 
     Raises:
-        InputError: If the weights of the style images are not as above.
+        InputError: If the weights of the style images or the strength are not as above.
     """
 
     content: images.Source
@@ -68,18 +71,25 @@ class Pair:
     init: str | None = None
     seed: int | None = None
     style_weights: tuple[float, ...] = ()
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
             raise InputError(f"pair {self.name}: style_weights must be {_STYLE_WEIGHTS}, got {self.style_weights}")
+        if self.strength is not None and not _STRENGTH[1](self.strength):
+            raise InputError(f"strength must be {_STRENGTH[2]}, got {self.strength}")
 
     @property
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
         styles = "|".join(map(str, self.style_weights))
-        optional = {"style_weights": styles or None, "init": self.init, "seed": self.seed}
+        optional = {"strength": self.strength, "style_weights": styles or None, "init": self.init, "seed": self.seed}
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
+
+    def of_strength(self, strength: float) -> Pair:
+        """Returns the pair of a run's strength, unless it has one, or a style weight, of its own."""
+        return self if self.strength is not None or "style" in self.weights else replace(self, strength=strength)
 
     @property
     def row(self) -> dict[str, str]:
@@ -108,9 +118,11 @@ def chosen(
     content: Images,
     style: Images,
     pairing: Pairing = "zip",
-    listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | None = None,
+    listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | tuple[Pair, ...] | None = None,
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
+
+    A tuple is of pairs as they are.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
@@ -119,7 +131,7 @@ def chosen(
         return pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER), pairing)
     if content is not None or style is not None:
         raise InputError(f"pairs {listed} names the images already: leave out content and style")
-    return read_pairs(listed)
+    return listed if isinstance(listed, tuple) else read_pairs(listed)
 
 
 def pair_up(
@@ -279,6 +291,9 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         init = os.path.abspath(base / os.path.expanduser(init))
         initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
+    strength = _value(cells, "strength", *_STRENGTH)
+    if strength is not None and weights["style"] is not None:
+        raise InputError("strength finds the style_weight: leave out one of them")
     listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
     return Pair(
         _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
@@ -290,6 +305,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         init,
         _value(cells, "seed", *_SEED),
         _value(cells, "style_weights", *listed) or (),
+        strength,
     )
 
 

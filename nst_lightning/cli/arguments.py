@@ -151,6 +151,8 @@ def read(arguments: Sequence[str]) -> Given:
             if option is not None:
                 _check_number(option, values, f"--{option.name}")
             options.append((key, values))
+    if {"data.strength", "model.style_weight"} <= {key for key, _ in options}:
+        raise InputError("--strength finds the style_weight: leave out one of them")
     given = Given((*brought, *of_files), (*options, *_as_options(images, {key for key, _ in options})))
     given.check_safe()
     return given

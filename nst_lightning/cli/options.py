@@ -48,7 +48,8 @@ _OF_TRAINER = {
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
 _COMMON = (
-    *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "style_loss"),
+    *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "strength"),
+    "style_loss",
     *("style_layers", "style_scale", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
     *("overwrite", "resume", "video", "save_every", "scores", "accelerator", "devices", "strategy", "precision"),
 )
