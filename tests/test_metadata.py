@@ -57,6 +57,7 @@ CHANGES = {
     "stages": "2",
     "style_scale": "0.5",
     "upscale": "true",
+    "strength": "0.5",
     "precision": "bf16-mixed",
 }
 # What says which images there are and how the work is dealt out: an image's result does not depend on it, or its

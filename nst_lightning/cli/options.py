@@ -51,7 +51,18 @@ _COMMON = (
     *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "strength"),
     "style_loss",
     *("style_layers", "style_scale", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
-    *("overwrite", "resume", "video", "save_every", "scores", "accelerator", "devices", "strategy", "precision"),
+    *(
+        "from",
+        "overwrite",
+        "resume",
+        "video",
+        "save_every",
+        "scores",
+        "accelerator",
+        "devices",
+        "strategy",
+        "precision",
+    ),
 )
 """The options of the short help, in its order: what people vary first."""
 
@@ -101,6 +112,9 @@ def known() -> Mapping[str, Option]:
         *_arguments("data", "data.py", "PairDataModule"),
         *_arguments("model", "modules/style_transfer.py", "StyleTransfer"),
         Option("preset", "str", preset),
+        Option(
+            "from", "str", "A cell of a sweep's figure, FOLDER:B3, to go on with: its settings, and its picture as init"
+        ),
         *(
             Option(name, kind.__name__ if isinstance(kind, type) else str(kind), text)
             for name, (kind, _, text) in OF_RUN.items()

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from statistics import fmean
@@ -70,9 +70,7 @@ class Strength(Callback):
     """
 
     def __init__(self) -> None:
-        self._ways: dict[
-            Hashable, tuple[list[float], list[float]]
-        ] = {}  # weights and how far they go, by what is painted
+        self._tried: dict[str, tuple[list[float], list[float]]] = {}  # weights and ways, by what is painted
         self._found: Mapping[str, float] = {}  # style weights by a pair's name, from the trainer's checkpoint
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -98,12 +96,13 @@ class Strength(Callback):
         saved = self._found if step.batch.saved is None else step.batch.saved.weights
         weight = saved.get(pair.name)
         if weight is None:
-            images = [str(each) if isinstance(each, (str, os.PathLike)) else id(each) for each in step.batch.sources]
+            sources = (pair.content, *pair.styles)
+            images = [os.fspath(each) if isinstance(each, (str, os.PathLike)) else id(each) for each in sources]
             key = str([*images, step.stages, {**pair.settings, "strength": None}])
-            if key not in self._ways:
-                self._ways[key] = _judged(trainer, module, step, pair)
+            if key not in self._tried:
+                self._tried[key] = _judged(trainer, module, step, pair)
             assert pair.strength is not None
-            weight = weight_of(pair.strength, *self._ways[key])
+            weight = weight_of(pair.strength, *self._tried[key])
             # Of processes that work on one image, that of the first.
             weight = trainer.strategy.broadcast(weight)
             if is_writer(trainer):
