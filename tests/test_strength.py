@@ -171,7 +171,7 @@ def test_0_is_a_weight_of_0(workplace: Path) -> None:
     ("options", "told"),
     [
         (["--strength", "1.5"], "strength must be a number from 0 to 1, got 1.5"),
-        (["--strength", "nan"], "strength must be a number from 0 to 1, got nan"),
+        (["--strength", "nan"], "--strength: Expected a float"),
         (["--strength", "much"], "--strength must be a number, got 'much'"),
         (["--strength", "0.5", "--style_weight", "3"], "--strength finds the style_weight: leave out one of them"),
         (["--strength", "0.5", "--content_weight", "0"], "strength needs a content_weight and a style_weight above 0"),

@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
 
 from nst_lightning import memory
 from nst_lightning.batches import Step, Timeline
@@ -23,7 +24,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.metrics.scorer import Reference, Scorer
 from nst_lightning.modules.optimization import ImageOptimization
 from nst_lightning.pairs import Pair
-from nst_lightning.terminal import say
+from nst_lightning.terminal import STDERR
 
 FACTORS = (0.008, 0.04, 0.2, 1.0, 5.0)
 """The run's style weight times these is tried; the last one's picture is that of strength 1."""
@@ -106,7 +107,8 @@ class Strength(Callback):
             # Of processes that work on one image, that of the first.
             weight = trainer.strategy.broadcast(weight)
             if is_writer(trainer):
-                say(f"nst: {pair.name}: strength {pair.strength:g} is style_weight {weight:g}")
+                line = f"nst: {pair.name}: strength {pair.strength:g} is style_weight {weight:g}"
+                tqdm.write(line, file=STDERR)  # not on the line of a progress bar
         return replace(pair, weights={**pair.weights, "style": weight})
 
 
