@@ -32,6 +32,7 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.files import Images
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
+from nst_lightning.pairs import Pair
 from nst_lightning.schedule import Stage
 
 RECONSTRUCTION = {
@@ -181,6 +182,8 @@ def _fitted(
     kind: type[ImageOptimization], options: dict[str, Any], progress: bool, accelerator: str
 ) -> tuple[ImageOptimization, list[PIL.Image.Image]]:
     """Returns the module after a run, and the pictures in the order of the pairs."""
+    if {"strength", "style_weight"} <= options.keys():
+        raise InputError("strength finds the style_weight: leave out one of them")
     preset = options.get("preset")
     brought = {} if preset is None else presets.options(preset)
     if "stages" in brought:
@@ -203,20 +206,27 @@ def _fitted(
         options = {**options, "optimizer": made}
     module = kind(**{name: options[name] for name in of_model if name in options})
     data = PairDataModule(**{name: options[name] for name in of_data if name in options})
+    return module, [picture for _, picture in painted(module, data, progress, accelerator)]
+
+
+def painted(
+    module: ImageOptimization, data: PairDataModule, progress: bool, accelerator: str
+) -> list[tuple[Pair, PIL.Image.Image]]:
+    """Runs a module, and returns the pairs with the weights that they had and their pictures, in order."""
     of_trainer: dict[str, Any] = {"accelerator": accelerator, "devices": 1, "max_epochs": 1, "logger": False}
     finished = _Finished()
     of_trainer |= {"enable_progress_bar": progress, "callbacks": [finished, *([ProgressBar()] if progress else [])]}
     with quiet():
         trainer = trainer_of(**of_trainer, enable_checkpointing=False, enable_model_summary=False)
         trainer.fit(module, datamodule=data)
-    return module, [finished.pictures[pair.name] for pair in data.pairs]
+    return [finished.found[pair.name] for pair in data.pairs]
 
 
 class _Finished(Callback):
-    """Keeps the finished pictures, by their pairs' names."""
+    """Keeps pairs with their finished pictures, by their names."""
 
     def __init__(self) -> None:
-        self.pictures: dict[str, PIL.Image.Image] = {}
+        self.found: dict[str, tuple[Pair, PIL.Image.Image]] = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -224,8 +234,8 @@ class _Finished(Callback):
         """Keeps those of a batch."""
         assert isinstance(pl_module, ImageOptimization)
         if batch.is_last:
-            made = zip(batch.batch.names, pl_module.result.cpu(), batch.batch.alphas(batch.stage), strict=True)
-            self.pictures |= {name: images.to_pil(rgb, alpha) for name, rgb, alpha in made}
+            made = zip(batch.batch.pairs, pl_module.result.cpu(), batch.batch.alphas(batch.stage), strict=True)
+            self.found |= {pair.name: (pair, images.to_pil(rgb, alpha)) for pair, rgb, alpha in made}
 
 
 def _typed(kind: type[ImageOptimization], options: Mapping[str, Any]) -> dict[str, Any]:

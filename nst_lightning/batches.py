@@ -328,6 +328,11 @@ class Timeline:
         batch = self.batches[batch_index]
         return Step(batch, batch_index, number - self._ends[batch_index] + batch.steps)
 
+    def exchange(self, step: Step, pairs: Sequence[Pair]) -> None:
+        """Has the batch of a step be of other pairs, of the same names and images, from this step on."""
+        step.batch = replace(step.batch, pairs=pairs)
+        self._set([step.batch if index == step.batch_index else each for index, each in enumerate(self.batches)])
+
     def give_up(self, number: int) -> int:
         """Leaves out a batch's steps from that of a number on; of several pairs each then begins anew, by itself.
 

@@ -81,7 +81,8 @@ class PairDataModule(L.LightningDataModule):
             and in `data/style-images`.
         pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
             content with every style.
-        pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`.
+        pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`. In
+            Python, a tuple of `pairs.Pair`, too.
         size: Long side of the output in pixels. By default 512, or that of a list of `stages`.
         print: The paper to fill instead of `size`: `60x40cm@300dpi`, `12x8in@300dpi` or `A2@200dpi`. A picture keeps
             its photograph's proportions and lies as that does; it is made larger than the photograph where needed.
@@ -94,6 +95,8 @@ class PairDataModule(L.LightningDataModule):
             the style's, `matched` to the content's before; or `luminance`: light and dark alone are painted, the
             content's colours stay.
         upscale: Whether an output may be larger than its content image's file.
+        strength: How far to go from the photograph, 0, to the painting, 1, the same for every pair: each finds the
+            style weight for it with a few small pictures, see `modules.strength`, around the run's style weight.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
         resume: The folder of a run, or one of its checkpoints, to go on from.
@@ -115,6 +118,7 @@ class PairDataModule(L.LightningDataModule):
         style_scale: float = 1.0,
         colors: Literal["style", "content", "matched", "luminance"] = "style",
         upscale: bool = False,
+        strength: float | None = None,
         batch_size: int | Literal["auto"] = 1,
         resume: str | None = None,
     ) -> None:
@@ -129,7 +133,8 @@ class PairDataModule(L.LightningDataModule):
         if self.paper is not None and size is not None:
             raise InputError(f"print {print} gives the size already: set size to null, got {size}")
         self.stages = scheduled(stages, size if self.paper is None else self.paper.side, steps)
-        self.pairs = chosen(content, style, pairing, pairs)
+        own = chosen(content, style, pairing, pairs)
+        self.pairs = own if strength is None else tuple(each.of_strength(strength) for each in own)
         self.is_film = any(pair.before is not None for pair in self.pairs)
         if self.is_film and batch_size != 1:
             raise InputError(f"batch_size must be 1 for frames that start from the one before, got {batch_size}")

@@ -27,7 +27,10 @@ from nst_lightning.runs import regular
 Pairing: TypeAlias = Literal["zip", "product"]
 GROUPS = ("content", "style", "tv", "temporal")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
-COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed", "before", "colors")
+COLUMNS = (
+    *("content", "style", "name", *_WEIGHTS, "strength", "style_weights"),
+    *("size", "steps", "init", "seed", "before", "colors"),
+)
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
@@ -38,6 +41,7 @@ _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them a
 _WHOLE = (int, lambda value: 1 <= value < 2**31, "a whole number from 1 to 2**31 - 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
 _WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
+_STRENGTH = (float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
@@ -57,9 +61,11 @@ class Pair:
         before: Of a frame of a film, the one before: the file of its picture, which need not be there before this pair
             begins, and its content image. The optimisation starts from it, at the last stage.
         colors: Whose colours the picture is in, one of `colors.COLORS`.
+        strength: How far to go from the photograph, 0, to the painting, 1: what the weight `style` is found by, where
+            there is none; None where it is not.
 
     Raises:
-        InputError: If the weights of the style images are not as above.
+        InputError: If the weights of the style images or the strength are not as above.
     """
 
     content: images.Source
@@ -74,18 +80,26 @@ class Pair:
     style_weights: tuple[float, ...] = ()
     before: tuple[Path, images.Source] | None = None
     colors: str | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
             raise InputError(f"pair {self.name}: style_weights must be {_STYLE_WEIGHTS}, got {self.style_weights}")
+        if self.strength is not None and not _STRENGTH[1](self.strength):
+            raise InputError(f"strength must be {_STRENGTH[2]}, got {self.strength}")
 
     @property
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
         styles = "|".join(map(str, self.style_weights))
-        optional = {"style_weights": styles or None, "init": self.init, "seed": self.seed, "colors": self.colors}
+        optional = {"strength": self.strength, "style_weights": styles or None, "init": self.init}
+        optional |= {"seed": self.seed, "colors": self.colors}
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
+
+    def of_strength(self, strength: float) -> Pair:
+        """Returns the pair of a run's strength, unless it has one, or a style weight, of its own."""
+        return self if self.strength is not None or "style" in self.weights else replace(self, strength=strength)
 
     @property
     def row(self) -> dict[str, str]:
@@ -116,9 +130,11 @@ def chosen(
     content: Images,
     style: Images,
     pairing: Pairing = "zip",
-    listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | None = None,
+    listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | tuple[Pair, ...] | None = None,
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
+
+    A tuple is of pairs as they are.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
@@ -127,7 +143,7 @@ def chosen(
         return pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER), pairing)
     if content is not None or style is not None:
         raise InputError(f"pairs {listed} names the images already: leave out content and style")
-    return read_pairs(listed)
+    return listed if isinstance(listed, tuple) else read_pairs(listed)
 
 
 def pair_up(
@@ -287,6 +303,9 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         init = os.path.abspath(base / os.path.expanduser(init))
         initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
+    strength = _value(cells, "strength", *_STRENGTH)
+    if strength is not None and weights["style"] is not None:
+        raise InputError("strength finds the style_weight: leave out one of them")
     listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
     return Pair(
         _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
@@ -300,6 +319,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _value(cells, "style_weights", *listed) or (),
         _before(cells.get("before"), base),
         _value(cells, "colors", str, COLORS.__contains__, f"one of {', '.join(COLORS)}"),
+        strength,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -31,6 +32,12 @@ class Saved:
     names: tuple[str, ...]  # of the batch's pairs
     stages: tuple[Stage, ...]  # that it was to go through
     taken: int  # steps, over all stages, >= 1
+    weights: Mapping[str, float] = field(default_factory=dict)  # those of the style that were found, by pair
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """All but the path in plain values, as checkpoints note it."""
+        return note_of(self.names, self.stages, self.taken, self.weights)
 
     @property
     def stage_index(self) -> int:
@@ -41,18 +48,32 @@ class Saved:
     def of(cls, path: Path, note: Mapping[str, Any]) -> Saved:
         """Returns what a checkpoint noted; an InputError where it makes no sense."""
         with suppress(TypeError, AttributeError, KeyError, InputError):
-            found = cls(path, tuple(note["names"]), tuple(Stage(*stage) for stage in note["stages"]), note["taken"])
+            found = cls(
+                path,
+                tuple(note["names"]),
+                tuple(Stage(*stage) for stage in note["stages"]),
+                note["taken"],
+                dict(note.get("weights", {})),
+            )
+            weighs = all(isinstance(each, float) and 0 <= each < math.inf for each in found.weights.values())
             numbers = [found.taken, *(number for stage in found.stages for number in (stage.size, stage.steps))]
             named = all(isinstance(name, str) for name in found.names)
-            if named and all(isinstance(number, int) for number in numbers) and 1 <= found.taken <= sum(numbers[2::2]):
+            if (
+                named
+                and weighs
+                and all(isinstance(number, int) for number in numbers)
+                and 1 <= found.taken <= sum(numbers[2::2])
+            ):
                 return found
         raise InputError(f"{path}: {DAMAGED}")
 
 
-def note_of(names: Sequence[str], stages: Sequence[Stage], taken: int) -> dict[str, Any]:
+def note_of(
+    names: Sequence[str], stages: Sequence[Stage], taken: int, weights: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Returns what a checkpoint notes of its batch, in plain values: `Saved` without the path."""
     sizes = [[stage.size, stage.steps, dict(stage.weights)] for stage in stages]
-    return {"format": FORMAT, "names": list(names), "stages": sizes, "taken": taken}
+    return {"format": FORMAT, "names": list(names), "stages": sizes, "taken": taken, "weights": weights or {}}
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ class Progress:
 
     def as_json(self) -> str:
         """Returns all of it as text, for the other processes of a run."""
-        saved = {str(each.path): note_of(each.names, each.stages, each.taken) for each in self.saved}
+        saved = {str(each.path): each.noted for each in self.saved}
         return json.dumps({"finished": sorted(self.finished), "saved": saved, "failed": sorted(self.failed)})
 
     def write(self, run: Run) -> None:

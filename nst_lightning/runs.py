@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from nst_lightning.errors import InputError
 
 FOLDER = Path("data/output-images")  # where run folders are made unless told otherwise
+SHEET = "sheet.json"  # in the folder of a sweep: its pictures by what the cells are called
 _LOCK = ".lock"  # in a run folder, locked while a process is at work on it; alone, after a kill, it is nothing
 
 

@@ -59,6 +59,7 @@ CHANGES = {
     "colors": "luminance",
     "print": "2x1cm@100dpi",
     "upscale": "true",
+    "strength": "0.5",
     "precision": "bf16-mixed",
 }
 # What says which images there are and how the work is dealt out: an image's result does not depend on it, or its

@@ -24,7 +24,7 @@ import yaml
 from nst_lightning import files, presets
 from nst_lightning.cli.options import Option, known
 from nst_lightning.errors import InputError
-from nst_lightning.runs import Run, regular
+from nst_lightning.runs import SHEET, Run, regular
 
 GROUPS = ("data", "model", "trainer")
 _LETTERS = {"-c": "--config", "-o": "--output", "-h": "--help"}
@@ -131,6 +131,8 @@ def read(arguments: Sequence[str]) -> Given:
     of_files: list[Mapping[str, Any]] = []
     options: list[tuple[str, tuple[str, ...]]] = []
     images: list[str] = []
+    of_pictures: list[Mapping[str, Any]] = []
+    start: list[tuple[str, tuple[str, ...]]] = []
     while left:
         word = left.popleft()
         if not _is_option(word):
@@ -139,8 +141,11 @@ def read(arguments: Sequence[str]) -> Given:
         name, equals, value = word.partition("=")
         key, option = _named(name)
         values = (value,) if equals else _values(name, option, left)
-        if key == "config":
-            of_files += _settings(values[0])
+        if key in ("config", "from"):
+            file = _cell(values[0]) if key == "from" else values[0]
+            of_files += _settings(file)
+            of_pictures += of_files[-1:] if _is_picture(file) else []
+            start = [("model.init", (file,))] if key == "from" else start
         elif key == "preset":
             brought += _settings(str(presets.path(values[0])))
         else:
@@ -151,6 +156,13 @@ def read(arguments: Sequence[str]) -> Given:
             if option is not None:
                 _check_number(option, values, f"--{option.name}")
             options.append((key, values))
+    if {"data.strength", "model.style_weight"} <= {key for key, _ in options}:
+        raise InputError("--strength finds the style_weight: leave out one of them")
+    options = [*start, *options]
+    for each in of_pictures:  # whose only row is the picture's own settings
+        (row,) = each["data"]["pairs"]
+        for name in {key.rpartition(".")[2] for key, _ in options} - {"content", "style"}:
+            row.pop(name, None)
     given = Given((*brought, *of_files), (*options, *_as_options(images, {key for key, _ in options})))
     given.check_safe()
     return given
@@ -236,6 +248,7 @@ def _values(name: str, option: Option | None, left: deque[str]) -> tuple[str, ..
         wanted = {
             "--resume": "the folder of a run, e.g. data/output-images/photo_painting",
             "--config": "a file in YAML",
+            "--from": "the folder of a sweep and a cell of its figure, e.g. data/output-images/start:B3",
             "--preset": f"one of {', '.join(presets.names())}",
         }
         raise InputError(f"{name} needs {wanted.get(name, 'a value')}")
@@ -258,15 +271,34 @@ def _configuration_of(folder: str) -> str:
     return str(path)
 
 
+def _cell(text: str) -> str:
+    """Returns the picture of a cell of a sweep's figure, given as its folder, a colon and its name."""
+    folder, _, name = text.rpartition(":")
+    path = Path(folder) / SHEET
+    try:
+        cells = dict(json.loads(regular(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        wanted = "expected the folder of a finished sweep and a cell of its grid.png, e.g. data/output-images/start:B3"
+        raise InputError(f"--from {text}: {path} is no list of a sweep's cells; {wanted}") from error
+    if name not in cells:
+        raise InputError(f"--from {text}: {folder} has no cell {name!r}; it has {', '.join(cells)}")
+    return str(Path(folder) / str(cells[name]))
+
+
+def _is_picture(path: str) -> bool:
+    from nst_lightning.image_files import FORMATS  # not above, as in `_settings`
+
+    return Path(path).suffix.lower() in FORMATS
+
+
 def _settings(path: str) -> list[Mapping[str, Any]]:
     """Returns what a configuration holds, behind the preset that it names, with short names put into their groups.
 
     A picture holds what it was made with.
     """
-    from nst_lightning.image_files import FORMATS  # not above: Pillow is no part of a quick answer
-    from nst_lightning.recipe import read as recipe_of
+    from nst_lightning.recipe import read as recipe_of  # not above: Pillow is no part of a quick answer
 
-    found = recipe_of(path).configuration if Path(path).suffix.lower() in FORMATS else _from_yaml(path)
+    found = recipe_of(path).configuration if _is_picture(path) else _from_yaml(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: is not a configuration: expected settings by name, in YAML")
     settings: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,10 @@ class Configuration:
         held = yaml.safe_load(self.parser.dump(self.values))
         of_data = {name: value for name, value in held["data"].items() if name not in _OF_IMAGES}
         of_trainer = {"precision": held["trainer"].get("precision", "32-true")}
+        if pair.strength is not None:  # which was found: a strength that is given beside the picture goes before it
+            held["model"]["style_weight"], of_data["strength"] = pair.weights["style"], None
+            others = {group: weight for group, weight in pair.weights.items() if group != "style"}
+            pair = replace(pair, weights=others, strength=None)
         settings = {"data": {**of_data, "pairs": [pair.row]}, "model": held["model"], "trainer": of_trainer}
         settings["bits"] = held["bits"]
         return Recipe(settings, sums(pair))

@@ -49,22 +49,12 @@ _OF_TRAINER = {
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
 _COMMON = (
-    *(
-        "content",
-        "style",
-        "pairs",
-        "output",
-        "size",
-        "print",
-        "steps",
-        "stages",
-        "content_weight",
-        "style_weight",
-        "style_loss",
-    ),
+    *("content", "style", "pairs", "output", "size", "print", "steps", "stages"),
+    *("content_weight", "style_weight", "strength", "style_loss"),
     *("style_layers", "style_scale", "colors", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
     *(
         "bits",
+        "from",
         "overwrite",
         "resume",
         "video",
@@ -124,6 +114,9 @@ def known() -> Mapping[str, Option]:
         *_arguments("data", "data.py", "PairDataModule"),
         *_arguments("model", "modules/style_transfer.py", "StyleTransfer"),
         Option("preset", "str", preset),
+        Option(
+            "from", "str", "A cell of a sweep's figure, FOLDER:B3, to go on with: its settings, and its picture as init"
+        ),
         *(
             Option(name, kind.__name__ if isinstance(kind, type) else str(kind), text)
             for name, (kind, _, text) in OF_RUN.items()

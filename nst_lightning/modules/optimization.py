@@ -199,7 +199,8 @@ class ImageOptimization(L.LightningModule):
         """Saves where the run is, as `progress.Saved` reads it."""
         step = data_of(self.trainer).last_step()
         if step is not None:
-            checkpoint["batch"] = note_of(step.batch.names, step.stages, step.index + 1)
+            found = {each.name: each.weights["style"] for each in step.batch.pairs if each.strength is not None}
+            checkpoint["batch"] = note_of(step.batch.names, step.stages, step.index + 1, found)
 
     def on_fit_end(self) -> None:
         """Leaves the process's memory as it was."""

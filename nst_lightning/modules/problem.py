@@ -97,6 +97,9 @@ class Problem:
             if unknown := [name for name in stage.weights if name not in known]:
                 raise InputError(f"a stage weighs {unknown[0]!r}; this run has {', '.join(known)}")
         for pair in pairs:
+            weighs = [group in self.weights and self.weight(pair, group) > 0 for group in ("content", "style")]
+            if pair.strength is not None and not all(weighs):
+                raise InputError(f"pair {pair.name}: strength needs a content_weight and a style_weight above 0")
             active = self.active([pair])
             if not all(active.at(stage.weights).terms for stage in stages):
                 raise InputError(f"pair {pair.name}: nothing to optimise: every weight is 0")

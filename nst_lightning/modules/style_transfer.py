@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
 
 from nst_lightning import optim
@@ -21,6 +22,7 @@ from nst_lightning.modules.problem import (
     representation,
     smoothness,
 )
+from nst_lightning.modules.strength import Strength
 
 
 class StyleTransfer(ImageOptimization):
@@ -121,3 +123,7 @@ class StyleTransfer(ImageOptimization):
             "content_layers": listed(objective, "content"),
             "style_layers": listed(objective, "style"),
         }
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Returns what finds the style weights of pairs that have a strength."""
+        return [Strength()]

@@ -20,7 +20,7 @@ from nst_lightning.study import schema
 
 Options: TypeAlias = Mapping[str, Any]
 
-OF_A_PAIR = {"content_weight", "style_weight", "tv_weight", "init", "seed", "size", "steps"}
+OF_A_PAIR = {"content_weight", "style_weight", "tv_weight", "strength", "init", "seed", "size", "steps"}
 """The options that a pair can have of its own: cells that differ in nothing else are optimised in one run."""
 _IMAGES = ("pairs", "content", "style", "pairing")
 _OF_SWEEP = {"seed": "seeds", "output": "--output", "resume": "--output", "overwrite": "--overwrite"}

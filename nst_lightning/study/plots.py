@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,19 +21,15 @@ from nst_lightning.study.results import Result, Results, curves
 
 
 def grid(results: Results) -> PIL.Image.Image:
-    """Returns the figure: content and style, then a column a value of the first axis; a row a pair and other value."""
-    first, *others = results.axes
-    found = {(cell.pair, *cell.values.values(), cell.seed): cell for cell in results.cells}
+    """Returns the figure, content and style beside the cells, which are called after their column and row: B3."""
+    first = next(iter(results.axes))
     pictures, labels = [], []
-    for pair, *values, seed in itertools.product(
-        results.distinct("pair"), *(results.axes[axis] for axis in others), results.distinct("seed")
-    ):
-        row = [found.get((pair, label, *values, seed)) for label in results.axes[first]]
-        if any(row):
-            labels.append(" ".join([pair, *values, *([f"seed {seed}"] if len(results.distinct("seed")) > 1 else [])]))
-            cells = [None if cell is None else _opened(cell.picture) for cell in row]
-            pictures.append([*_sources(next(filter(None, row))), *cells])
-    heads = ["content", "style", *(f"{first} {label}" for label in results.axes[first])]
+    for number, (label, row) in enumerate(results.rows, start=1):
+        labels.append(f"{number}: {label}")
+        cells = [None if cell is None else _opened(cell.picture) for cell in row]
+        pictures.append([*_sources(next(filter(None, row))), *cells])
+    named = zip(results.letters, results.axes[first], strict=True)
+    heads = ["content", "style", *(f"{letters}: {first} {label}" for letters, label in named)]
     settings = ", ".join(f"{name} {value}" for name, value in results.base.items())
     return figures.grid(pictures, labels, heads, results.title, f"nst {results.command}: {settings}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -66,6 +68,33 @@ class Results:
         """Returns the names of the pairs or the seeds, in the order of the cells."""
         return tuple(dict.fromkeys(getattr(cell, name) for cell in self.cells))
 
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """What the columns of the figure are called, one a value of the first axis."""
+        return tuple(_letters(place) for place, _ in enumerate(next(iter(self.axes.values()))))
+
+    @property
+    def rows(self) -> tuple[tuple[str, tuple[Result | None, ...]], ...]:
+        """The rows of the figure, one a pair, value of the other axes and seed, with the labels of what they are."""
+        first, *others = self.axes
+        seeds = self.distinct("seed")
+        found = {(cell.pair, *cell.values.values(), cell.seed): cell for cell in self.cells}
+        rows = []
+        for pair, *values, seed in itertools.product(self.distinct("pair"), *map(self.axes.get, others), seeds):
+            row = tuple(found.get((pair, label, *values, seed)) for label in self.axes[first])
+            if any(row):
+                rows.append((" ".join([pair, *values, *([f"seed {seed}"] if len(seeds) > 1 else [])]), row))
+        return tuple(rows)
+
+    @property
+    def places(self) -> dict[str, Result]:
+        """The cells by what they are called in the figure, e.g. B3."""
+        numbered = enumerate((row for _, row in self.rows), start=1)
+        named = [
+            (f"{letters}{n}", cell) for n, row in numbered for letters, cell in zip(self.letters, row, strict=True)
+        ]
+        return {name: cell for name, cell in named if cell is not None}
+
     def frame(self) -> pd.DataFrame:
         """Returns a row a cell: its value on each axis, its pair and seed, `loss_<name>` and scores."""
         rows = [
@@ -75,6 +104,11 @@ class Results:
             for each in self.cells
         ]
         return pd.DataFrame(rows, columns=None if rows else [*self.axes, "pair", "seed"])
+
+
+def _letters(place: int) -> str:
+    """Returns what spreadsheets call the column at a place, from 0: A to Z, AA and so on."""
+    return (_letters(place // 26 - 1) if place >= 26 else "") + string.ascii_uppercase[place % 26]
 
 
 def read(folder: Path) -> Results:

@@ -23,7 +23,8 @@ labelled grid. What is finished is not run again: the same command goes on with 
   other options            replace those of the file's base, e.g. --size 512 or --devices 8 --strategy pair_parallel
 
 The folder gets grid.png, table.md (means with intervals over the pairs), cells.csv, plots/, results.json, which
-nst report reads, and runs/ with an ordinary run folder each (TensorBoard: --logdir FOLDER).
+nst report reads, and runs/ with an ordinary run folder each (TensorBoard: --logdir FOLDER). What the figure calls B3,
+nst fit --from FOLDER:B3 --size 2048 goes on with.
 """
 
 

@@ -20,7 +20,7 @@ from nst_lightning.study.experiment import Experiment
 from nst_lightning.study.results import Results
 from nst_lightning.study.runner import Job
 
-FILES = ("grid.png", "table.md", "cells.csv", results.FILE)
+FILES = ("grid.png", runs.SHEET, "table.md", "cells.csv", results.FILE)
 """What is in a sweep's folder beside its runs and plots."""
 
 
@@ -129,6 +129,8 @@ def _write(found: Results, folder: Path, against_time: bool) -> None:
     if against_time:
         plots.losses(found, folder / "plots" / "losses.png")
     plots.grid(found).save(folder / "grid.png")
+    places = {name: Path(cell.picture).relative_to(folder).as_posix() for name, cell in found.places.items()}
+    (folder / runs.SHEET).write_text(json.dumps(places, indent=1, ensure_ascii=False), encoding="utf-8")
     table = tables.markdown(tables.texts(means))
     text = f"# {found.title}\n\n{found.about}\n\n{table}\n\nMeans over pairs [95 % interval].\n"
     (folder / "table.md").write_text(text, encoding="utf-8")

@@ -28,11 +28,11 @@ IN_WORDS = {"output": "data/output-images/<pair>", "save_every": "never", "score
 
 
 def test_every_argument_of_data_and_model_and_every_option_of_the_run_has_a_short_name() -> None:
-    assert {*DEFAULTS, "preset"} == {one.key for one in known().values() if not one.key.startswith("trainer.")}
+    assert {*DEFAULTS, "preset", "from"} == {one.key for one in known().values() if not one.key.startswith("trainer.")}
 
 
 @pytest.mark.parametrize(
-    "option", [option for name, option in known().items() if name != "preset"], ids=lambda one: one.name
+    "option", [option for name, option in known().items() if name not in ("preset", "from")], ids=lambda one: one.name
 )
 def test_an_option_stands_for_a_key_of_the_parser_and_its_help_tells_its_default(option: Option) -> None:
     key, default = option.key, parser_of(StyleTransfer).get_default(option.key)

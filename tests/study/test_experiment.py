@@ -168,6 +168,7 @@ def test_what_a_pair_can_have_of_its_own_goes_into_its_row_and_all_else_into_the
         "content_weight": 10.0,
         "style_weight": 3,
         "tv_weight": 0.5,
+        "strength": 0.5,
         "init": "gaussian",
         "size": 48,
         "steps": 6,

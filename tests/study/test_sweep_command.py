@@ -92,7 +92,7 @@ def no_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_leaves_a_figure_tables_plots_and_runs(made: Path) -> None:
     assert sorted(path.name for path in made.iterdir()) == [
-        *("cells.csv", "grid.png", "plots", "results.json", "runs", "sweep.json", "table.md"),
+        *("cells.csv", "grid.png", "plots", "results.json", "runs", "sheet.json", "sweep.json", "table.md"),
     ]
     assert [path.name for path in (made / "plots").iterdir()] == ["scores.png"]
     assert sorted(path.name for path in (made / "runs").iterdir()) == ["all", "all.csv"]
@@ -136,7 +136,7 @@ def test_a_picture_is_that_of_a_run_by_hand(made: Path, tmp_path: Path, monkeypa
 def test_prints_its_files(finished: Path, no_runs: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert nst_sweep(finished) == 0
     said = capfd.readouterr()
-    names = ("grid.png", "table.md", "cells.csv", "results.json")
+    names = ("grid.png", "sheet.json", "table.md", "cells.csv", "results.json")
     assert said.out.splitlines() == [str(finished / name) for name in names]
     assert re.fullmatch(r"4 cells, \d+ s\n", said.err)
 
@@ -467,3 +467,49 @@ def test_ctrl_c_ends_with_a_line(
     (workplace / "sweep.yaml").write_text(TEXT)
     assert main(["sweep", "sweep.yaml"]) == 130
     assert capfd.readouterr().err.endswith("nst: interrupted\n")
+
+
+# ---- going on with a cell ----
+
+
+def test_a_cell_is_gone_on_with_as_its_picture_as_configuration_and_start(finished: Path, tmp_path: Path) -> None:
+    cells = json.loads((finished / "sheet.json").read_text())
+    assert cells == {
+        f"{'AB'[column]}{row + 1}": f"runs/all/{CELLS[2 * column + row]}.png" for column in (0, 1) for row in (0, 1)
+    }
+    picture = str(finished / cells["B2"])
+    larger = ("--size", "96", "--steps", "2")
+    assert main(["fit", "--from", f"{finished}:B2", *larger, "-o", str(tmp_path / "a.png")]) == 0
+    assert main(["fit", "--config", picture, "--init", picture, *larger, "-o", str(tmp_path / "b.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    told = json.loads(image_files.read_metadata(tmp_path / "a.png")["nst_lightning"])
+    assert (told["init"], told["stages"]) == (picture, "48 px x 1, 96 px x 1")
+    start, end = (images.read(file).rgb for file in (picture, tmp_path / "a.png"))
+    begun = images.resize(start, (end.shape[-2], end.shape[-1]))
+    assert (end - begun).abs().mean() < 0.1  # what it began with is still to be seen
+
+
+def test_what_is_given_beside_a_cell_goes_before_what_it_has_of_its_own(finished: Path, tmp_path: Path) -> None:
+    given = ("--init", "grey", "--seed", "5", "--style_weight", "7", "--steps", "2")
+    assert main(["fit", "--from", f"{finished}:A1", *given, "-o", str(tmp_path / "a.png")]) == 0
+    told = json.loads(image_files.read_metadata(tmp_path / "a.png")["nst_lightning"])
+    assert (told["init"], told["seed"], told["style_weight"], told["stages"]) == (
+        "grey",
+        5,
+        7.0,
+        "32 px x 1, 64 px x 1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("{}:C7", "has no cell 'C7'; it has A1, B1, A2, B2"),
+        ("{}/runs:A1", "sheet.json is no list of a sweep's cells; expected the folder of a finished sweep and a cell"),
+        ("A1", "sheet.json is no list of a sweep's cells"),
+    ],
+)
+def test_a_cell_that_is_not_there(cell: str, told: str, made: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--from", cell.format(made)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert told in line
