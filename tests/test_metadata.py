@@ -39,6 +39,7 @@ CHANGES = {
     "content_weight": "1e4",
     "style_weight": "3",
     "tv_weight": "2",
+    "temporal_weight": "2",
     "init": "uniform",
     "optimizer": "adam",
     "seed": "1",

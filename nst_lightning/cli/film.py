@@ -40,7 +40,7 @@ a photograph that goes from the manner of one painting to that of the next.
   --fps X                  frames a second of a walk, 1 to 120 [24]
   --chunks N               parts that are begun anew and fade into each other, for several processes [1]
   --overlap N              frames that they fade for [8]
-  all else as in nst fit; --devices N --strategy pair_parallel deals out the chunks
+  and all options of nst fit; --devices N --strategy pair_parallel deals out the chunks
 
 examples:
   nst film clip.mp4 painting.jpg -o painted.mp4 --size 320
