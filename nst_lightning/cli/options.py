@@ -49,22 +49,10 @@ _OF_TRAINER = {
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
 _COMMON = (
-    *("content", "style", "pairs", "output", "size", "print", "steps", "stages"),
-    *("content_weight", "style_weight", "strength", "style_loss"),
-    *("style_layers", "style_scale", "colors", "init", "seed", "optimizer", "backbone", "preset", "tile", "batch_size"),
-    *(
-        "bits",
-        "from",
-        "overwrite",
-        "resume",
-        "video",
-        "save_every",
-        "scores",
-        "accelerator",
-        "devices",
-        "strategy",
-        "precision",
-    ),
+    *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "strength"),
+    *("style_loss", "style_layers", "style_scale", "colors", "init", "seed", "optimizer", "backbone", "preset", "tile"),
+    *("batch_size", "overwrite", "resume", "video", "save_every", "scores"),
+    *("accelerator", "devices", "strategy", "precision"),
 )
 """The options of the short help, in its order: what people vary first."""
 
