@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from torch import Tensor, cat
+from torch import Tensor, cat, device, ones_like, split
 
-from nst_lightning import images
+from nst_lightning import images, regions
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
 from nst_lightning.schedule import Stage, begun, stage_of
@@ -64,7 +64,10 @@ def _bytes(image: images.Picture) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pairs whose outputs are of one size at every stage; optimised together, from the beginning or a checkpoint."""
+    """Pairs whose outputs are of one size at every stage; optimised together, from the beginning or a checkpoint.
+
+    All have as many regions, or none.
+    """
 
     pairs: Sequence[Pair]
     source_size: tuple[int, int]  # height and width in pixels of one of their content images
@@ -73,6 +76,7 @@ class Batch:
     upscale: bool  # whether images may be made larger than their files
     gallery: Gallery  # where images are read
     saved: Saved | None = None  # where to go on from
+    keep_outside: bool = False  # whether what lies in no region stays the photograph
 
     def continues(self, saved: Saved) -> bool:
         """Whether the batch can go on from a checkpoint: its pairs and the stages so far are the same."""
@@ -102,8 +106,8 @@ class Batch:
 
     @property
     def sources(self) -> tuple[images.Source, ...]:
-        """The images of the pairs."""
-        return tuple(source for pair in self.pairs for source in (pair.content, *pair.styles))
+        """The images of the pairs, masks too."""
+        return tuple(source for pair in self.pairs for source in (pair.content, *pair.styles, *pair.mask_files))
 
     def output_size(self, stage: Stage) -> tuple[int, int]:
         """Returns the height and width of the output at a stage, in pixels."""
@@ -135,13 +139,61 @@ class Batch:
     def styles(self, stage: Stage) -> list[list[Style]]:
         """Returns each pair's style images at a stage's size."""
         side = max(1, round(stage.size * self.style_scale))
-        return [[Style(source, side, self.upscale, self.gallery) for source in pair.styles] for pair in self.pairs]
+        return [
+            [Style(source, side, self.upscale, self.gallery, mask) for source, mask in pair.masked_styles]
+            for pair in self.pairs
+        ]
+
+    @property
+    def regions(self) -> int:
+        """The number of regions that each pair has; 0 where styles count all over the picture."""
+        return len(self.pairs[0].regions_of_content)
+
+    def masks(self, stage: Stage) -> Tensor | None:
+        """Returns how much each pixel counts at a stage's size, (N, 1 + regions, H, W); None without regions.
+
+        That is for the content, >= 0, and then for the style of each region, in [0, 1].
+        """
+        if self.regions == 0:
+            return None
+        found = []
+        for pair in self.pairs:
+            masks = [mask.of(pair.content, self.gallery.read) for mask in pair.regions_of_content]
+            parts = cat([regions.resized(mask, self.output_size(stage)) for mask in masks], dim=1)
+            content = ones_like(parts[:, :1])
+            for part, weight in zip(split(parts, 1, dim=1), pair.content_weights, strict=False):  # or none, for 1 each
+                content = content + (weight - 1) * part
+            found.append(cat([content.clamp(min=0), parts], dim=1))
+        return cat(found)
+
+    def outside(self, stage: Stage) -> Outside | None:
+        """Returns what stays of the photographs at a stage's size, None where all is painted."""
+        masks = self.masks(stage) if self.keep_outside else None
+        if masks is None:
+            return None
+        return Outside(self.contents(stage), (1 - masks[:, 1:].sum(dim=1, keepdim=True)).clamp(0, 1))
 
     def alphas(self, stage: Stage) -> list[Tensor | None]:
         """Returns the content images' alpha at a stage's size, (1, 1, H, W) in [0, 1], None where opaque."""
         size = self.output_size(stage)
         alphas = [self.gallery.read(pair.content).alpha for pair in self.pairs]
         return [None if alpha is None else images.resize(alpha, size).clamp(0, 1) for alpha in alphas]
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """What lies in no region of photographs, and stays as it is."""
+
+    photographs: Tensor  # (N, 3, H, W)
+    share: Tensor  # how much of each pixel stays, (N, 1, H, W) in [0, 1]
+
+    def to(self, device: device) -> Outside:
+        """Returns it on a device."""
+        return Outside(self.photographs.to(device), self.share.to(device))
+
+    def around(self, image: Tensor) -> Tensor:
+        """Returns images (N, 3, H, W) in the photographs, with soft edges where the regions have them."""
+        return self.share * self.photographs + (1 - self.share) * image
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +204,13 @@ class Style:
     side: int  # the long one in pixels; less where the file is smaller and must not be made larger
     upscale: bool
     gallery: Gallery
+    where: regions.Mask | None = None  # the part that is looked at; None for all of it
 
     @property
     def key(self) -> Hashable:
         """What is equal for equal images, so that targets need not be computed twice."""
         name = os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else id(self.source)
-        return name, self.side, self.upscale
+        return name, self.side, self.upscale, None if self.where is None else self.where.key
 
     @property
     def size(self) -> tuple[int, int]:
@@ -167,6 +220,12 @@ class Style:
     def image(self) -> Tensor:
         """Returns the image, (1, 3, h, w) in [0, 1]."""
         return images.resize(self.gallery.read(self.source).rgb, self.size).clamp(0, 1)
+
+    def mask(self) -> Tensor | None:
+        """Returns how much each pixel counts, (1, 1, h, w) in [0, 1]; None where all do."""
+        if self.where is None:
+            return None
+        return regions.resized(self.where.of(self.source, self.gallery.read), self.size)
 
 
 class Step:

@@ -87,6 +87,12 @@ class PairDataModule(L.LightningDataModule):
             without those that come below 32 px.
         style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
         upscale: Whether an output may be larger than its content image's file.
+        content_mask: Where each style counts in the photograph, so that all styles are painted into one picture: a grey
+            image for each, white where it counts, or one image with a colour for each, see `regions`, or `alpha`.
+        style_mask: Where each style is taken from, likewise, or `none` for all of it.
+        regions: The colour of each style's region in masks that are in colours: names, or #rrggbb in quotes.
+        content_weights: A factor of the content's weight in each region.
+        keep_outside: Whether what lies in no region stays the photograph.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
         resume: The folder of a run, or one of its checkpoints, to go on from.
@@ -106,6 +112,11 @@ class PairDataModule(L.LightningDataModule):
         stages: int | list[Stage] = 2,
         style_scale: float = 1.0,
         upscale: bool = False,
+        content_mask: list[str] | str | None = None,
+        style_mask: list[str] | str | None = None,
+        regions: list[str] | str | None = None,
+        content_weights: list[float] | None = None,
+        keep_outside: bool = False,
         batch_size: int | Literal["auto"] = 1,
         resume: str | None = None,
     ) -> None:
@@ -115,7 +126,11 @@ class PairDataModule(L.LightningDataModule):
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         self.stages = scheduled(stages, size, steps)
-        self.pairs = chosen(content, style, pairing, pairs)
+        masks = {"content_mask": content_mask, "style_mask": style_mask, "regions": regions}
+        self.pairs = chosen(content, style, pairing, pairs, {**masks, "content_weights": content_weights})
+        if keep_outside and not all(pair.content_mask for pair in self.pairs):
+            raise InputError("keep_outside: there are no regions to be outside of: name a content_mask")
+        self.keep_outside = keep_outside
         self.style_scale = style_scale
         self.upscale = upscale
         self.batch_size = batch_size
@@ -127,6 +142,7 @@ class PairDataModule(L.LightningDataModule):
             "stages": described(self.stages),
             "style_scale": style_scale,
             "upscale": upscale,
+            **({"keep_outside": True} if keep_outside else {}),
         }
         largest = 1.0
         for pair in self.pairs:  # refuses what it cannot do before an hour of work on the pairs before it
@@ -215,7 +231,10 @@ class PairDataModule(L.LightningDataModule):
         for source in (source for pair in members for source in (*pair.styles, pair.content)):
             size = self.gallery.read(source).size
         stages = self.stages_of(members[0])
-        return Batch(members, size, stages, self.style_scale, self.upscale, self.gallery, saved)
+        # Reads the masks too.
+        for image, mask in (each for pair in members for each in pair.masked):
+            mask.of(image, self.gallery.read)
+        return Batch(members, size, stages, self.style_scale, self.upscale, self.gallery, saved, self.keep_outside)
 
     def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
         """Joins single pairs that are alike at every stage, of an `auto` batch as many as `most` says for the first.
@@ -225,7 +244,8 @@ class PairDataModule(L.LightningDataModule):
 
         def shape(batch: Batch) -> list[tuple[int, ...]]:
             # Outputs of one size may be of stages that differ, which the style's size follows.
-            return [(*batch.output_size(stage), stage.size, stage.steps) for stage in batch.stages]
+            of_stages = [(*batch.output_size(stage), stage.size, stage.steps) for stage in batch.stages]
+            return [(batch.regions,), *of_stages]
 
         yield from (unit for unit in units if unit.saved is not None)
         singles = [unit for unit in units if unit.saved is None]

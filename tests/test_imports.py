@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("image_files",),
     ("presets", "recipe"),
     ("backbones", "figures", "images", "losses", "memory", "optim", "schedule"),
-    ("files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
+    ("files", "initializers", "inspection", "metrics", "parallel", "progress", "regions", "tiling"),
     ("pairs",),
     ("batches",),
     ("data",),

@@ -136,6 +136,7 @@ class Checkpoints(Checkpoint):
 def sums(pair: Pair, sum_of: Callable[[str], str] = digest) -> dict[str, str]:
     """Returns the sums of a pair's images that are files, by what they are called."""
     files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
+    files |= {f"mask {n}": each for n, each in enumerate(pair.mask_files, 1)}
     given = {name: os.fspath(file) for name, file in files.items() if isinstance(file, (str, os.PathLike))}
     return {name: sum_of(file) for name, file in given.items()}
 
@@ -145,6 +146,7 @@ def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str,
     sum_of = cache(digest)  # once an image: many pairs share theirs
     found = dict(settings)
     for pair in pairs:
+        found[f"{pair.name}: regions"] = len(pair.regions_of_content)  # of which no setting means none
         found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
         found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(pair, sum_of).items()}
     return dict(json.loads(json.dumps(found, default=str)))
