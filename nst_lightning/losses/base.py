@@ -143,7 +143,11 @@ class Features:
         weights, as many of each image, those of weight alone and the more often the more they weigh.
         """
         rows, columns = self._grid(count, draw)
-        return self._taken(rows, columns) if self.weights is None else self._resampled(count, draw, len(rows))
+        return (
+            self._taken(rows, columns)
+            if self.weights is None
+            else self._resampled(count, draw, torch.arange(len(rows)))
+        )
 
     def shuffled(self, count: int, draw: int) -> Tensor:
         """Returns the features of `sampled` in no order, some twice, so that they are exactly so many, (N, C, count).
@@ -152,13 +156,13 @@ class Features:
         """
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # the same ones twice in every draw
         if self.weights is not None:
-            return self._resampled(count, draw, count)[..., moved(order, self.values.device)]
+            return self._resampled(count, draw, order)
         rows, columns = self._grid(count, draw)
         index = (order * len(rows)).div(count, rounding_mode="floor")
         return self._taken(rows[index], columns[index])
 
-    def _resampled(self, count: int, draw: int, taken: int) -> Tensor:
-        """Returns the features of as many as `taken` positions of each image, (N, C, taken), in the grid's order.
+    def _resampled(self, count: int, draw: int, order: Tensor) -> Tensor:
+        """Returns the features of as many positions of each image as are in an order of numbers from 0, (N, C, K).
 
         They are on a grid with about `count` positions that have weight, each as often as it weighs.
         """
@@ -169,7 +173,7 @@ class Features:
             rows, columns = self._grid(room, draw)
             if not bool(weights[rows, columns].any()):  # a region as thin as a line
                 rows, columns = self._grid(weights.numel(), draw)
-            index = resampled(weights[rows, columns], taken)
+            index = resampled(weights[rows, columns], len(order))[order]
             found.append(replace(self, values=values)._taken(rows[index], columns[index]))
         return torch.cat(found)
 

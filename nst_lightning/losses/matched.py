@@ -60,11 +60,14 @@ class MatchedColumns(Matched):
         columns = found.samples["columns"]
         order = torch.randperm(self.positions, generator=torch.Generator().manual_seed(0))
         if features[0].weights is None:
-            order = order % columns.shape[2]
-        else:
-            (counts,) = self._counts(features[0]).cpu().flatten(1)  # a style is an image by itself
-            order = resampled(counts, self.positions)[order]
-        return Statistic(found.sums, found.weight, {"columns": columns[..., order.to(columns.device)]})
+            return Statistic(
+                found.sums, found.weight, {"columns": columns[..., order.to(columns.device) % columns.shape[2]]}
+            )
+        counts = self._counts(features[0]).cpu().expand(len(columns), -1, -1)
+        images = zip(columns, (resampled(each[0], self.positions)[order] for each in counts), strict=True)
+        return Statistic(
+            found.sums, found.weight, {"columns": torch.stack([one[:, taken.to(one.device)] for one, taken in images])}
+        )
 
     def target(self, statistic: Statistic) -> Target:
         """Returns the hypercolumns, (N, C, K), and the mean of all, (N, C, 1)."""
