@@ -221,8 +221,8 @@ def _as_given(name: str, value: Any) -> tuple[Any, ...]:  # noqa: ANN401
         return tuple(find_masks(name, value))
     several = value if isinstance(value, (list, tuple)) else [value]
     if name == "regions":
-        return tuple(part.strip() for each in several for part in str(each).split(","))
-    return tuple(several)
+        return tuple(part.strip(' "') for each in several for part in str(each).split(","))
+    return tuple(map(float, several))
 
 
 def find_masks(name: str, given: Images) -> list[images.Source]:
