@@ -160,6 +160,8 @@ class Pair:
             own["name"] = self.name
         if self.init is not None and self.init not in initializers.INITIALIZERS:
             own["init"] = portable(self.init)
+        if any("#" in colour for colour in self.regions):  # which YAML takes for a comment
+            own["regions"] = "|".join(f'"{colour}"' for colour in self.regions)
         content, *styles = map(portable, images)
         cells = {name: str(value) for name, value in own.items() if value is not None}
         return {"content": content, "style": "|".join(styles), **cells}
@@ -404,7 +406,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _value(cells, "style_weights", *listed) or (),
         _masks("content_mask", cells, base),
         _masks("style_mask", cells, base),
-        () if colours is None else tuple(map(str.strip, colours.split("|"))),
+        () if colours is None else tuple(colour.strip(' "') for colour in colours.split("|")),
         _value(cells, "content_weights", *factors) or (),
     )
 

@@ -333,7 +333,7 @@ def test_a_command_paints_regions_and_the_picture_says_so(files: Path, capfd: py
     masks = ["--content_mask", "halves.png", "--regions", "#0000ff", "red"]
     assert main(["fit", "photo.png", "a.png", "b.png", *masks, *fast, "--scores=off", "-o=out.png"]) == 0
     made = recipe.read("out.png")
-    assert made.configuration["data"]["pairs"][0]["regions"] == "#0000ff|red"
+    assert made.configuration["data"]["pairs"][0]["regions"] == '"#0000ff"|"red"'
     assert {"content image", "style image 2", "mask 1"} <= made.sums.keys()
     told = json.loads(read_metadata("out.png")["nst_lightning"])
     assert (told["content_mask"], told["regions"]) == ("halves.png", "#0000ff|red")
