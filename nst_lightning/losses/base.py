@@ -14,7 +14,7 @@ from torch import Tensor
 
 IMAGE = "image"  # the name under which the image itself stands among its features
 
-_LEAST = 1e-12  # the weight of what has none, beside which any other is all, where otherwise nothing would count
+_LEAST = 1e-20  # the weight of what has none, beside which any other is all, where otherwise nothing would count
 
 Source = Literal["content", "style"]
 Target: TypeAlias = tuple[Tensor, ...]  # what outputs are compared with: tensors (N, ...)
