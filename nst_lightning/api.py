@@ -245,7 +245,8 @@ def _typed(kind: type[ImageOptimization], options: Mapping[str, Any]) -> dict[st
     """
     types = {**get_type_hints(PairDataModule.__init__), **get_type_hints(kind.__init__)}
     typed = dict(options)
-    for name in options.keys() - {"content", "style", "optimizer"}:  # which files cannot hold
+    in_memory = {"content", "style", "content_mask", "style_mask", "optimizer"}  # what files cannot hold
+    for name in options.keys() - in_memory:
         given = copy.deepcopy(options[name])
         plain = given.item() if isinstance(given, np.generic) else given
         parser = ArgumentParser(exit_on_error=False)

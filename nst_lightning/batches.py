@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from torch import Tensor, cat, split, zeros_like
+from torch import Tensor, cat, device, ones_like, split, zeros_like
 
-from nst_lightning import flow, images
+from nst_lightning import flow, images, regions
 from nst_lightning.colors import COLORS, Colors
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
@@ -69,7 +69,10 @@ def _bytes(image: images.Picture) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pairs whose outputs are of one size at every stage; optimised together, from the beginning or a checkpoint."""
+    """Pairs whose outputs are of one size at every stage; optimised together, from the beginning or a checkpoint.
+
+    All have as many regions, or none.
+    """
 
     pairs: Sequence[Pair]
     source_size: tuple[int, int]  # height and width in pixels of one of their content images
@@ -79,6 +82,7 @@ class Batch:
     gallery: Gallery  # where images are read
     saved: Saved | None = None  # where to go on from
     colors: str = "style"  # whose the pictures are in, one of `COLORS`; pairs may have their own
+    keep_outside: bool = False  # whether what lies in no region stays the photograph
 
     def continues(self, saved: Saved) -> bool:
         """Whether the batch can go on from a checkpoint: its pairs and the stages so far are the same."""
@@ -108,8 +112,8 @@ class Batch:
 
     @property
     def sources(self) -> tuple[images.Source, ...]:
-        """The images of the pairs."""
-        return tuple(source for pair in self.pairs for source in (pair.content, *pair.styles))
+        """The images of the pairs, masks too."""
+        return tuple(source for pair in self.pairs for source in (pair.content, *pair.styles, *pair.mask_files))
 
     def output_size(self, stage: Stage) -> tuple[int, int]:
         """Returns the height and width of the output at a stage, in pixels."""
@@ -160,7 +164,39 @@ class Batch:
     def styles(self, stage: Stage) -> list[list[Style]]:
         """Returns each pair's style images at a stage's size."""
         side = max(1, round(stage.size * self.style_scale))
-        return [[Style(source, side, self.upscale, self.gallery) for source in pair.styles] for pair in self.pairs]
+        return [
+            [Style(source, side, self.upscale, self.gallery, mask) for source, mask in pair.masked_styles]
+            for pair in self.pairs
+        ]
+
+    @property
+    def regions(self) -> int:
+        """The number of regions that each pair has; 0 where styles count all over the picture."""
+        return len(self.pairs[0].regions_of_content)
+
+    def masks(self, stage: Stage) -> Tensor | None:
+        """Returns how much each pixel counts at a stage's size, (N, 1 + regions, H, W); None without regions.
+
+        That is for the content, >= 0, and then for the style of each region, in [0, 1].
+        """
+        if self.regions == 0:
+            return None
+        found = []
+        for pair in self.pairs:
+            masks = [mask.of(pair.content, self.gallery.read) for mask in pair.regions_of_content]
+            parts = cat([regions.resized(mask, self.output_size(stage)) for mask in masks], dim=1)
+            content = ones_like(parts[:, :1])
+            for part, weight in zip(split(parts, 1, dim=1), pair.content_weights, strict=False):  # or none, for 1 each
+                content = content + (weight - 1) * part
+            found.append(cat([content.clamp(min=0), parts], dim=1))
+        return cat(found)
+
+    def outside(self, stage: Stage) -> Outside | None:
+        """Returns what stays of the photographs at a stage's size, None where all is painted."""
+        masks = self.masks(stage) if self.keep_outside else None
+        if masks is None:
+            return None
+        return Outside(self.contents(stage), (1 - masks[:, 1:].sum(dim=1, keepdim=True)).clamp(0, 1))
 
     def prepared_contents(self, stage: Stage) -> Tensor:
         """Returns what is painted from instead of the content images, for the colours; likewise."""
@@ -209,6 +245,22 @@ class Beside:
 
 
 @dataclass(frozen=True, eq=False)
+class Outside:
+    """What lies in no region of photographs, and stays as it is."""
+
+    photographs: Tensor  # (N, 3, H, W)
+    share: Tensor  # how much of each pixel stays, (N, 1, H, W) in [0, 1]
+
+    def to(self, device: device) -> Outside:
+        """Returns it on a device."""
+        return Outside(self.photographs.to(device), self.share.to(device))
+
+    def around(self, image: Tensor) -> Tensor:
+        """Returns images (N, 3, H, W) in the photographs, with soft edges where the regions have them."""
+        return self.share * self.photographs + (1 - self.share) * image
+
+
+@dataclass(frozen=True, eq=False)
 class Style:
     """A style image at the size of a stage."""
 
@@ -217,11 +269,12 @@ class Style:
     upscale: bool
     gallery: Gallery
     beside: Beside | None = None  # None leaves it as it is
+    where: regions.Mask | None = None  # the part that is looked at; None for all of it
 
     @property
     def key(self) -> Hashable:
         """What is equal for equal images, so that targets need not be computed twice."""
-        own = _name(self.source), self.side, self.upscale
+        own = _name(self.source), self.side, self.upscale, None if self.where is None else self.where.key
         return own if (it := self.beside) is None else (*own, it.colors, _name(it.photograph), it.size)
 
     @property
@@ -235,6 +288,12 @@ class Style:
         if self.beside is None or (prepare := COLORS[self.beside.colors].style) is None:
             return image
         return prepare(image, self.gallery.resized(self.beside.photograph, self.beside.size))
+
+    def mask(self) -> Tensor | None:
+        """Returns how much each pixel counts, (1, 1, h, w) in [0, 1]; None where all do."""
+        if self.where is None:
+            return None
+        return regions.resized(self.where.of(self.source, self.gallery.read), self.size)
 
 
 def _name(source: images.Source) -> Hashable:

@@ -97,6 +97,12 @@ class PairDataModule(L.LightningDataModule):
         upscale: Whether an output may be larger than its content image's file.
         strength: How far to go from the photograph, 0, to the painting, 1, the same for every pair: each finds the
             style weight for it with a few small pictures, see `modules.strength`, around the run's style weight.
+        content_mask: Where each style counts in the photograph, so that all styles are painted into one picture: a grey
+            image for each, white where it counts, or one image with a colour for each, see `regions`, or `alpha`.
+        style_mask: Where each style is taken from, likewise, or `none` for all of it.
+        regions: The colour of each style's region in masks that are in colours: names, or #rrggbb in quotes.
+        content_weights: A factor of the content's weight in each region.
+        keep_outside: Whether what lies in no region stays the photograph.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
         resume: The folder of a run, or one of its checkpoints, to go on from.
@@ -119,6 +125,11 @@ class PairDataModule(L.LightningDataModule):
         colors: Literal["style", "content", "matched", "luminance"] = "style",
         upscale: bool = False,
         strength: float | None = None,
+        content_mask: list[str] | str | None = None,
+        style_mask: list[str] | str | None = None,
+        regions: list[str] | str | None = None,
+        content_weights: list[float] | None = None,
+        keep_outside: bool = False,
         batch_size: int | Literal["auto"] = 1,
         resume: str | None = None,
     ) -> None:
@@ -133,8 +144,12 @@ class PairDataModule(L.LightningDataModule):
         if self.paper is not None and size is not None:
             raise InputError(f"print {print} gives the size already: set size to null, got {size}")
         self.stages = scheduled(stages, size if self.paper is None else self.paper.side, steps)
-        own = chosen(content, style, pairing, pairs)
+        masks = {"content_mask": content_mask, "style_mask": style_mask, "regions": regions}
+        own = chosen(content, style, pairing, pairs, {**masks, "content_weights": content_weights})
         self.pairs = own if strength is None else tuple(each.of_strength(strength) for each in own)
+        if keep_outside and not all(pair.content_mask for pair in self.pairs):
+            raise InputError("keep_outside: there are no regions to be outside of: name a content_mask")
+        self.keep_outside = keep_outside
         self.is_film = any(pair.before is not None for pair in self.pairs)
         if self.is_film and batch_size != 1:
             raise InputError(f"batch_size must be 1 for frames that start from the one before, got {batch_size}")
@@ -151,6 +166,7 @@ class PairDataModule(L.LightningDataModule):
             "style_scale": style_scale,
             "colors": colors,
             "upscale": self.upscale,
+            **({"keep_outside": True} if keep_outside else {}),
         }
         if print is not None:
             self.settings["print"] = print
@@ -253,7 +269,11 @@ class PairDataModule(L.LightningDataModule):
         for source in (source for pair in members for source in (*pair.styles, pair.content)):
             size = self.gallery.read(source).size
         stages = self.stages_of(members[0])
-        return Batch(members, size, stages, self.style_scale, self.upscale, self.gallery, saved, self.colors)
+        # Reads the masks too.
+        for image, mask in (each for pair in members for each in pair.masked):
+            mask.of(image, self.gallery.read)
+        of_run = self.style_scale, self.upscale, self.gallery, saved, self.colors, self.keep_outside
+        return Batch(members, size, stages, *of_run)
 
     def _batches(self, units: Sequence[Batch], most: Callable[[Batch], int]) -> Iterator[Batch]:
         """Joins single pairs that are alike at every stage, of an `auto` batch as many as `most` says for the first.
@@ -263,7 +283,8 @@ class PairDataModule(L.LightningDataModule):
 
         def shape(batch: Batch) -> list[tuple[int, ...]]:
             # Outputs of one size may be of stages that differ, which the style's size follows.
-            return [(*batch.output_size(stage), stage.size, stage.steps) for stage in batch.stages]
+            of_stages = [(*batch.output_size(stage), stage.size, stage.steps) for stage in batch.stages]
+            return [(batch.regions,), *of_stages]
 
         yield from (unit for unit in units if unit.saved is not None)
         singles = [unit for unit in units if unit.saved is None]

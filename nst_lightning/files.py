@@ -21,6 +21,7 @@ Images: TypeAlias = "Source | Sequence[Source] | None"
 
 CONTENT_FOLDER = Path("data/content-images")
 STYLE_FOLDER = Path("data/style-images")
+MASK_FOLDER = Path("data/content-masks")
 
 # Pillow reads these by their first bytes or other programs only.
 _UNREADABLE = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "EPS"})

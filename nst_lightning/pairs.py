@@ -20,16 +20,18 @@ from typing import Any, Literal, TypeAlias
 from nst_lightning import images, initializers
 from nst_lightning.colors import COLORS
 from nst_lightning.errors import InputError
-from nst_lightning.files import CONTENT_FOLDER, STYLE_FOLDER, Images, find, known_names, sample
+from nst_lightning.files import CONTENT_FOLDER, MASK_FOLDER, STYLE_FOLDER, Images, find, known_names, sample
 from nst_lightning.recipe import portable
+from nst_lightning.regions import ALPHA, WHOLE, Mask, check_colour
 from nst_lightning.runs import regular
 
 Pairing: TypeAlias = Literal["zip", "product"]
 GROUPS = ("content", "style", "tv", "temporal")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
+_OF_REGIONS = ("content_mask", "style_mask", "regions", "content_weights")
 COLUMNS = (
     *("content", "style", "name", *_WEIGHTS, "strength", "style_weights"),
-    *("size", "steps", "init", "seed", "before", "colors"),
+    *("size", "steps", "init", "seed", "before", "colors", *_OF_REGIONS),
 )
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
@@ -38,6 +40,7 @@ _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows, whatever the suffix
 _CONTROLS = frozenset({"Cc", *"LRE RLE LRO RLO PDF LRI RLI FSI PDI".split()})  # the latter turn the reading direction
 _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
+_MASK_WORDS = (ALPHA, WHOLE)
 _WHOLE = (int, lambda value: 1 <= value < 2**31, "a whole number from 1 to 2**31 - 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
 _WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
@@ -57,15 +60,21 @@ class Pair:
         steps: Number of optimiser steps, >= 1.
         init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.
         seed: Seed of the noise, in [0, 2**63 - 1].
-        style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
+        style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones. Of
+            styles in regions, a factor of the style's weight in its own.
         before: Of a frame of a film, the one before: the file of its picture, which need not be there before this pair
             begins, and its content image. The optimisation starts from it, at the last stage.
         colors: Whose colours the picture is in, one of `colors.COLORS`.
         strength: How far to go from the photograph, 0, to the painting, 1: what the weight `style` is found by, where
             there is none; None where it is not.
+        content_mask: Where each style counts in the content image: a grey image for each, or one with a colour for
+            each, or `alpha`; none for all styles everywhere, merged.
+        style_mask: Where each style is taken from, likewise, or `none` for all of it; none for all of all.
+        regions: The colour of each style's region in masks that are in colours.
+        content_weights: A factor of the content's weight in each region, finite and >= 0; empty for 1.
 
     Raises:
-        InputError: If the weights of the style images or the strength are not as above.
+        InputError: If the weights, the strength or the masks are not as above.
     """
 
     content: images.Source
@@ -81,25 +90,86 @@ class Pair:
     before: tuple[Path, images.Source] | None = None
     colors: str | None = None
     strength: float | None = None
+    content_mask: tuple[images.Source, ...] = ()
+    style_mask: tuple[images.Source, ...] = ()
+    regions: tuple[str, ...] = ()
+    content_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
             raise InputError(f"pair {self.name}: style_weights must be {_STYLE_WEIGHTS}, got {self.style_weights}")
         if self.strength is not None and not _STRENGTH[1](self.strength):
             raise InputError(f"strength must be {_STRENGTH[2]}, got {self.strength}")
+        if told := self._wrong_regions():
+            raise InputError(f"pair {self.name}: {told}")
+
+    def _wrong_regions(self) -> str:
+        """Returns what is wrong with the regions, empty where nothing is."""
+        count, masks, of_styles = len(self.styles), len(self.content_mask), len(self.style_mask)
+        if self.regions:
+            for colour in self.regions:
+                check_colour(colour)
+            if masks + of_styles == 0:
+                return "regions are colours in masks: name those with content_mask"
+            if len(self.regions) != count or len(set(self.regions)) != count:
+                return f"regions must name a colour for each of {count} styles, got {', '.join(self.regions)}"
+            if masks > 1 or of_styles not in (0, 1, count):
+                return f"masks in colours must be one for the content, and one a style, got {masks} and {of_styles}"
+        elif masks not in (0, count) or of_styles not in (0, count):
+            return f"masks must be one for each of {count} styles, or in colours, see regions; got {masks or of_styles}"
+        weights = self.content_weights
+        if weights and not (masks > 0 and len(weights) == count and all(0 <= each < math.inf for each in weights)):
+            return f"content_weights must be a finite number, 0 or above, for each region, got {weights}"
+        return ""
+
+    @property
+    def regions_of_content(self) -> tuple[Mask, ...]:
+        """The region of each style; none where all count everywhere."""
+        return self._masks(self.content_mask) if self.content_mask else ()
+
+    @property
+    def masked_styles(self) -> tuple[tuple[images.Source, Mask | None], ...]:
+        """The style images, each with the part of it that is looked at, None for all."""
+        masks = self._masks(self.style_mask) if self.style_mask else [None] * len(self.styles)
+        of_part = [None if mask is None or _is(mask.source, WHOLE) else mask for mask in masks]
+        return tuple(zip(self.styles, of_part, strict=True))
+
+    @property
+    def masked(self) -> tuple[tuple[images.Source, Mask], ...]:
+        """The images that have masks, with each of these."""
+        of_content = [(self.content, mask) for mask in self.regions_of_content]
+        return (*of_content, *((style, mask) for style, mask in self.masked_styles if mask is not None))
+
+    def _masks(self, sources: tuple[images.Source, ...]) -> tuple[Mask, ...]:
+        if self.regions == ():
+            return tuple(Mask(source) for source in sources)
+        each = sources * len(self.regions) if len(sources) == 1 else sources
+        return tuple(Mask(*mask, self.regions) for mask in zip(each, self.regions, strict=True))
+
+    @property
+    def mask_files(self) -> tuple[images.Source, ...]:
+        """The masks that are images of their own."""
+        return tuple(mask for mask in (*self.content_mask, *self.style_mask) if not _is(mask, *_MASK_WORDS))
 
     @property
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
         styles = "|".join(map(str, self.style_weights))
         optional = {"strength": self.strength, "style_weights": styles or None, "init": self.init}
-        optional |= {"seed": self.seed, "colors": self.colors}
+        optional |= {"seed": self.seed, "colors": self.colors, **self._of_regions}
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
 
     def of_strength(self, strength: float) -> Pair:
         """Returns the pair of a run's strength, unless it has one, or a style weight, of its own."""
         return self if self.strength is not None or "style" in self.weights else replace(self, strength=strength)
+
+    @property
+    def _of_regions(self) -> dict[str, str | None]:
+        """The cells of a row that say where the styles count, None where they are empty."""
+        files = [[_told(mask) for mask in masks] for masks in (self.content_mask, self.style_mask)]
+        cells = [*files, self.regions, self.content_weights]
+        return {name: "|".join(map(str, cell)) or None for name, cell in zip(_OF_REGIONS, cells, strict=True)}
 
     @property
     def row(self) -> dict[str, str]:
@@ -112,9 +182,21 @@ class Pair:
             own["init"] = portable(self.init)
         if self.before is not None:
             own["before"] = "|".join(portable(_path(each)) for each in self.before)
+        if any("#" in colour for colour in self.regions):  # which YAML takes for a comment
+            own["regions"] = "|".join(f'"{colour}"' for colour in self.regions)
         content, *styles = map(portable, images)
         cells = {name: str(value) for name, value in own.items() if value is not None}
         return {"content": content, "style": "|".join(styles), **cells}
+
+
+def _is(mask: images.Source, *words: str) -> bool:
+    return isinstance(mask, str) and mask in words
+
+
+def _told(mask: images.Source) -> str:
+    if _is(mask, *_MASK_WORDS):
+        return str(mask)
+    return portable(mask) if isinstance(mask, (str, os.PathLike)) else "image"
 
 
 def _path(source: images.Source) -> str | os.PathLike[str]:
@@ -131,19 +213,47 @@ def chosen(
     style: Images,
     pairing: Pairing = "zip",
     listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | tuple[Pair, ...] | None = None,
+    of_regions: Mapping[str, Any] | None = None,
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
 
-    A tuple is of pairs as they are.
+    A tuple is of pairs as they are. `of_regions` are masks and what belongs to them, see `Pair`, for one content image
+    and all styles together.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
     """
-    if listed is None:
-        return pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER), pairing)
-    if content is not None or style is not None:
-        raise InputError(f"pairs {listed} names the images already: leave out content and style")
-    return listed if isinstance(listed, tuple) else read_pairs(listed)
+    given = {name: value for name, value in ({} if of_regions is None else of_regions).items() if value is not None}
+    if listed is not None:
+        if content is not None or style is not None or given:
+            own = ", ".join(given) or "content and style"
+            raise InputError(f"pairs {listed} names the images already: leave out {own}")
+        return listed if isinstance(listed, tuple) else read_pairs(listed)
+    contents, styles = find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER)
+    if not given:
+        return pair_up(contents, styles, pairing)
+    if len(contents) > 1:
+        msg = f"{', '.join(given)}: masks are of one content image, got {len(contents)}"
+        raise InputError(f"{msg}: name each with its own in a list of pairs")
+    found: dict[str, Any] = {name: _as_given(name, value) for name, value in given.items()}
+    (name,) = _unique([_draft(contents[0], *styles)])
+    return (Pair(contents[0], tuple(styles), name, **found),)
+
+
+def _as_given(name: str, value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """Returns masks, colours or weights that an option names as a pair has them."""
+    if name in ("content_mask", "style_mask"):
+        return tuple(find_masks(name, value))
+    several = value if isinstance(value, (list, tuple)) else [value]
+    if name == "regions":
+        return tuple(part.strip(' "') for each in several for part in str(each).split(","))
+    return tuple(map(float, several))
+
+
+def find_masks(name: str, given: Images) -> list[images.Source]:
+    """Returns the masks that were named, see `find`; those with a word for a mask as they are."""
+    several: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
+    return [mask for each in several for mask in ([each] if _is(each, *_MASK_WORDS) else find(name, each, MASK_FOLDER))]
 
 
 def pair_up(
@@ -306,7 +416,10 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     strength = _value(cells, "strength", *_STRENGTH)
     if strength is not None and weights["style"] is not None:
         raise InputError("strength finds the style_weight: leave out one of them")
-    listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
+    numbers = lambda text: tuple(map(float, text.split("|")))  # noqa: E731
+    listed = (numbers, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
+    factors = (numbers, lambda weights: len(weights) == len(styles), "a number for each region")
+    colours = cells.get("regions")
     return Pair(
         _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
         styles,
@@ -320,6 +433,19 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _before(cells.get("before"), base),
         _value(cells, "colors", str, COLORS.__contains__, f"one of {', '.join(COLORS)}"),
         strength,
+        _masks("content_mask", cells, base),
+        _masks("style_mask", cells, base),
+        () if colours is None else tuple(colour.strip(' "') for colour in colours.split("|")),
+        _value(cells, "content_weights", *factors) or (),
+    )
+
+
+def _masks(column: str, cells: Mapping[str, str], base: Path) -> tuple[images.Source, ...]:
+    if column not in cells:
+        return ()
+    names = (name.strip() for name in cells[column].split("|"))
+    return tuple(
+        name if _is(name, *_MASK_WORDS) else _file(column, name, cells[column], base, MASK_FOLDER) for name in names
     )
 
 

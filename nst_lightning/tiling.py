@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
-from torch.func import functional_call
 
 from nst_lightning.backbones import Backbone
 from nst_lightning.backbones.anatomy import View, views
@@ -117,6 +116,9 @@ class Plan:
 
 
 Targets: TypeAlias = Mapping[str, Target]  # those of both sources, by the term's name
+Weights: TypeAlias = Mapping[str, Tensor]
+"""How much positions count, by layer: (N, 1 + regions, H, W) of whole maps, the content's first; none where all do."""
+EVERYWHERE: Weights = {}
 
 
 class Evaluator(ABC):
@@ -128,21 +130,28 @@ class Evaluator(ABC):
 
     @torch.no_grad()
     def targets(
-        self, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+        self,
+        source: Source,
+        images: Sequence[Tensor],
+        weights: Sequence[float],
+        draw: int,
+        where: Sequence[Weights] | None = None,
     ) -> dict[str, Target]:
         """Returns the targets of the terms that compare with one source, by their names, without a graph.
 
-        Images (N, 3, H, W), sRGB in [0, 1], of any sizes, are merged by their weights, >= 0 with a sum above 0. An
-        InputError if one is smaller than the network can halve, or a loss cannot merge several.
+        Images (N, 3, H, W), sRGB in [0, 1], of any sizes, are merged by their weights, >= 0 with a sum above 0; each
+        counts where its weights of positions say. An InputError if one is smaller than the network can halve, or a loss
+        cannot merge several.
         """
-        return self._objective.targets([self._kept(source, image, draw) for image in images], weights)
+        pairs = zip(images, [EVERYWHERE] * len(images) if where is None else where, strict=True)
+        return self._objective.targets([self._kept(source, image, draw, counts) for image, counts in pairs], weights)
 
     @abstractmethod
-    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+    def values(self, image: Tensor, targets: Targets, draw: int, where: Weights = EVERYWHERE) -> dict[str, Tensor]:
         """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W), sRGB in [0, 1]."""
 
     @abstractmethod
-    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
+    def _kept(self, source: Source, image: Tensor, draw: int, where: Weights) -> dict[str, Kept]:
         """Returns what the terms keep of one source image."""
 
 
@@ -153,28 +162,28 @@ class Whole(Evaluator):
         super().__init__(backbone, objective)
         self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
 
-    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+    def values(self, image: Tensor, targets: Targets, draw: int, where: Weights = EVERYWHERE) -> dict[str, Tensor]:
         """Returns every term's value, see `Evaluator.values`."""
         if self._compiled is None:
-            return self._values(image, targets, draw)
+            return self._values(image, targets, draw, where)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
         try:
             # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
-            return {name: value.clone() for name, value in self._compiled(image, targets, draw).items()}
+            return {name: value.clone() for name, value in self._compiled(image, targets, draw, where).items()}
         except torch._dynamo.exc.TorchDynamoException as error:
             words = " ".join(str(error).split())[:200]
             raise InputError(f"torch.compile failed ({words}): leave out compile") from error
 
-    def _values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
-        return self._objective.values(self._features(image), targets, draw)
+    def _values(self, image: Tensor, targets: Targets, draw: int, where: Weights) -> dict[str, Tensor]:
+        return self._objective.values(self._features(image, where), targets, draw)
 
-    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
-        return self._objective.kept(source, self._features(image), draw)
+    def _kept(self, source: Source, image: Tensor, draw: int, where: Weights) -> dict[str, Kept]:
+        return self._objective.kept(source, self._features(image, where), draw)
 
-    def _features(self, image: Tensor) -> dict[str, Features]:
+    def _features(self, image: Tensor, where: Weights) -> dict[str, Features]:
         layers = self._objective.layers
         found = self._backbone(image, layers) if layers else {}
-        return {name: Features.whole(values) for name, values in {IMAGE: image, **found}.items()}
+        return {name: Features.whole(values, where.get(name)) for name, values in {IMAGE: image, **found}.items()}
 
 
 class Tiled(Evaluator):
@@ -208,17 +217,17 @@ class Tiled(Evaluator):
                 raise InputError(f"{term.name}: {msg}")
         self._share = share
         self._map_dtype = map_dtype
-        self._known_sizes: dict[torch.Size, dict[str, torch.Size]] = {}
+        self._known_shapes: dict[torch.Size, dict[str, torch.Size]] = {}
         seen = views(backbone.network)
         self._views = {layer: seen[layer] for layer in self._in_tiles.layers} | {IMAGE: (View(), View())}
         self.plan = Plan.of(tile, self._views.values(), backbone.min_side)
 
-    def values(self, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+    def values(self, image: Tensor, targets: Targets, draw: int, where: Weights = EVERYWHERE) -> dict[str, Tensor]:
         """Returns every term's value, see `Evaluator.values`."""
-        nothing = self._in_tiles.statistics(self._nothing(image), self._targets_of(NOWHERE, targets), draw)
+        nothing = self._in_tiles.statistics(self._nothing(image, where), self._targets_of(NOWHERE, targets), draw)
 
         def summed(tile: Tile, crop: Tensor) -> list[Tensor]:
-            features = self._core(tile, image, crop)
+            features = self._core(tile, image, crop, where)
             return _flat(self._in_tiles.statistics(features, self._targets_of(tile, targets), draw))
 
         sums = iter(_Sums.apply(image, self._tiles(image), self._share, summed, _flat(nothing)))
@@ -226,13 +235,13 @@ class Tiled(Evaluator):
         rest = self._rest.values({IMAGE: Features.whole(image)}, targets, draw)
         return self._in_tiles.compared(statistics, targets, draw) | rest
 
-    def _kept(self, source: Source, image: Tensor, draw: int) -> dict[str, Kept]:
+    def _kept(self, source: Source, image: Tensor, draw: int, where: Weights) -> dict[str, Kept]:
         """Returns what the terms keep of one source image: the tiles' sums, and maps put together."""
-        found = self._in_tiles.kept(source, self._nothing(image), draw)
+        found = self._in_tiles.kept(source, self._nothing(image, where), draw)
         terms = self._in_tiles.terms_of(found)
         found = {name: self._blank(image, term, found[name]) for name, term in terms.items()}
         for tile in self._tiles(image):
-            parts = self._in_tiles.kept(source, self._core(tile, image, _crop(tile, image)), draw)
+            parts = self._in_tiles.kept(source, self._core(tile, image, _crop(tile, image), where), draw)
             found = {name: self._joined(tile, term, found[name], parts[name]) for name, term in terms.items()}
         for kept in found.values():
             self._share.all_reduce(kept.tensors if isinstance(kept, Statistic) else kept)
@@ -242,7 +251,7 @@ class Tiled(Evaluator):
         """Returns what is kept of no tile yet: a statistic of no positions, or zeros for the whole image's maps."""
         if isinstance(kept, Statistic):
             return kept
-        sizes = [self._sizes(image)[layer][2:] for layer in term.layers]
+        sizes = [self._shapes(image)[layer][2:] for layer in term.layers]
         pairs = zip(kept, sizes, strict=True)
         return tuple(each.new_zeros((*each.shape[:-2], *size), dtype=self._map_dtype) for each, size in pairs)
 
@@ -255,38 +264,38 @@ class Tiled(Evaluator):
             view.copy_(values)
         return whole
 
-    def _sizes(self, image: Tensor) -> dict[str, torch.Size]:
-        """Returns the shape of every layer's features of the whole image; asks the network itself, without data."""
-        if image.shape not in self._known_sizes:  # every step asks
-            buffers = {name: buffer.to("meta") for name, buffer in self._backbone.named_buffers()}
-            blank = torch.empty_like(image, device="meta")
-            with torch.no_grad():
-                features = functional_call(self._backbone, buffers, (blank, self._in_tiles.layers))
-            self._known_sizes[image.shape] = {layer: each.shape for layer, each in {**features, IMAGE: blank}.items()}
-        return self._known_sizes[image.shape]
+    def _shapes(self, image: Tensor) -> dict[str, torch.Size]:
+        """Returns the shape of every layer's features of the whole image."""
+        if image.shape not in self._known_shapes:  # every step asks
+            of_layers = self._backbone.shapes(image.shape, self._in_tiles.layers)
+            self._known_shapes[image.shape] = {**of_layers, IMAGE: image.shape}
+        return self._known_shapes[image.shape]
 
     def _tiles(self, image: Tensor) -> list[Tile]:
         """Returns the tiles that are this process's."""
         return self.plan.tiles(*image.shape[-2:])[self._share.rank :: self._share.world]
 
-    def _core(self, tile: Tile, image: Tensor, crop: Tensor) -> dict[str, Features]:
+    def _core(self, tile: Tile, image: Tensor, crop: Tensor, where: Weights) -> dict[str, Features]:
         """Returns the features of a tile's core by layer."""
         rows, columns = tile
-        sizes = self._sizes(image)
+        sizes = self._shapes(image)
         found = {**self._backbone(crop, self._in_tiles.layers), IMAGE: crop}
         return {
             layer: Features(
                 found[layer][..., rows.in_crop(down.stride), columns.in_crop(across.stride)],
                 (sizes[layer][2], sizes[layer][3]),
                 (rows.start // down.stride, columns.start // across.stride),
+                where.get(layer),
             )
             for layer, (down, across) in self._views.items()
         }
 
-    def _nothing(self, image: Tensor) -> dict[str, Features]:
+    def _nothing(self, image: Tensor, where: Weights) -> dict[str, Features]:
         """Returns features of no positions by layer, whose statistics are zeros: a process may have no tile."""
-        sizes = self._sizes(image).items()
-        return {layer: Features(image.new_empty((*size[:2], 0, 0)), (size[2], size[3])) for layer, size in sizes}
+        return {
+            layer: Features(image.new_empty((*size[:2], 0, 0)), (size[2], size[3]), weights=where.get(layer))
+            for layer, size in self._shapes(image).items()
+        }
 
     def _targets_of(self, tile: Tile, targets: Targets) -> dict[str, Target]:
         """Returns the targets that a tile is compared with: of maps its part."""

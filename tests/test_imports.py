@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("image_files",),
     ("presets", "recipe"),
     ("backbones", "colors", "figures", "flow", "images", "losses", "memory", "optim", "paper", "schedule"),
-    ("clips", "files", "initializers", "inspection", "metrics", "parallel", "progress", "tiling"),
+    ("clips", "files", "initializers", "inspection", "metrics", "parallel", "progress", "regions", "tiling"),
     ("film", "pairs"),
     ("batches",),
     ("data",),

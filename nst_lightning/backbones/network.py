@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from nst_lightning.backbones import surgery
 from nst_lightning.backbones import weights as weights_
@@ -110,6 +111,13 @@ class Backbone(nn.Module):
         small = len(image) == 1 and image.device.type == "cpu" and height * width <= self.small
         features: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1) if small else scaled)
         return {layer: feature[:1] for layer, feature in features.items()} if small else features
+
+    def shapes(self, image: torch.Size, layers: tuple[str, ...]) -> dict[str, torch.Size]:
+        """Returns the shapes of some layers' features of images of a shape; asks the network itself, without data."""
+        buffers = {name: buffer.to("meta") for name, buffer in self.named_buffers()}
+        with torch.no_grad():
+            features = functional_call(self, buffers, (torch.empty(image, device="meta"), layers))
+        return {layer: feature.shape for layer, feature in features.items()}
 
 
 def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:

@@ -139,6 +139,7 @@ def sums(pair: Pair, sum_of: Callable[[str], str] = digest) -> dict[str, str]:
     files = {"content image": pair.content, **{f"style image {n}": each for n, each in enumerate(pair.styles, 1)}}
     if pair.before is not None:
         files |= dict(zip(("picture before", "content image before"), pair.before, strict=True))
+    files |= {f"mask {n}": each for n, each in enumerate(pair.mask_files, 1)}
     given = {name: os.fspath(file) for name, file in files.items() if isinstance(file, (str, os.PathLike))}
     return {name: sum_of(file) for name, file in given.items()}
 
@@ -148,6 +149,7 @@ def fingerprint(settings: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str,
     sum_of = cache(digest)  # once an image: many pairs share theirs
     found = dict(settings)
     for pair in pairs:
+        found[f"{pair.name}: regions"] = len(pair.regions_of_content)  # of which no setting means none
         found |= {f"{pair.name}: {name}": value for name, value in pair.settings.items()}
         # What is before a frame follows from the other frames, and may not be there yet.
         found |= {f"{pair.name}: {name}": sum_ for name, sum_ in sums(replace(pair, before=None), sum_of).items()}

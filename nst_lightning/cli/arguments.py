@@ -65,12 +65,13 @@ class Given:
         words = [f"--config={json.dumps(each, ensure_ascii=False)}" for each in self.configurations]
         seen = set()
         for key, values in self.options:
-            if key not in _IMAGES:
+            if key not in _LISTS:
                 values = (",".join(values),) if values else ()
             for value in values:
-                value = f"./{value}" if value[:1] in ("#", "&", "!") else value  # YAML takes such names for none
+                if value[:1] in ("#", "&", "!"):  # YAML takes such names for none
+                    value = json.dumps(value) if key == "data.regions" else f"./{value}"
                 words.append(f"--{key}{'+' if key in seen else ''}={value}")
-                seen |= {key} & set(_IMAGES)
+                seen |= {key} & set(_LISTS)
             words += [] if values else [f"--{key}"]
         return words
 
@@ -108,6 +109,7 @@ class Given:
 
 
 _IMAGES = ("data.content", "data.style")
+_LISTS = (*_IMAGES, "data.content_mask", "data.style_mask", "data.regions")
 _INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
 _NUMBERS = {
     int: f"{_INTEGER}|{_NONE}",

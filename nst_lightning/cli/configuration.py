@@ -39,7 +39,7 @@ from nst_lightning.initializers import INITIALIZERS, check
 from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, check_settings, check_trainer
-from nst_lightning.pairs import Pair
+from nst_lightning.pairs import Pair, find_masks
 from nst_lightning.parallel import RankError, TileParallel, agreed, alone, check_launched, telling
 from nst_lightning.recipe import Recipe
 from nst_lightning.schedule import Stage, scheduled
@@ -49,7 +49,8 @@ from nst_lightning.terminal import say, tell
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, each: dumper.represent_data(each.value))
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
-_OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume"}
+_OF_REGIONS = {"content_mask", "style_mask", "regions", "content_weights"}
+_OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume", *_OF_REGIONS}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
 
 
@@ -295,3 +296,7 @@ def _find_images(settings: Any) -> None:  # noqa: ANN401 - a namespace
     for argument, folder in (("content", files.CONTENT_FOLDER), ("style", files.STYLE_FOLDER)):
         found = [os.path.abspath(str(path)) for path in files.find(argument, settings[argument], folder)]
         settings[argument] = found if isinstance(settings[argument], list) or len(found) > 1 else found[0]
+    for argument in ("content_mask", "style_mask"):
+        if (named := settings[argument]) is not None:
+            masks = find_masks(argument, named)
+            settings[argument] = [mask if isinstance(mask, str) else os.path.abspath(str(mask)) for mask in masks]

@@ -10,6 +10,7 @@ from nst_lightning.cli import fit
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
 
+_MASKS = ("--content_mask", "--style_mask")
 HELP = """
 usage: nst reproduce PICTURE [-o OUT] [options of nst fit]
 
@@ -19,6 +20,7 @@ same versions run on the same kind of machine. Options change a setting. No code
 
   PICTURE                  a finished picture, PNG, JPEG, WebP or TIFF, as it was written
   --content, --style FILE  where the photograph and the paintings are now, if they were moved
+  --content_mask, --style_mask FILE  where the masks are
   -o, --output             as in nst fit [data/output-images/<pair>]
 
 example:
@@ -28,7 +30,7 @@ example:
 
 def main(arguments: Sequence[str]) -> None:
     """Paints the picture again, and says whether it is the same."""
-    given, rest = Parser("reproduce", "--picture", "--content", "--style").parse_known_args(arguments)
+    given, rest = Parser("reproduce", "--picture", "--content", "--style", *_MASKS).parse_known_args(arguments)
     if given.picture is None:
         raise InputError("no picture was given: nst reproduce PICTURE")
     sums = recipe.read(given.picture).sums

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import ClassVar, Literal, TypeAlias
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 IMAGE = "image"  # the name under which the image itself stands among its features
+
+_LEAST = 1e-20  # the weight of what has none, beside which any other is all, where otherwise nothing would count
 
 Source = Literal["content", "style", "before"]  # the last of them is the frame before of a film
 Target: TypeAlias = tuple[Tensor, ...]  # what outputs are compared with: tensors (N, ...)
@@ -30,31 +32,48 @@ class Features:
     values: Tensor  # (N, C, H, W), of any floating-point precision
     size: tuple[int, int]  # height and width of the whole image's map
     corner: tuple[int, int] = (0, 0)  # row and column in that map of the first position
-    weights: Tensor | None = None  # how much each position counts, >= 0, (N or 1, 1, H, W); None where each counts 1
+    # How much each position of the whole map counts, >= 0, (N or 1, 1, *size), or before a term chose its own, see
+    # `in_region`, (N or 1, 1 + regions, *size); None where each counts 1.
+    weights: Tensor | None = None
 
     @classmethod
     def whole(cls, values: Tensor, weights: Tensor | None = None) -> Features:
         """Returns the features of a whole image."""
         return cls(values, (values.shape[2], values.shape[3]), (0, 0), weights)
 
+    def in_region(self, number: int) -> Features:
+        """Returns the features with the weights of one region alone; number 0 is how much the content counts."""
+        return self if self.weights is None else replace(self, weights=self.weights.narrow(1, number, 1))
+
+    @property
+    def own_weights(self) -> Tensor | None:
+        """The weights of its own positions, (N or 1, 1, H, W)."""
+        if self.weights is None:
+            return None
+        (top, left), (height, width) = self.corner, self.values.shape[2:]
+        return self.weights[..., top : top + height, left : left + width]
+
     @property
     def weight(self) -> Tensor:
         """The sum of the positions' weights, (N,)."""
         count, _, height, width = self.values.shape
         exact = torch.promote_types(self.values.dtype, torch.float32)
-        if self.weights is None:
+        weights = self.own_weights
+        if weights is None:
             return self.values.new_full((count,), height * width, dtype=exact)
-        return self.weights.to(exact).sum(dim=(1, 2, 3)).expand(count).clone()
+        return weights.to(exact).sum(dim=(1, 2, 3)).expand(count).clone()
 
     @property
     def weighted(self) -> Tensor:
         """The features times the square roots of the weights: their products are weighted as the positions are."""
-        return self.values if self.weights is None else full_precision(self.values) * self.weights.sqrt()
+        weights = self.own_weights
+        return self.values if weights is None else full_precision(self.values) * weights.sqrt()
 
     @property
     def total(self) -> Tensor:
         """The features summed over weighted positions, (N, C)."""
-        values = self.values if self.weights is None else self.values * self.weights
+        weights = self.own_weights
+        values = self.values if weights is None else self.values * weights
         return full_precision(values).sum(dim=(2, 3))
 
     def at(self, places: Tensor) -> Tensor:
@@ -65,14 +84,33 @@ class Features:
         rows, columns = (places[:, axis] * self.size[axis] for axis in (0, 1))
         return self._taken(rows.long(), columns.long())
 
+    def placed(self, count: int, draw: int) -> Tensor:
+        """Returns so many places as of `drawn`, (count, 2); with weights as dense as these in each image, (N, ...)."""
+        places = drawn(count, draw)
+        if self.weights is None:
+            return places
+        return torch.stack([_warped(places, each.cpu().double()) for each in self._weights_by_image()])
+
     def between(self, places: Tensor) -> Tensor:
-        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up."""
+        """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up.
+
+        Those are of `placed`. Positions of no weight have no part in it where others around have.
+        """
+        if self.weights is None:
+            return self._between(places, None)
+        images = zip(torch.split(self.values, 1), places, self._weights_by_image(), strict=True)
+        return torch.cat([replace(self, values=one)._between(each, weights) for one, each, weights in images])
+
+    def _between(self, places: Tensor, weights: Tensor | None) -> Tensor:
         # Position 0 of every layer stands at the image's corner, as in STROTSS' code, not at its own window's centre.
         points = places * places.new_tensor(self.size)
         low = points.floor()
         steps = low.new_tensor([[0, 0], [0, 1], [1, 0], [1, 1]])[:, None]  # to the four positions around, of K each
         around = (low + steps).minimum(low.new_tensor(self.size) - 1).long()
         shares = torch.where(steps == 1, points - low, 1 - (points - low)).prod(dim=2)
+        if weights is not None:
+            shares = shares * (weights.cpu()[around[..., 0], around[..., 1]] + _LEAST)
+            shares = shares / shares.sum(dim=0)
         found = self._taken(around[..., 0].flatten(), around[..., 1].flatten())
         weighted = found.view(*found.shape[:2], *shares.shape) * moved(shares.to(found.dtype), found.device)
         return weighted.sum(dim=2)
@@ -82,6 +120,11 @@ class Features:
 
         Its H rows and W columns are fractions of the way from the first position to the last.
         """
+        own = self.own_weights
+        if self.weights is not None and own is not None:  # as in `between`
+            counted = full_precision(self.values) * (own + _LEAST)
+            parts = replace(self, values=counted, weights=None).resized(rows, columns)
+            return parts / Features.whole(self.weights + _LEAST).resized(rows, columns)
         values = full_precision(self.values)
         down, across = (self._hats(points, axis).to(values) for axis, points in enumerate((rows, columns)))
         # As products of matrices, for indices are slow to gather, and slower to scatter for the gradient.
@@ -96,19 +139,48 @@ class Features:
     def sampled(self, count: int, draw: int) -> Tensor:
         """Returns the features of the most positions, up to `count`, on a square grid whose corner is drawn, (N, C, K).
 
-        A grid and not places drawn one by one, which leave gaps where an optimiser that keeps them never looks.
+        A grid and not places drawn one by one, which leave gaps where an optimiser that keeps them never looks. With
+        weights, as many of each image, those of weight alone and the more often the more they weigh.
         """
-        return self._taken(*self._grid(count, draw))
+        rows, columns = self._grid(count, draw)
+        return (
+            self._taken(rows, columns)
+            if self.weights is None
+            else self._resampled(count, draw, torch.arange(len(rows)))
+        )
 
     def shuffled(self, count: int, draw: int) -> Tensor:
         """Returns the features of `sampled` in no order, some twice, so that they are exactly so many, (N, C, count).
 
         Those of images of unlike sizes stack then, and any part of them is of everywhere.
         """
-        rows, columns = self._grid(count, draw)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # the same ones twice in every draw
+        if self.weights is not None:
+            return self._resampled(count, draw, order)
+        rows, columns = self._grid(count, draw)
         index = (order * len(rows)).div(count, rounding_mode="floor")
         return self._taken(rows[index], columns[index])
+
+    def _resampled(self, count: int, draw: int, order: Tensor) -> Tensor:
+        """Returns the features of as many positions of each image as are in an order of numbers from 0, (N, C, K).
+
+        They are on a grid with about `count` positions that have weight, each as often as it weighs.
+        """
+        found = []
+        for values, weights in zip(torch.split(self.values, 1), self._weights_by_image(), strict=True):
+            weights = weights.cpu().double()
+            room = count * weights.numel() // max(1, int((weights > 0).sum()))
+            rows, columns = self._grid(room, draw)
+            if not bool(weights[rows, columns].any()):  # a region as thin as a line
+                rows, columns = self._grid(weights.numel(), draw)
+            index = resampled(weights[rows, columns], len(order))[order]
+            found.append(replace(self, values=values)._taken(rows[index], columns[index]))
+        return torch.cat(found)
+
+    def _weights_by_image(self) -> Sequence[Tensor]:
+        """Returns the weights of the whole map of each image, (H, W)."""
+        assert self.weights is not None
+        return [*self.weights[:, 0].expand(len(self.values), -1, -1)]
 
     def _grid(self, count: int, draw: int) -> tuple[Tensor, Tensor]:
         height, width = self.size
@@ -142,6 +214,34 @@ def stride_of(size: tuple[int, int], count: int) -> int:
     while math.prod(math.ceil(side / stride) for side in size) > count:
         stride += 1
     return stride
+
+
+def resampled(weights: Tensor, count: int) -> Tensor:
+    """Returns so many places in weights (K,), each as often as is its share, rounded: in order and never one of 0.
+
+    Systematic resampling, Carpenter, Clifford and Fearnhead (1999); of equal weights, places at equal distances.
+    """
+    ends = weights.double().cumsum(dim=0)
+    points = torch.arange(count, dtype=torch.float64, device=weights.device) * ends[-1] / count
+    return torch.searchsorted(ends, points, right=True).clamp(max=len(weights) - 1)
+
+
+def _warped(places: Tensor, weights: Tensor) -> Tensor:
+    """Returns places (K, 2) moved to where weights (H, W) are: of equal ones, the places themselves.
+
+    The inverse of the distribution of rows, then of that within a row, Rosenblatt (1952).
+    """
+    by_row, ends = weights.sum(dim=1), weights.flatten().cumsum(dim=0)
+    row_ends = by_row.cumsum(dim=0)
+    down = places[:, 0] * row_ends[-1]
+    row = torch.searchsorted(row_ends, down, right=True).clamp(max=len(by_row) - 1)
+    across = places[:, 1] * by_row[row]
+    before = row_ends[row] - by_row[row]
+    pixel = torch.searchsorted(ends, before + across, right=True).clamp(max=len(ends) - 1)
+    column = pixel % weights.shape[1]
+    within = (across - (ends[pixel] - weights.flatten()[pixel] - before)) / weights.flatten()[pixel]
+    points = row + (down - before) / by_row[row], column + within.clamp(0, 1)
+    return torch.stack([each / side for each, side in zip(points, weights.shape, strict=True)], dim=1)
 
 
 def drawn(count: int, draw: int) -> Tensor:

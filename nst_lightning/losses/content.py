@@ -29,7 +29,8 @@ class Content(Pointwise):
     def statistic(self, features: Sequence[Features], maps: Sequence[Features], draw: int) -> Statistic:
         """Returns the squared differences summed over positions, by channel: (N, C)."""
         (layer,), (source,) = features, maps
-        target = source.values if layer.weights is None else source.values * layer.weights.sqrt()
+        weights = layer.own_weights
+        target = source.values if weights is None else source.values * weights.sqrt()
         squared = _SquaredDifferences.apply(full_precision(layer.weighted), full_precision(target))
         return Statistic({"squares": squared}, layer.weight)
 
@@ -51,7 +52,7 @@ class ScaledContent(Content):
         """Returns the squared and the absolute differences summed over positions, by channel: (N, C) each."""
         (layer,), (source,) = features, maps
         apart = full_precision(layer.values) - full_precision(source.values)
-        weighted = apart if layer.weights is None else apart * layer.weights
+        weighted = apart if layer.own_weights is None else apart * layer.own_weights
         sums = {"squares": (weighted * apart).sum(dim=(2, 3)), "sizes": weighted.abs().sum(dim=(2, 3))}
         return Statistic(sums, layer.weight)
 

@@ -81,7 +81,8 @@ class Cmd(Additive):
 
 def _powers(layer: Features, values: Tensor, orders: int) -> Statistic:
     """Returns the sums of the first powers over weighted positions, by order, (N, C) each."""
-    weights = torch.ones_like(values[:1, :1]) if layer.weights is None else layer.weights
+    own = layer.own_weights
+    weights = torch.ones_like(values[:1, :1]) if own is None else own
     sums: Tensor = _PowerSums.apply(values, weights, orders)
     return Statistic({str(order): each for order, each in enumerate(sums.unbind(), start=1)}, layer.weight)
 

@@ -39,12 +39,14 @@ class Term:
     share: float  # its part of the group's weight, above 0
     relative: bool = False  # whether its value is weighed against the size of its target, see `Loss.size`
     label: str = ""  # which of several losses of the group it is of
+    region: int = 0  # from 1, where each region has terms of its own; 0 is all of the image, as its content counts
 
     @property
     def name(self) -> str:
         """The term's name in curves and targets, e.g. `style/relu3_1`."""
         layers = () if self.loss.joint else self.layers
-        return "/".join(filter(None, [self.group, self.label, *layers]))
+        region = f"region{self.region}" if self.region > 1 else ""
+        return "/".join(filter(None, [self.group, region, self.label, *layers]))
 
     @property
     def query_name(self) -> str:
@@ -52,8 +54,8 @@ class Term:
         return f"{self.name}, asked"
 
     def of(self, features: Mapping[str, Features]) -> list[Features]:
-        """Returns the features of the term's layers."""
-        return [features[layer] for layer in self.layers]
+        """Returns the features of the term's layers, with the weights of its region."""
+        return [features[layer].in_region(self.region) for layer in self.layers]
 
 
 class Objective:
@@ -88,6 +90,15 @@ class Objective:
     def only(self, groups: Collection[str]) -> Objective:
         """Returns the objective of some groups' terms."""
         return Objective(term for term in self.terms if term.group in groups)
+
+    def in_regions(self, count: int) -> Objective:
+        """Returns the objective that compares with a style in each of so many regions; of none, itself.
+
+        Gatys et al. (2017), *Controlling Perceptual Factors in Neural Style Transfer*, equation 7.
+        """
+        of_terms = [range(1, count + 1) if term.loss.source == "style" and count > 0 else [0] for term in self.terms]
+        pairs = zip(self.terms, of_terms, strict=True)
+        return Objective(replace(term, region=number) for term, numbers in pairs for number in numbers)
 
     def at(self, factors: Mapping[str, float]) -> Objective:
         """Returns the objective whose weights are multiplied by those of groups and losses; without what weighs 0."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nst_lightning.losses.base import IMAGE, Additive, Features, Source, Statistic, Target, drawn, moved
+from nst_lightning.losses.base import IMAGE, Additive, Features, Source, Statistic, Target, moved
 
 _LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_3", "relu5_3")
 _POSITIONS = 1024  # of the output, and of the content beside them
@@ -41,11 +41,11 @@ class Strotss(_Hypercolumns):
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns hypercolumns at drawn positions, (N, C, K)."""
         # Departs from the code, which takes a grid with a random offset and draws anew every ten steps.
-        return self._at(features, drawn(_POSITIONS, draw))
+        return self._at(features, features[0].placed(_POSITIONS, draw))
 
     def kept(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the style's hypercolumns at more positions."""
-        return self._at(features, drawn(self.bank, draw))
+        return self._at(features, features[0].placed(self.bank, draw))
 
     def target(self, statistic: Statistic) -> Target:
         """Returns hypercolumns (N, C, K), their mean (N, C, 1) and covariance (N, C, C)."""
@@ -73,11 +73,11 @@ class SelfSimilarity(_Hypercolumns):
 
     def statistic(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns hypercolumns at the positions of a draw, (N, C, K)."""
-        return self._at(features, _content_places()[_set(draw)])
+        return self._at(features, _content_places(features)[..., _set(draw), :])
 
     def kept(self, features: Sequence[Features], draw: int) -> Statistic:
         """Returns the content's hypercolumns at the positions of all draws."""
-        return self._at(features, _content_places())
+        return self._at(features, _content_places(features))
 
     def target(self, statistic: Statistic) -> Target:
         """Returns the hypercolumns, (N, C, K)."""
@@ -129,8 +129,8 @@ def _similarity(columns: Tensor) -> Tensor:
     return distances / distances.sum(dim=0, keepdim=True)
 
 
-def _content_places() -> Tensor:
-    return drawn(_POSITIONS * _SETS, 0)
+def _content_places(features: Sequence[Features]) -> Tensor:
+    return features[0].placed(_POSITIONS * _SETS, 0)
 
 
 def _set(draw: int) -> slice:

@@ -6,20 +6,21 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nst_lightning.batches import Step, Style
+from nst_lightning.batches import Outside, Step, Style
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Features, Objective, Pointwise, Target, Values
 from nst_lightning.memory import Footprint, Line, peak_bytes
 from nst_lightning.modules.problem import Problem
-from nst_lightning.tiling import Evaluator, Tiled, Whole
+from nst_lightning.regions import pooled
+from nst_lightning.tiling import EVERYWHERE, Evaluator, Tiled, Weights, Whole
 
 STYLES_ROOM = 2**28  # bytes: a style takes 1.4 MB for Gram matrices of VGG's five layers, 72 MB for the default losses
 _MAPS_SHARE = 1 / 8  # of the memory that may be planned with, above which content targets are kept in half the bytes
@@ -164,17 +165,25 @@ class Evaluation:
     targets: Mapping[str, Target]  # by the term's name, (N, ...) each
     weights: Mapping[str, Tensor]  # by term, (N,) each
     together: int  # how many images are evaluated at once
+    where: Weights = field(default_factory=dict)  # how much positions count, by layer
+    outside: Outside | None = None  # what stays of the photographs
+
+    def picture(self, image: Tensor) -> Tensor:
+        """Returns what is looked at of images (N, 3, H, W): in the photograph, where its outside is kept."""
+        return image if self.outside is None else self.outside.around(image)
 
     def values(self, image: Tensor, draw: int) -> dict[str, Tensor]:
         """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W) in [0, 1]."""
+        image = self.picture(image)
         if self.together >= len(image):
-            return self.evaluator.values(image, self.targets, draw)
+            return self.evaluator.values(image, self.targets, draw, self.where)
         parts = []
         for first in range(0, len(image), self.together):
             rows = slice(first, first + self.together)
             targets = {name: tuple(each[rows] for each in target) for name, target in self.targets.items()}
+            where = {layer: each[rows] for layer, each in self.where.items()}
             # Not kept: the features, which are computed again for the gradient.
-            parts.append(checkpoint(self.evaluator.values, image[rows], targets, draw, use_reentrant=False))
+            parts.append(checkpoint(self.evaluator.values, image[rows], targets, draw, where, use_reentrant=False))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def noted(self, values: Values) -> dict[str, Tensor]:
@@ -204,16 +213,39 @@ class Evaluations:
     def begin(self, worker: Worker, step: Step, together: int) -> Evaluation:
         """Returns the evaluation of a step's batch and stage, of so many images at once."""
         pairs = step.batch.pairs
-        objective = self._problem.active(pairs).at(step.stage.weights)
+        single = self._problem.active(pairs).at(step.stage.weights)
+        objective = single.in_regions(step.batch.regions)
         groups = {
             group: torch.tensor([self._problem.weight(pair, group) for pair in pairs], device=worker.device)
             for group in objective.groups
         }
         evaluator = self._evaluator(worker, step, objective)
+        masks, outside = step.batch.masks(step.stage), step.batch.outside(step.stage)
+        where = EVERYWHERE if masks is None else self._pooled(masks.to(worker.device), objective)
         # In the precision of training, so that the content loss of the content image is 0.
         with torch.no_grad(), worker.context():
-            targets = self._targets(worker.device, step, objective, evaluator)
-        return Evaluation(worker, evaluator, objective, targets, objective.weights(targets, groups), together)
+            targets: dict[str, Target] = {}
+            if "content" in objective.sources:
+                targets |= self._targets_of_contents(worker.device, step, evaluator, where)
+            if "style" in objective.sources:
+                of_styles = evaluator if masks is None else self._evaluator(worker, step, single)
+                targets |= self._targets_of_styles(worker.device, step, single, of_styles)
+            if "before" in objective.sources:
+                targets |= self._targets_of_befores(worker.device, step, objective)
+            targets = objective.matched(targets)
+        weights = objective.weights(targets, groups)
+        if masks is not None:
+            # A region's loss is a mean over it: to weigh as much as in a whole picture, it counts by its part of it.
+            parts = masks.double().mean(dim=(2, 3))
+            parts[:, 1:] *= torch.tensor([pair.style_weights or (1.0,) * step.batch.regions for pair in pairs])
+            for term in objective.terms:
+                if term.loss.source is not None:
+                    weights[term.name] = weights[term.name] * parts[:, term.region].to(weights[term.name])
+        outside = None if outside is None else outside.to(worker.device)
+        return Evaluation(worker, evaluator, objective, targets, weights, together, where, outside)
+
+    def _pooled(self, masks: Tensor, objective: Objective) -> Weights:
+        return pooled(self._problem.backbone, objective.layers, masks, self._problem.mask_edge)
 
     def _evaluator(self, worker: Worker, step: Step, objective: Objective) -> Evaluator:
         count = len(step.batch.pairs)
@@ -226,29 +258,41 @@ class Evaluations:
             rank_zero_warn("for the memory, content targets are kept in bfloat16, which rounds them by up to 0.2 %")
         return Tiled(self._problem.backbone, objective, tile, worker.share, torch.bfloat16 if rounds else None)
 
-    def _targets(
-        self, device: torch.device, step: Step, objective: Objective, evaluator: Evaluator
+    def _targets_of_contents(
+        self, device: torch.device, step: Step, evaluator: Evaluator, where: Weights
     ) -> dict[str, Target]:
-        """Returns the targets of a batch, found image by image: the memory need not hold a batch's features."""
-        targets: dict[str, Target] = {}
-        if "content" in objective.sources:
-            images = [content[None].to(device) for content in step.batch.prepared_contents(step.stage)]
-            targets |= _joined([evaluator.targets("content", [image], [1.0], self._problem.seed) for image in images])
-        if "style" in objective.sources:
-            styles = zip(step.batch.prepared_styles(step.stage), step.batch.pairs, strict=True)
-            targets |= _joined(
-                [
-                    self._targets_of_styles(device, images, pair.style_weights, objective, evaluator)
-                    for images, pair in styles
-                ]
-            )
-        if "before" in objective.sources and (carried := step.batch.befores(step.stage)) is not None:
-            before, trusted = (each.to(device) for each in carried)
-            kept = objective.kept("before", {IMAGE: Features.whole(before, trusted)}, self._problem.seed)
-            targets |= objective.targets([kept], [1.0])
-        return objective.matched(targets)
+        """Returns the contents' targets, found image by image: the memory need not hold a batch's features."""
+        images = [content[None].to(device) for content in step.batch.prepared_contents(step.stage)]
+        of_images = [{layer: each[row : row + 1] for layer, each in where.items()} for row in range(len(images))]
+        found = zip(images, of_images, strict=True)
+        return _joined([evaluator.targets("content", [one], [1.0], self._problem.seed, [own]) for one, own in found])
+
+    def _targets_of_befores(self, device: torch.device, step: Step, objective: Objective) -> dict[str, Target]:
+        """Returns the targets of the frames before, where there are any."""
+        if (carried := step.batch.befores(step.stage)) is None:
+            return {}
+        before, trusted = (each.to(device) for each in carried)
+        kept = objective.kept("before", {IMAGE: Features.whole(before, trusted)}, self._problem.seed)
+        return objective.targets([kept], [1.0])
 
     def _targets_of_styles(
+        self, device: torch.device, step: Step, objective: Objective, evaluator: Evaluator
+    ) -> dict[str, Target]:
+        """Returns the styles' targets: of a pair's together, or of each in the name of its region's terms."""
+        found = []
+        for styles, pair in zip(step.batch.prepared_styles(step.stage), step.batch.pairs, strict=True):
+            if step.batch.regions == 0:
+                found.append(self._targets_of(device, styles, pair.style_weights, objective, evaluator))
+                continue
+            of_pair: dict[str, Target] = {}
+            for number, style in enumerate(styles, start=1):
+                of_style = self._targets_of(device, [style], (), objective, evaluator)
+                names = {term.name: replace(term, region=number).name for term in objective.terms}
+                of_pair |= {names[name]: target for name, target in of_style.items()}
+            found.append(of_pair)
+        return _joined(found)
+
+    def _targets_of(
         self,
         device: torch.device,
         styles: Sequence[Style],
@@ -264,12 +308,20 @@ class Evaluations:
         if key not in self._styles:
             turns = range(4 if self._problem.style_rotations else 1)
             images = [style.image().to(device).rot90(turn, (2, 3)) for style in styles for turn in turns]
+            masks = [mask.to(device) if (mask := style.mask()) is not None else None for style in styles]
+            turned = [None if mask is None else mask.rot90(turn, (2, 3)) for mask in masks for turn in turns]
+            where = [EVERYWHERE if mask is None else self._of_style(mask, objective) for mask in turned]
             shares = [weight for weight in weights or [1.0] * len(styles) for _ in turns]
-            self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed)
+            self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed, where)
         self._styles.move_to_end(key)
         while sum(map(_bytes, self._styles.values())) > STYLES_ROOM and len(self._styles) > 1:
             self._styles.popitem(last=False)
         return self._styles[key]
+
+    def _of_style(self, mask: Tensor, objective: Objective) -> Weights:
+        """Returns how much a style's positions count, for terms of no region of the output."""
+        both = self._pooled(mask.expand(-1, 2, -1, -1), objective)  # the first of which is taken as a content's
+        return {layer: each[:, 1:] for layer, each in both.items()}
 
 
 def _bytes(targets: Mapping[str, Target]) -> int:

@@ -72,7 +72,8 @@ class ImageOptimization(L.LightningModule):
     @property
     def result(self) -> Tensor:
         """The output pictures (N, 3, H, W), clamped to [0, 1], detached, in the colours that were asked for."""
-        image = self.image.detach().clamp(0, 1)
+        image = self.image.detach()
+        image = (image if self.evaluation is None else self.evaluation.picture(image)).clamp(0, 1)
         return image if self.shown is None else self.shown.batch.pictures(image, self.shown.stage)
 
     def settings_of(self, step: Step, pair: Pair) -> dict[str, str | int | float]:
@@ -190,7 +191,9 @@ class ImageOptimization(L.LightningModule):
     def validation_step(self, batch: Step, batch_idx: int) -> None:
         """Shows the image of a checkpoint, or its own of a pair that was not begun, for the callbacks to look at."""
         if batch.batch.saved is not None:
-            self.image = nn.Parameter(self._saved(batch.batch)["state_dict"]["image"])
+            image = self._saved(batch.batch)["state_dict"]["image"]
+            outside = batch.batch.outside(batch.stage)
+            self.image = nn.Parameter(image if outside is None else outside.to(image.device).around(image))
         elif self.image.shape != (len(batch.batch.pairs), 3, *batch.batch.output_size(batch.stage)):
             raise InputError(f"there is no picture of {', '.join(batch.batch.names)} to validate: paint it first")
         self.shown = batch

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from nst_lightning import initializers
+from nst_lightning import initializers, regions
 from nst_lightning.backbones import Backbone, Spec
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
-from nst_lightning.losses import IMAGE, TV_LOSSES, Loss, Objective, Term
+from nst_lightning.losses import IMAGE, TV_LOSSES, Global, Loss, Objective, Term
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import Stage
 
@@ -48,6 +48,7 @@ class Problem:
     tile: Tile = "off"
     compile: bool = False
     style_rotations: bool = False
+    mask_edge: regions.Edge = "even"
 
     def __post_init__(self) -> None:
         tile = self.tile
@@ -55,6 +56,7 @@ class Problem:
             if not (math.isfinite(weight) and weight >= 0):
                 raise InputError(f"{group}_weight must be a finite number, 0 or above, got {weight}")
         initializers.check(self.init)
+        regions.check_edge(self.mask_edge)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed}")
         if (isinstance(tile, int) and tile < 1) or (isinstance(tile, str) and tile not in {"off", "auto"}):
@@ -101,6 +103,10 @@ class Problem:
             if pair.strength is not None and not all(weighs):
                 raise InputError(f"pair {pair.name}: strength needs a content_weight and a style_weight above 0")
             active = self.active([pair])
+            for term in active.terms if pair.masked else ():
+                if isinstance(term.loss, Global) and term.loss.source is not None:
+                    msg = f"{type(term.loss).__name__} needs the whole image at once: it does not work with masks"
+                    raise InputError(f"pair {pair.name}: {term.name}: {msg}")
             if not all(active.at(stage.weights).terms for stage in stages):
                 raise InputError(f"pair {pair.name}: nothing to optimise: every weight is 0")
 

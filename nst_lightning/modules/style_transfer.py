@@ -23,6 +23,7 @@ from nst_lightning.modules.problem import (
     smoothness,
 )
 from nst_lightning.modules.strength import Strength
+from nst_lightning.regions import Edge
 
 
 class StyleTransfer(ImageOptimization):
@@ -53,6 +54,8 @@ class StyleTransfer(ImageOptimization):
         tv_loss: What smoothness is measured by: `l1_mean`; `l1`, which grows with the image and counts on 0 to 255; or
             `nine_point`, squared differences.
         style_rotations: Whether the style images are seen turned by 90, 180 and 270 degrees as well.
+        mask_edge: Which positions of a layer a mask counts: `even`, by the part of them that it covers; `inside`, those
+            that see nothing else, where there are any; `grown`, all that see any of it.
         convention: `relative` divides each comparison by its target's size; `absolute` does not, and its weights belong
             to one network, see the presets.
         content_weight: How much the outlines count. 0 leaves the content out.
@@ -87,6 +90,7 @@ class StyleTransfer(ImageOptimization):
         content_loss: Losses = "features",
         tv_loss: str = "l1_mean",
         style_rotations: bool = False,
+        mask_edge: Edge = "even",
         convention: Convention = "relative",
         content_weight: float = 1.0,
         style_weight: float = 2.5,
@@ -113,7 +117,8 @@ class StyleTransfer(ImageOptimization):
         objective = Objective([*content, *style, smoothness(tv_loss), temporal])
         of_network = pooling, border, pixel_range, normalized
         network = Backbone(backbone, objective.layers, weights, *of_network)
-        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, style_rotations))
+        of_masks = style_rotations, mask_edge
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, *of_masks))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {
             **self.hparams,
