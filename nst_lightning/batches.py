@@ -69,7 +69,7 @@ class Batch:
     pairs: Sequence[Pair]
     source_size: tuple[int, int]  # height and width in pixels of one of their content images
     stages: tuple[Stage, ...]
-    style_scale: float  # the style's long side as a multiple of the output's
+    style_scale: float  # the style's long side as a multiple of the output's, of pairs that have none of their own
     upscale: bool  # whether images may be made larger than their files
     gallery: Gallery  # where images are read
     saved: Saved | None = None  # where to go on from
@@ -133,9 +133,15 @@ class Batch:
         return cat([images.resize(self.gallery.read(pair.content).rgb, size).clamp(0, 1) for pair in self.pairs])
 
     def styles(self, stage: Stage) -> list[list[Style]]:
-        """Returns each pair's style images at a stage's size."""
-        side = max(1, round(stage.size * self.style_scale))
-        return [[Style(source, side, self.upscale, self.gallery) for source in pair.styles] for pair in self.pairs]
+        """Returns each pair's style images at a stage's size; without those that weigh nothing."""
+        return [list(self._styles(pair, stage)) for pair in self.pairs]
+
+    def _styles(self, pair: Pair, stage: Stage) -> Iterator[Style]:
+        weights = pair.style_weights or (1.0,) * len(pair.styles)
+        scales = pair.style_scales or (self.style_scale,) * len(pair.styles)
+        for source, weight, scale in zip(pair.styles, weights, scales, strict=True):
+            if weight > 0:
+                yield Style(source, max(1, round(stage.size * scale)), self.upscale, self.gallery, weight)
 
     def alphas(self, stage: Stage) -> list[Tensor | None]:
         """Returns the content images' alpha at a stage's size, (1, 1, H, W) in [0, 1], None where opaque."""
@@ -152,6 +158,7 @@ class Style:
     side: int  # the long one in pixels; less where the file is smaller and must not be made larger
     upscale: bool
     gallery: Gallery
+    weight: float = 1.0  # beside the pair's other styles, > 0
 
     @property
     def key(self) -> Hashable:

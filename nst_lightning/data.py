@@ -85,7 +85,10 @@ class PairDataModule(L.LightningDataModule):
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
             (size, steps, and factors of the weights of groups or losses there), which `size` and `steps` scale,
             without those that come below 32 px.
-        style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
+        style_weights: How much each style counts in a picture that is painted in all of them; a number a style. Without
+            them, each style has pictures of its own, see `pairing`.
+        style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes. A number,
+            or one a style.
         upscale: Whether an output may be larger than its content image's file.
         batch_size: How many pairs of equal size are optimised together; `auto` takes as many as fit the memory, as
             measured on a small image.
@@ -104,19 +107,22 @@ class PairDataModule(L.LightningDataModule):
         size: int | None = None,
         steps: int | None = None,
         stages: int | list[Stage] = 2,
-        style_scale: float = 1.0,
+        style_weights: float | list[float] | None = None,
+        style_scale: float | list[float] = 1.0,
         upscale: bool = False,
         batch_size: int | Literal["auto"] = 1,
         resume: str | None = None,
     ) -> None:
         super().__init__()
-        if not (style_scale > 0 and math.isfinite(style_scale)):
+        scales = style_scale if isinstance(style_scale, list) else [style_scale]
+        if not scales or not all(scale > 0 and math.isfinite(scale) for scale in scales):
             raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
+        weights = [style_weights] if isinstance(style_weights, (int, float)) else style_weights
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         self.stages = scheduled(stages, size, steps)
-        self.pairs = chosen(content, style, pairing, pairs)
-        self.style_scale = style_scale
+        self.pairs = chosen(content, style, pairing, pairs, weights, scales if len(scales) > 1 else ())
+        self.style_scale = scales[0]  # of pairs that have none of their own
         self.upscale = upscale
         self.batch_size = batch_size
         self.progress = Progress() if resume is None else _agreed_progress(Path(resume))  # what was done before
@@ -125,12 +131,13 @@ class PairDataModule(L.LightningDataModule):
         self.failed: dict[str, tuple[str, int]] = {}  # pairs that were given up: why, and the exit code
         self.settings: dict[str, str | int | float] = {  # for the pictures' metadata and TensorBoard
             "stages": described(self.stages),
-            "style_scale": style_scale,
+            "style_scale": self.style_scale,
             "upscale": upscale,
         }
         largest = 1.0
         for pair in self.pairs:  # refuses what it cannot do before an hour of work on the pairs before it
-            largest = max(largest, *(stage.size * max(1.0, style_scale) for stage in self.stages_of(pair)))
+            scale = max(1.0, *(pair.style_scales or (self.style_scale,)))
+            largest = max(largest, *(stage.size * scale for stage in self.stages_of(pair)))
             if upscale and largest > MAX_SIDE:
                 raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
         self.gallery = Gallery(side=math.ceil(min(largest, MAX_SIDE)))

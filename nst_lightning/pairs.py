@@ -26,7 +26,7 @@ from nst_lightning.runs import regular
 Pairing: TypeAlias = Literal["zip", "product"]
 GROUPS = ("content", "style", "tv")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
-COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "size", "steps", "init", "seed")
+COLUMNS = ("content", "style", "name", *_WEIGHTS, "style_weights", "style_scale", "size", "steps", "init", "seed")
 """The columns that `read_pairs` knows; the first two are required."""
 MAX_NAME = 200  # bytes of UTF-8; file systems allow 255, and outputs add a suffix or a number
 
@@ -34,6 +34,7 @@ _RESERVED = frozenset('/\\<>:"|?*')  # on Windows; the first of them everywhere
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows, whatever the suffix
 _CONTROLS = frozenset({"Cc", *"LRE RLE LRO RLO PDF LRI RLI FSI PDI".split()})  # the latter turn the reading direction
 _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
+_STYLE_SCALES = "a finite number above 0 for each style"
 _WHOLE = (int, lambda value: 1 <= value < 2**31, "a whole number from 1 to 2**31 - 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
 _WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
@@ -53,9 +54,10 @@ class Pair:
         init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.
         seed: Seed of the noise, in [0, 2**63 - 1].
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones.
+        style_scales: The long side of each style image as a multiple of the output's, finite, > 0; empty for the run's.
 
     Raises:
-        InputError: If the weights of the style images are not as above.
+        InputError: If weights or scales of the style images are not as above.
     """
 
     content: images.Source
@@ -68,16 +70,20 @@ class Pair:
     init: str | None = None
     seed: int | None = None
     style_weights: tuple[float, ...] = ()
+    style_scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
             raise InputError(f"pair {self.name}: style_weights must be {_STYLE_WEIGHTS}, got {self.style_weights}")
+        if self.style_scales != () and not _can_scale(len(self.styles), self.style_scales):
+            raise InputError(f"pair {self.name}: style_scale must be {_STYLE_SCALES}, got {self.style_scales}")
 
     @property
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
-        styles = "|".join(map(str, self.style_weights))
-        optional = {"style_weights": styles or None, "init": self.init, "seed": self.seed}
+        of_styles = {"style_weights": self.style_weights, "style_scale": self.style_scales}
+        listed = {name: "|".join(map(str, values)) or None for name, values in of_styles.items()}
+        optional = {**listed, "init": self.init, "seed": self.seed}
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
 
@@ -104,22 +110,73 @@ def _can_weigh(styles: int, weights: Sequence[float]) -> bool:
     return len(weights) == styles and all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf
 
 
+def _can_scale(styles: int, scales: Sequence[float]) -> bool:
+    return len(scales) == styles and all(0 < scale < math.inf for scale in scales)
+
+
 def chosen(
     content: Images,
     style: Images,
     pairing: Pairing = "zip",
     listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | None = None,
+    style_weights: Sequence[float] | None = None,
+    style_scales: Sequence[float] = (),
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
+
+    With weights of the styles every content is painted in all styles together, see `blended`; scales are one a style.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
     """
-    if listed is None:
-        return pair_up(find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER), pairing)
-    if content is not None or style is not None:
-        raise InputError(f"pairs {listed} names the images already: leave out content and style")
-    return read_pairs(listed)
+    if listed is not None:
+        given = {
+            "content": content,
+            "style": style,
+            "style_weights": style_weights,
+            "style_scale": style_scales or None,
+        }
+        if named := [name for name, value in given.items() if value is not None]:
+            told = (
+                "images already: leave out"
+                if named[0] in COLUMNS[:2]
+                else "styles, which have columns for it: leave out"
+            )
+            raise InputError(f"pairs {listed} names the {told} {' and '.join(named)}")
+        return read_pairs(listed)
+    contents, styles = find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER)
+    if style_weights is not None:
+        if pairing == "product":
+            raise InputError("pairing product paints a picture in each style, style_weights one in all: leave out one")
+        return blended(contents, styles, style_weights, style_scales)
+    pairs = pair_up(contents, styles, pairing)
+    if not style_scales:
+        return pairs
+    if not _can_scale(len(styles), style_scales):
+        raise InputError(f"style_scale must be {_STYLE_SCALES}, got {list(style_scales)} for {len(styles)}")
+    # As in `pair_up`: a product, or a single one with all, goes through the styles again and again.
+    every = [*style_scales] * (len(pairs) // len(styles))
+    return tuple(replace(pair, style_scales=(scale,)) for pair, scale in zip(pairs, every, strict=True))
+
+
+def blended(
+    contents: Sequence[images.Source],
+    styles: Sequence[images.Source],
+    weights: Sequence[float],
+    scales: Sequence[float],
+) -> tuple[Pair, ...]:
+    """Returns a pair a content image, each of all styles, by their weights, with a scale for each or none.
+
+    Raises:
+        InputError: If there are not as many weights as styles, or scales, or one is out of range.
+    """
+    if not _can_weigh(len(styles), weights):
+        raise InputError(f"style_weights must be {_STYLE_WEIGHTS}, got {list(weights)} for {len(styles)}")
+    if scales and not _can_scale(len(styles), scales):
+        raise InputError(f"style_scale must be {_STYLE_SCALES}, got {list(scales)} for {len(styles)}")
+    names = _unique([_draft(content, *styles) for content in contents])
+    of_styles = {"style_weights": tuple(weights), "style_scales": tuple(scales)}
+    return tuple(Pair(it, tuple(styles), name, **of_styles) for it, name in zip(contents, names, strict=True))
 
 
 def pair_up(
@@ -181,7 +238,7 @@ def read_pairs(listed: str | os.PathLike[str] | Sequence[Mapping[str, object]]) 
 
     It is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are skipped; an
     empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, and their weights
-    in `style_weights`, are separated by |. Files are looked up as in `find`, from the list's folder, or that of work.
+    in `style_weights` and scales in `style_scale`, are separated by |. Files are looked up as in `find`, from the list's folder, or that of work.
 
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
@@ -279,7 +336,8 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         init = os.path.abspath(base / os.path.expanduser(init))
         initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
-    listed = (lambda text: tuple(map(float, text.split("|"))), partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
+    weighed = (_numbers, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
+    scaled = (_numbers, partial(_can_scale, len(styles)), _STYLE_SCALES)
     return Pair(
         _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
         styles,
@@ -289,8 +347,13 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _value(cells, "steps", *_WHOLE),
         init,
         _value(cells, "seed", *_SEED),
-        _value(cells, "style_weights", *listed) or (),
+        _value(cells, "style_weights", *weighed) or (),
+        _value(cells, "style_scale", *scaled) or (),
     )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split("|")))
 
 
 def _value(

@@ -48,7 +48,7 @@ from nst_lightning.terminal import say, tell
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, each: dumper.represent_data(each.value))
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
-_OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume"}
+_OF_IMAGES = {"content", "style", "pairing", "pairs", "style_weights", "batch_size", "resume"}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
 
 
@@ -94,6 +94,8 @@ class Configuration:
         """Returns what the picture of a pair follows from."""
         held = yaml.safe_load(self.parser.dump(self.values))
         of_data = {name: value for name, value in held["data"].items() if name not in _OF_IMAGES}
+        if pair.style_scales:
+            del of_data["style_scale"]  # the row has it
         of_trainer = {"precision": held["trainer"].get("precision", "32-true")}
         settings = {"data": {**of_data, "pairs": [pair.row]}, "model": held["model"], "trainer": of_trainer}
         return Recipe(settings, sums(pair))

@@ -235,32 +235,22 @@ class Evaluations:
             images = [content[None].to(device) for content in step.batch.contents(step.stage)]
             targets |= _joined([evaluator.targets("content", [image], [1.0], self._problem.seed) for image in images])
         if "style" in objective.sources:
-            styles = zip(step.batch.styles(step.stage), step.batch.pairs, strict=True)
-            targets |= _joined(
-                [
-                    self._targets_of_styles(device, images, pair.style_weights, objective, evaluator)
-                    for images, pair in styles
-                ]
-            )
+            of_pairs = step.batch.styles(step.stage)
+            targets |= _joined([self._targets_of_styles(device, each, objective, evaluator) for each in of_pairs])
         return objective.matched(targets)
 
     def _targets_of_styles(
-        self,
-        device: torch.device,
-        styles: Sequence[Style],
-        weights: Sequence[float],
-        objective: Objective,
-        evaluator: Evaluator,
+        self, device: torch.device, styles: Sequence[Style], objective: Objective, evaluator: Evaluator
     ) -> dict[str, Target]:
         """Returns the targets of style images together, computed once for all pairs that are painted in them."""
         # Rounding differs between tiles and the whole, and no result may depend on what was painted before.
         plan = evaluator.plan if isinstance(evaluator, Tiled) else None
         terms = tuple(term.name for term in objective.terms)  # which may be others at another stage
-        key = tuple(style.key for style in styles), tuple(weights), plan, terms
+        key = tuple((style.key, style.weight) for style in styles), plan, terms
         if key not in self._styles:
             turns = range(4 if self._problem.style_rotations else 1)
             images = [style.image().to(device).rot90(turn, (2, 3)) for style in styles for turn in turns]
-            shares = [weight for weight in weights or [1.0] * len(styles) for _ in turns]
+            shares = [style.weight for style in styles for _ in turns]
             self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed)
         self._styles.move_to_end(key)
         while sum(map(_bytes, self._styles.values())) > STYLES_ROOM and len(self._styles) > 1:
