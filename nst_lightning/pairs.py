@@ -237,8 +237,9 @@ def read_pairs(listed: str | os.PathLike[str] | Sequence[Mapping[str, object]]) 
     """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`, or such rows.
 
     It is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are skipped; an
-    empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, and their weights
-    in `style_weights` and scales in `style_scale`, are separated by |. Files are looked up as in `find`, from the list's folder, or that of work.
+    empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, their weights in
+    `style_weights` and their scales in `style_scale`, are separated by |. Files are looked up as in `find`, from the
+    list's folder, or that of work.
 
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
