@@ -175,8 +175,8 @@ def blended(
     if scales and not _can_scale(len(styles), scales):
         raise InputError(f"style_scale must be {_STYLE_SCALES}, got {list(scales)} for {len(styles)}")
     names = _unique([_draft(content, *styles) for content in contents])
-    of_styles = {"style_weights": tuple(weights), "style_scales": tuple(scales)}
-    return tuple(Pair(it, tuple(styles), name, **of_styles) for it, name in zip(contents, names, strict=True))
+    made = partial(Pair, styles=tuple(styles), style_weights=tuple(weights), style_scales=tuple(scales))
+    return tuple(made(content=content, name=name) for content, name in zip(contents, names, strict=True))
 
 
 def pair_up(

@@ -344,12 +344,12 @@ def test_an_unknown_init_is_refused(listing: Path) -> None:
         (
             "content,style,Size\n",
             " line 1: unknown column 'Size'; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "style_weights, size, steps, init, seed",
+            "style_weights, style_scale, size, steps, init, seed",
         ),
         (
             "content,style,\n",
             " line 1: unknown column ''; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "style_weights, size, steps, init, seed",
+            "style_weights, style_scale, size, steps, init, seed",
         ),
         ("content,style,style\n", " line 1: column 'style' occurs 2 times; expected it once"),
         ("content,style\na.jpg\n", " line 2: expected 2 cells separated by ',', as in the header, got 1"),
