@@ -95,7 +95,8 @@ def stylize(
 ) -> PIL.Image.Image | list[PIL.Image.Image]:
     """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
 
-    Of a list of either, a list of pictures, in the order of the pairs, see `pairs.pair_up`. What surrounds the call
+    Of a list of either, a list of pictures, in the order of the pairs, see `pairs.pair_up`; with `style_weights`, all
+    styles are in one picture, see `pairs.blended`. What surrounds the call
     (`torch.inference_mode`, autocast, another default dtype or device) changes neither the picture nor is it changed;
     of several threads one paints at a time, the others wait.
 
@@ -112,7 +113,8 @@ def stylize(
     """
     given = {"content": content, "style": style, **options}
     _, pictures = _fitted(StyleTransfer, given, progress, accelerator)
-    return pictures if isinstance(content, (list, tuple)) or isinstance(style, (list, tuple)) else pictures[0]
+    several = isinstance(style, (list, tuple)) and options.get("style_weights") is None
+    return pictures if isinstance(content, (list, tuple)) or several else pictures[0]
 
 
 def _signature() -> inspect.Signature:

@@ -77,7 +77,7 @@ class Batch:
     pairs: Sequence[Pair]
     source_size: tuple[int, int]  # height and width in pixels of one of their content images
     stages: tuple[Stage, ...]
-    style_scale: float  # the style's long side as a multiple of the output's
+    style_scale: float  # the style's long side as a multiple of the output's, of pairs that have none of their own
     upscale: bool  # whether images may be made larger than their files
     gallery: Gallery  # where images are read
     saved: Saved | None = None  # where to go on from
@@ -162,12 +162,16 @@ class Batch:
         return cat(pictures), cat(weights)
 
     def styles(self, stage: Stage) -> list[list[Style]]:
-        """Returns each pair's style images at a stage's size."""
-        side = max(1, round(stage.size * self.style_scale))
-        return [
-            [Style(source, side, self.upscale, self.gallery, mask) for source, mask in pair.masked_styles]
-            for pair in self.pairs
-        ]
+        """Returns each pair's style images at a stage's size; without those that weigh nothing, but in regions."""
+        return [list(self._styles(pair, stage)) for pair in self.pairs]
+
+    def _styles(self, pair: Pair, stage: Stage) -> Iterator[Style]:
+        weights = pair.style_weights or (1.0,) * len(pair.styles)
+        scales = pair.style_scales or (self.style_scale,) * len(pair.styles)
+        for (source, where), weight, scale in zip(pair.masked_styles, weights, scales, strict=True):
+            if weight > 0 or self.regions > 0:
+                side = max(1, round(stage.size * scale))
+                yield Style(source, side, self.upscale, self.gallery, weight, where=where)
 
     @property
     def regions(self) -> int:
@@ -268,6 +272,7 @@ class Style:
     side: int  # the long one in pixels; less where the file is smaller and must not be made larger
     upscale: bool
     gallery: Gallery
+    weight: float = 1.0  # beside the pair's other styles, >= 0
     beside: Beside | None = None  # None leaves it as it is
     where: regions.Mask | None = None  # the part that is looked at; None for all of it
 

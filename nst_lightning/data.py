@@ -90,7 +90,10 @@ class PairDataModule(L.LightningDataModule):
         stages: Number of coarse-to-fine stages, each twice as large as the one before; or a list of stages
             (size, steps, and factors of the weights of groups or losses there), which `size` and `steps` scale,
             without those that come below 32 px.
-        style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes.
+        style_weights: How much each style counts in a picture that is painted in all of them; a number a style. Without
+            them, each style has pictures of its own, see `pairing`. Of styles in regions, a factor in its own.
+        style_scale: Long side of the style image as a multiple of the output's: smaller gives finer strokes. A number,
+            or one a style.
         colors: Whose colours the picture is in: those of the `style`; those of the `content`, put back at the end;
             the style's, `matched` to the content's before; or `luminance`: light and dark alone are painted, the
             content's colours stay.
@@ -121,7 +124,8 @@ class PairDataModule(L.LightningDataModule):
         print: str | None = None,
         steps: int | None = None,
         stages: int | list[Stage] = 2,
-        style_scale: float = 1.0,
+        style_weights: float | list[float] | None = None,
+        style_scale: float | list[float] = 1.0,
         colors: Literal["style", "content", "matched", "luminance"] = "style",
         upscale: bool = False,
         strength: float | None = None,
@@ -134,8 +138,10 @@ class PairDataModule(L.LightningDataModule):
         resume: str | None = None,
     ) -> None:
         super().__init__()
-        if not (style_scale > 0 and math.isfinite(style_scale)):
+        scales = style_scale if isinstance(style_scale, list) else [style_scale]
+        if not scales or not all(scale > 0 and math.isfinite(scale) for scale in scales):
             raise InputError(f"style_scale must be a finite number above 0, got {style_scale}")
+        weights = [style_weights] if isinstance(style_weights, (int, float)) else style_weights
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f"batch_size must be at least 1, or auto, got {batch_size}")
         if colors not in COLORS:
@@ -145,7 +151,8 @@ class PairDataModule(L.LightningDataModule):
             raise InputError(f"print {print} gives the size already: set size to null, got {size}")
         self.stages = scheduled(stages, size if self.paper is None else self.paper.side, steps)
         masks = {"content_mask": content_mask, "style_mask": style_mask, "regions": regions}
-        own = chosen(content, style, pairing, pairs, {**masks, "content_weights": content_weights})
+        of_styles = {"style_weights": weights, "style_scale": scales if len(scales) > 1 else None, **masks}
+        own = chosen(content, style, pairing, pairs, {**of_styles, "content_weights": content_weights})
         self.pairs = own if strength is None else tuple(each.of_strength(strength) for each in own)
         if keep_outside and not all(pair.content_mask for pair in self.pairs):
             raise InputError("keep_outside: there are no regions to be outside of: name a content_mask")
@@ -153,7 +160,7 @@ class PairDataModule(L.LightningDataModule):
         self.is_film = any(pair.before is not None for pair in self.pairs)
         if self.is_film and batch_size != 1:
             raise InputError(f"batch_size must be 1 for frames that start from the one before, got {batch_size}")
-        self.style_scale = style_scale
+        self.style_scale = scales[0]  # of pairs that have none of their own
         self.colors = colors
         self.upscale = upscale or self.paper is not None
         self.batch_size = batch_size
@@ -163,7 +170,7 @@ class PairDataModule(L.LightningDataModule):
         self.failed: dict[str, tuple[str, int]] = {}  # pairs that were given up: why, and the exit code
         self.settings: dict[str, str | int | float] = {  # for the pictures' metadata and TensorBoard
             "stages": described(self.stages),
-            "style_scale": style_scale,
+            "style_scale": self.style_scale,
             "colors": colors,
             "upscale": self.upscale,
             **({"keep_outside": True} if keep_outside else {}),
@@ -174,8 +181,8 @@ class PairDataModule(L.LightningDataModule):
         for pair in self.pairs:  # refuses what it cannot do before an hour of work on the pairs before it
             if self.paper is not None and pair.size is not None:
                 raise InputError(f"pair {pair.name}: print {print} gives the size already, got a size of {pair.size}")
-            stages_of_pair = self._scaled(pair, pair.size)
-            largest = max(largest, *(stage.size * max(1.0, style_scale) for stage in stages_of_pair))
+            scale = max(1.0, *(pair.style_scales or (self.style_scale,)))
+            largest = max(largest, *(stage.size * scale for stage in self._scaled(pair, pair.size)))
             if self.upscale and largest > MAX_SIDE:
                 raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
         self.gallery = Gallery(side=math.ceil(min(largest, MAX_SIDE)))

@@ -30,7 +30,7 @@ GROUPS = ("content", "style", "tv", "temporal")
 _WEIGHTS = tuple(f"{group}_weight" for group in GROUPS)
 _OF_REGIONS = ("content_mask", "style_mask", "regions", "content_weights")
 COLUMNS = (
-    *("content", "style", "name", *_WEIGHTS, "strength", "style_weights"),
+    *("content", "style", "name", *_WEIGHTS, "strength", "style_weights", "style_scale"),
     *("size", "steps", "init", "seed", "before", "colors", *_OF_REGIONS),
 )
 """The columns that `read_pairs` knows; the first two are required."""
@@ -41,6 +41,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  #
 _CONTROLS = frozenset({"Cc", *"LRE RLE LRO RLO PDF LRI RLI FSI PDI".split()})  # the latter turn the reading direction
 _STYLE_WEIGHTS = "a finite number, 0 or above, for each style, and one of them above 0"
 _MASK_WORDS = (ALPHA, WHOLE)
+_STYLE_SCALES = "a finite number above 0 for each style"
 _WHOLE = (int, lambda value: 1 <= value < 2**31, "a whole number from 1 to 2**31 - 1")
 _SEED = (int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2**63 - 1")
 _WEIGHT = (float, lambda value: 0 <= value < math.inf, "a finite number, 0 or above")
@@ -72,9 +73,10 @@ class Pair:
         style_mask: Where each style is taken from, likewise, or `none` for all of it; none for all of all.
         regions: The colour of each style's region in masks that are in colours.
         content_weights: A factor of the content's weight in each region, finite and >= 0; empty for 1.
+        style_scales: The long side of each style image as a multiple of the output's, finite, > 0; empty for the run's.
 
     Raises:
-        InputError: If the weights, the strength or the masks are not as above.
+        InputError: If the weights or scales of the style images, the strength or the masks are not as above.
     """
 
     content: images.Source
@@ -94,10 +96,13 @@ class Pair:
     style_mask: tuple[images.Source, ...] = ()
     regions: tuple[str, ...] = ()
     content_weights: tuple[float, ...] = ()
+    style_scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.style_weights != () and not _can_weigh(len(self.styles), self.style_weights):
             raise InputError(f"pair {self.name}: style_weights must be {_STYLE_WEIGHTS}, got {self.style_weights}")
+        if self.style_scales != () and not _can_scale(len(self.styles), self.style_scales):
+            raise InputError(f"pair {self.name}: style_scale must be {_STYLE_SCALES}, got {self.style_scales}")
         if self.strength is not None and not _STRENGTH[1](self.strength):
             raise InputError(f"strength must be {_STRENGTH[2]}, got {self.strength}")
         if told := self._wrong_regions():
@@ -154,9 +159,10 @@ class Pair:
     @property
     def settings(self) -> dict[str, str | int | float]:
         """What the pair has of its own beside its size and steps, by the name that the run's setting has."""
-        styles = "|".join(map(str, self.style_weights))
-        optional = {"strength": self.strength, "style_weights": styles or None, "init": self.init}
-        optional |= {"seed": self.seed, "colors": self.colors, **self._of_regions}
+        of_styles = {"style_weights": self.style_weights, "style_scale": self.style_scales}
+        listed = {name: "|".join(map(str, values)) or None for name, values in of_styles.items()}
+        optional = {"strength": self.strength, **listed, "init": self.init, "seed": self.seed, "colors": self.colors}
+        optional |= self._of_regions
         weights = {f"{group}_weight": weight for group, weight in self.weights.items()}
         return {**weights, **{name: value for name, value in optional.items() if value is not None}}
 
@@ -208,40 +214,65 @@ def _can_weigh(styles: int, weights: Sequence[float]) -> bool:
     return len(weights) == styles and all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf
 
 
+def _can_scale(styles: int, scales: Sequence[float]) -> bool:
+    return len(scales) == styles and all(0 < scale < math.inf for scale in scales)
+
+
 def chosen(
     content: Images,
     style: Images,
     pairing: Pairing = "zip",
     listed: str | os.PathLike[str] | Sequence[Mapping[str, object]] | tuple[Pair, ...] | None = None,
-    of_regions: Mapping[str, Any] | None = None,
+    of_styles: Mapping[str, Any] | None = None,
 ) -> tuple[Pair, ...]:
     """Returns the pairs that a run's options name: of the images that `find` finds, see `pair_up`, or those of a list.
 
-    A tuple is of pairs as they are. `of_regions` are masks and what belongs to them, see `Pair`, for one content image
-    and all styles together.
+    A tuple is of pairs as they are. `of_styles` are lists of what each style has, see `Pair`, None where it has not:
+    with anything but a `style_scale`, every content is painted in all styles together.
 
     Raises:
         InputError: If the images are named twice, or cannot be found, paired or read from the list.
     """
-    given = {name: value for name, value in ({} if of_regions is None else of_regions).items() if value is not None}
+    given = {name: value for name, value in ({} if of_styles is None else of_styles).items() if value is not None}
     if listed is not None:
-        if content is not None or style is not None or given:
-            own = ", ".join(given) or "content and style"
-            raise InputError(f"pairs {listed} names the images already: leave out {own}")
+        named = [name for name, value in (("content", content), ("style", style)) if value is not None]
+        told = "images already" if named else "styles, which have columns for it"
+        if named or given:
+            raise InputError(f"pairs {listed} names the {told}: leave out {' and '.join([*named, *given])}")
         return listed if isinstance(listed, tuple) else read_pairs(listed)
     contents, styles = find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER)
-    if not given:
-        return pair_up(contents, styles, pairing)
-    if len(contents) > 1:
-        msg = f"{', '.join(given)}: masks are of one content image, got {len(contents)}"
+    own: dict[str, Any] = {name: _as_given(name, value) for name, value in given.items()}
+    if "style_weights" in own and not _can_weigh(len(styles), own["style_weights"]):
+        raise InputError(f"style_weights must be {_STYLE_WEIGHTS}, got {given['style_weights']} for {len(styles)}")
+    scales = own.pop("style_scale", ())
+    if scales and not _can_scale(len(styles), scales):
+        raise InputError(f"style_scale must be {_STYLE_SCALES}, got {given['style_scale']} for {len(styles)}")
+    if own:
+        return _together(contents, styles, pairing, {**own, "style_scales": scales})
+    pairs = pair_up(contents, styles, pairing)
+    if not scales:
+        return pairs
+    # As in `pair_up`: a product, or a single one with all, goes through the styles again and again.
+    every = [*scales] * (len(pairs) // len(styles))
+    return tuple(replace(pair, style_scales=(scale,)) for pair, scale in zip(pairs, every, strict=True))
+
+
+def _together(
+    contents: Sequence[images.Source], styles: Sequence[images.Source], pairing: Pairing, own: Mapping[str, Any]
+) -> tuple[Pair, ...]:
+    """Returns a pair a content image, each of all styles, with what these have of their own."""
+    if pairing == "product":
+        raise InputError(f"pairing product paints a picture in each style, {min(own)} one in all: leave out one")
+    masks = [name for name in own if name in _OF_REGIONS]
+    if masks and len(contents) > 1:
+        msg = f"{', '.join(masks)}: masks are of one content image, got {len(contents)}"
         raise InputError(f"{msg}: name each with its own in a list of pairs")
-    found: dict[str, Any] = {name: _as_given(name, value) for name, value in given.items()}
-    (name,) = _unique([_draft(contents[0], *styles)])
-    return (Pair(contents[0], tuple(styles), name, **found),)
+    names = _unique([_draft(content, *styles) for content in contents])
+    return tuple(Pair(content, tuple(styles), name, **own) for content, name in zip(contents, names, strict=True))
 
 
 def _as_given(name: str, value: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    """Returns masks, colours or weights that an option names as a pair has them."""
+    """Returns what an option says of the styles as a pair has it."""
     if name in ("content_mask", "style_mask"):
         return tuple(find_masks(name, value))
     several = value if isinstance(value, (list, tuple)) else [value]
@@ -314,8 +345,9 @@ def read_pairs(listed: str | os.PathLike[str] | Sequence[Mapping[str, object]]) 
     """Reads a list of pairs: a CSV file whose first line names its columns, which are among `COLUMNS`, or such rows.
 
     It is UTF-8, its cells separated by comma, semicolon or tab. Empty lines and those that begin with # are skipped; an
-    empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, and their weights
-    in `style_weights`, are separated by |. Files are looked up as in `find`, from the list's folder, or that of work.
+    empty cell means the run's value, an empty `name` one made up of the files' names. Several styles, their weights in
+    `style_weights` and their scales in `style_scale`, are separated by |. Files are looked up as in `find`, from the
+    list's folder, or that of work.
 
     Raises:
         InputError: If the file cannot be read, has no pairs, or a line is not as above; it names the line.
@@ -416,9 +448,9 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     strength = _value(cells, "strength", *_STRENGTH)
     if strength is not None and weights["style"] is not None:
         raise InputError("strength finds the style_weight: leave out one of them")
-    numbers = lambda text: tuple(map(float, text.split("|")))  # noqa: E731
-    listed = (numbers, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
-    factors = (numbers, lambda weights: len(weights) == len(styles), "a number for each region")
+    weighed = (_numbers, partial(_can_weigh, len(styles)), _STYLE_WEIGHTS)
+    scaled = (_numbers, partial(_can_scale, len(styles)), _STYLE_SCALES)
+    factors = (_numbers, lambda weights: len(weights) == len(styles), "a number for each region")
     colours = cells.get("regions")
     return Pair(
         _file("content", cells.get("content", ""), "", base, CONTENT_FOLDER),
@@ -429,7 +461,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _value(cells, "steps", *_WHOLE),
         init,
         _value(cells, "seed", *_SEED),
-        _value(cells, "style_weights", *listed) or (),
+        _value(cells, "style_weights", *weighed) or (),
         _before(cells.get("before"), base),
         _value(cells, "colors", str, COLORS.__contains__, f"one of {', '.join(COLORS)}"),
         strength,
@@ -437,7 +469,12 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
         _masks("style_mask", cells, base),
         () if colours is None else tuple(colour.strip(' "') for colour in colours.split("|")),
         _value(cells, "content_weights", *factors) or (),
+        _value(cells, "style_scale", *scaled) or (),
     )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split("|")))
 
 
 def _masks(column: str, cells: Mapping[str, str], base: Path) -> tuple[images.Source, ...]:

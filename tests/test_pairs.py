@@ -344,14 +344,14 @@ def test_an_unknown_init_is_refused(listing: Path) -> None:
         (
             "content,style,Size\n",
             " line 1: unknown column 'Size'; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "temporal_weight, strength, style_weights, size, steps, init, seed, before, colors, content_mask, "
-            "style_mask, regions, content_weights",
+            "temporal_weight, strength, style_weights, style_scale, size, steps, init, seed, before, colors, "
+            "content_mask, style_mask, regions, content_weights",
         ),
         (
             "content,style,\n",
             " line 1: unknown column ''; known are content, style, name, content_weight, style_weight, tv_weight, "
-            "temporal_weight, strength, style_weights, size, steps, init, seed, before, colors, content_mask, "
-            "style_mask, regions, content_weights",
+            "temporal_weight, strength, style_weights, style_scale, size, steps, init, seed, before, colors, "
+            "content_mask, style_mask, regions, content_weights",
         ),
         ("content,style,style\n", " line 1: column 'style' occurs 2 times; expected it once"),
         ("content,style\na.jpg\n", " line 2: expected 2 cells separated by ',', as in the header, got 1"),

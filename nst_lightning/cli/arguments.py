@@ -66,7 +66,7 @@ class Given:
         seen = set()
         for key, values in self.options:
             if key not in _LISTS:
-                values = (",".join(values),) if values else ()
+                values = (_list(key, ",".join(values)),) if values else ()
             for value in values:
                 if value[:1] in ("#", "&", "!"):  # YAML takes such names for none
                     value = json.dumps(value) if key == "data.regions" else f"./{value}"
@@ -110,6 +110,7 @@ class Given:
 
 _IMAGES = ("data.content", "data.style")
 _LISTS = (*_IMAGES, "data.content_mask", "data.style_mask", "data.regions")
+_NUMBER_LISTS = ("data.style_weights", "data.style_scale", "data.content_weights")
 _INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
 _NUMBERS = {
     int: f"{_INTEGER}|{_NONE}",
@@ -168,6 +169,12 @@ def read(arguments: Sequence[str]) -> Given:
     given = Given((*brought, *of_files), (*options, *_as_options(images, {key for key, _ in options})))
     given.check_safe()
     return given
+
+
+def _list(key: str, value: str) -> str:
+    """Returns a value as the parser reads it: several numbers are a list, and so is the weight of a single style."""
+    numbers = key in _NUMBER_LISTS and "," in value and not value.startswith("[")
+    return f"[{value}]" if numbers else value
 
 
 def _as_options(images: Sequence[str], named: Container[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -260,7 +267,8 @@ def _values(name: str, option: Option | None, left: deque[str]) -> tuple[str, ..
 def _check_number(option: Option, values: Iterable[str], name: str) -> None:
     if option.number is None:
         return
-    for value in values:
+    numbers = [each.strip(" []") for value in values for each in value.split(",")] if option.is_list else values
+    for value in numbers:
         if not re.fullmatch(_NUMBERS[option.number], value.lower()):
             wanted = "a whole number" if option.number is int else "a number"
             raise InputError(f"{name} must be {wanted}, got {value!r}")

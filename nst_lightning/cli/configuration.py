@@ -50,7 +50,7 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, each: dumper.represen
 
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, "log_every_n_steps": 10}
 _OF_REGIONS = {"content_mask", "style_mask", "regions", "content_weights"}
-_OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume", *_OF_REGIONS}
+_OF_IMAGES = {"content", "style", "pairing", "pairs", "style_weights", "batch_size", "resume", *_OF_REGIONS}
 _TRAINER |= {"logger": False, "enable_model_summary": False}
 
 
@@ -96,6 +96,8 @@ class Configuration:
         """Returns what the picture of a pair follows from."""
         held = yaml.safe_load(self.parser.dump(self.values))
         of_data = {name: value for name, value in held["data"].items() if name not in _OF_IMAGES}
+        if pair.style_scales:
+            del of_data["style_scale"]  # the row has it
         of_trainer = {"precision": held["trainer"].get("precision", "32-true")}
         if pair.strength is not None:  # which was found: a strength that is given beside the picture goes before it
             held["model"]["style_weight"], of_data["strength"] = pair.weights["style"], None

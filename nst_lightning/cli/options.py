@@ -50,8 +50,8 @@ _OF_TRAINER = {
 }
 _COMMON = (
     *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "strength"),
-    *("style_loss", "style_layers", "style_scale", "colors", "init", "seed", "optimizer", "backbone", "preset", "tile"),
-    *("batch_size", "overwrite", "resume", "video", "save_every", "scores"),
+    *("style_loss", "style_layers", "style_weights", "style_scale", "colors", "content_mask", "init", "seed"),
+    *("optimizer", "backbone", "preset", "tile", "batch_size", "overwrite", "resume", "video", "scores"),
     *("accelerator", "devices", "strategy", "precision"),
 )
 """The options of the short help, in its order: what people vary first."""
@@ -86,12 +86,12 @@ class Option:
     @property
     def is_list(self) -> bool:
         """Whether several values may stand one behind the other."""
-        return "list[str]" in self.kind or self.kind in ("Layers", "Losses")
+        return any(kind in self.kind for kind in ("list[str]", "list[float]")) or self.kind in ("Layers", "Losses")
 
     @property
     def number(self) -> type[int] | type[float] | None:
-        """What a value is, where it is nothing but a number."""
-        return {"int": int, "float": float}.get(self.kind.removesuffix(" | None"))
+        """What a value is, where it is nothing but a number, or several."""
+        return {"int": int, "float": float}.get(self.kind.removesuffix(" | None").removesuffix(" | list[float]"))
 
 
 @cache

@@ -280,38 +280,33 @@ class Evaluations:
     ) -> dict[str, Target]:
         """Returns the styles' targets: of a pair's together, or of each in the name of its region's terms."""
         found = []
-        for styles, pair in zip(step.batch.prepared_styles(step.stage), step.batch.pairs, strict=True):
+        for styles in step.batch.prepared_styles(step.stage):
             if step.batch.regions == 0:
-                found.append(self._targets_of(device, styles, pair.style_weights, objective, evaluator))
+                found.append(self._targets_of(device, styles, objective, evaluator))
                 continue
             of_pair: dict[str, Target] = {}
             for number, style in enumerate(styles, start=1):
-                of_style = self._targets_of(device, [style], (), objective, evaluator)
+                of_style = self._targets_of(device, [style], objective, evaluator)
                 names = {term.name: replace(term, region=number).name for term in objective.terms}
                 of_pair |= {names[name]: target for name, target in of_style.items()}
             found.append(of_pair)
         return _joined(found)
 
     def _targets_of(
-        self,
-        device: torch.device,
-        styles: Sequence[Style],
-        weights: Sequence[float],
-        objective: Objective,
-        evaluator: Evaluator,
+        self, device: torch.device, styles: Sequence[Style], objective: Objective, evaluator: Evaluator
     ) -> dict[str, Target]:
         """Returns the targets of style images together, computed once for all pairs that are painted in them."""
         # Rounding differs between tiles and the whole, and no result may depend on what was painted before.
         plan = evaluator.plan if isinstance(evaluator, Tiled) else None
         terms = tuple(term.name for term in objective.terms)  # which may be others at another stage
-        key = tuple(style.key for style in styles), tuple(weights), plan, terms
+        key = tuple((style.key, style.weight) for style in styles), plan, terms
         if key not in self._styles:
             turns = range(4 if self._problem.style_rotations else 1)
             images = [style.image().to(device).rot90(turn, (2, 3)) for style in styles for turn in turns]
             masks = [mask.to(device) if (mask := style.mask()) is not None else None for style in styles]
             turned = [None if mask is None else mask.rot90(turn, (2, 3)) for mask in masks for turn in turns]
             where = [EVERYWHERE if mask is None else self._of_style(mask, objective) for mask in turned]
-            shares = [weight for weight in weights or [1.0] * len(styles) for _ in turns]
+            shares = [style.weight if len(styles) > 1 else 1.0 for style in styles for _ in turns]
             self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed, where)
         self._styles.move_to_end(key)
         while sum(map(_bytes, self._styles.values())) > STYLES_ROOM and len(self._styles) > 1:
