@@ -43,7 +43,7 @@ def sound_of(path: Path) -> list[tuple[Fraction, bytes]]:
 def duration(path: Path) -> float:
     with av.open(str(path)) as container:
         assert container.duration is not None
-        return container.duration / 1e6
+        return float(container.duration) / 1e6
 
 
 @pytest.mark.parametrize("suffix", clips.FORMATS)
@@ -130,7 +130,7 @@ def test_sound_that_the_format_cannot_hold_is_told_beforehand(tmp_path: Path) ->
         pictures.width, pictures.height, pictures.pix_fmt = 32, 24, "yuv420p"
         sound = container.add_stream("pcm_u8", 44100, layout="mono")
         for picture in plain([(1, 2, 3)] * 2):
-            container.mux(pictures.encode(av.VideoFrame.from_image(picture)))
+            container.mux(pictures.encode(av.VideoFrame.from_image(picture)))  # type: ignore[no-untyped-call]
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.uint8), "u8", "mono")
         frame.sample_rate = 44100
         container.mux(sound.encode(frame))

@@ -21,8 +21,10 @@ from nst_lightning.errors import InputError, explained
 from nst_lightning.image_files import ImageError, read_metadata
 from nst_lightning.paper import Paper
 
-FAST = ("--steps", "3", "--style_layers", "relu1_1,relu2_1", "--content_layers", "relu2_1", "--scores", "off")
-FAST += ("--style_loss", "gram")
+FAST = (
+    *("--steps", "3", "--style_layers", "relu1_1,relu2_1", "--content_layers", "relu2_1"),
+    *("--scores", "off", "--style_loss", "gram"),
+)
 
 
 @pytest.mark.parametrize(

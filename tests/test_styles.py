@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,8 +67,9 @@ def test_samples_are_of_each_style_by_its_weight(name: str) -> None:
 
 def paint(content: Path, *styles: Path, **options: object) -> Tensor:
     common = {"size": 64, "steps": 4, "stages": 1, "progress": False, "accelerator": "cpu"}
-    picture = stylize(content, list(styles), **{"style_weights": [1.0] * len(styles), **common, **options})
-    return read(picture).rgb  # type: ignore[arg-type] # one picture, of all styles
+    given: dict[str, Any] = {"style_weights": [1.0] * len(styles), **common, **options}
+    picture: Any = stylize(content, list(styles), **given)  # one, of all styles
+    return read(picture).rgb
 
 
 def test_a_style_of_weight_0_is_not_there(content_png: Path, style_png: Path) -> None:
@@ -81,7 +83,9 @@ def test_a_style_of_weight_0_is_not_there(content_png: Path, style_png: Path) ->
 
 
 def test_scales_are_those_of_their_styles(content_png: Path, style_png: Path) -> None:
-    data = PairDataModule([content_png], [style_png, content_png], style_weights=[0.7, 0.3], style_scale=[1, 0.5])
+    data = PairDataModule(
+        [str(content_png)], [str(style_png), str(content_png)], style_weights=[0.7, 0.3], style_scale=[1.0, 0.5]
+    )
     (pair,) = data.pairs
     assert (pair.style_weights, pair.style_scales) == ((0.7, 0.3), (1, 0.5))
     assert (pair.row["style_weights"], pair.row["style_scale"]) == ("0.7|0.3", "1|0.5")
@@ -93,9 +97,11 @@ def test_scales_are_those_of_their_styles(content_png: Path, style_png: Path) ->
 
 
 def test_every_content_is_painted_in_all_styles(content_png: Path, style_png: Path) -> None:
-    data = PairDataModule([content_png, style_png], [style_png, content_png], style_weights=[1, 1])
+    data = PairDataModule([str(content_png), str(style_png)], [str(style_png), str(content_png)], style_weights=[1, 1])
     assert [len(pair.styles) for pair in data.pairs] == [2, 2]
-    apart = PairDataModule([content_png], [style_png, content_png], style_scale=[1, 0.5])  # a picture in each
+    apart = PairDataModule(
+        [str(content_png)], [str(style_png), str(content_png)], style_scale=[1.0, 0.5]
+    )  # a picture in each
     assert [pair.style_scales for pair in apart.pairs] == [(1,), (0.5,)]
 
 
@@ -113,7 +119,7 @@ def test_every_content_is_painted_in_all_styles(content_png: Path, style_png: Pa
     ],
 )
 def test_what_cannot_be_used_is_one_line(
-    content_png: Path, style_png: Path, options: dict[str, object], text: str
+    content_png: Path, style_png: Path, options: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(InputError, match=text):
-        PairDataModule(content_png, [style_png, content_png], **options)  # type: ignore[arg-type]
+        PairDataModule(str(content_png), [str(style_png), str(content_png)], **options)

@@ -127,7 +127,7 @@ def _judged(trainer: L.Trainer, module: ImageOptimization, step: Step, pair: Pai
     last, steps = step.stages[-1], sum(stage.steps for stage in step.stages)
     couples = isinstance(trainer.optimizers[0], torch.optim.LBFGS)
     small = PairDataModule(
-        pairs=tried,
+        pairs=tried,  # type: ignore[arg-type] # as Python may, see PairDataModule
         size=min(SIZE, last.size),
         steps=min(STEPS, steps),
         stages=[*step.stages],
@@ -137,7 +137,9 @@ def _judged(trainer: L.Trainer, module: ImageOptimization, step: Step, pair: Pai
     )
     judge = _Judge()
     device = module.device
-    off = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    off: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
+    )
     inner = L.Trainer(
         accelerator=device.type if device.type != "cuda" else "gpu",
         devices=1 if device.index is None else [device.index],
@@ -181,5 +183,5 @@ class _Judge(Callback):
         if self._reference is None:
             styles = [style.image().to(device) for style in batch.batch.styles(batch.stage)[0]]
             self._reference = self._scorer.reference(batch.batch.contents(batch.stage)[:1].to(device), styles)
-        for name, picture in zip(batch.batch.names, pl_module.result.split(1), strict=True):
+        for name, picture in zip(batch.batch.names, torch.split(pl_module.result, 1), strict=True):
             self.scores[name] = self._scorer.scores(picture, self._reference)

@@ -80,7 +80,9 @@ class Results:
         seeds = self.distinct("seed")
         found = {(cell.pair, *cell.values.values(), cell.seed): cell for cell in self.cells}
         rows = []
-        for pair, *values, seed in itertools.product(self.distinct("pair"), *map(self.axes.get, others), seeds):
+        for pair, *values, seed in itertools.product(
+            self.distinct("pair"), *(self.axes[name] for name in others), seeds
+        ):
             row = tuple(found.get((pair, label, *values, seed)) for label in self.axes[first])
             if any(row):
                 rows.append((" ".join([pair, *values, *([f"seed {seed}"] if len(seeds) > 1 else [])]), row))

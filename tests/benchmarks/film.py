@@ -47,7 +47,7 @@ def clip(path: Path, count: int, side: int) -> Path:
         for number in range(count):
             shown = still.copy()
             shown.paste(moving, (round(side * (number / 64 - 0.1)), height // 2))
-            container.mux(pictures.encode(av.VideoFrame.from_image(shown)))
+            container.mux(pictures.encode(av.VideoFrame.from_image(shown)))  # type: ignore[no-untyped-call]
         container.mux(pictures.encode(None))
         seconds = np.arange(SOUND_RATE * count // RATE) / SOUND_RATE
         tone = av.AudioFrame.from_ndarray(np.sin(2764 * seconds).astype(np.float32)[None] / 4, "fltp", "mono")

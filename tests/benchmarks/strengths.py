@@ -47,7 +47,7 @@ def main() -> None:
         pairs = tuple(Pair(photo, (painting,), str(strength), strength=strength) for strength in STRENGTHS)
         began = time.monotonic()
         with quiet():
-            data = PairDataModule(pairs=pairs, size=options.size, steps=options.steps, batch_size=3)
+            data = PairDataModule(pairs=pairs, size=options.size, steps=options.steps, batch_size=3)  # type: ignore[arg-type]
             made = painted(StyleTransfer(), data, progress=False, accelerator="cpu")
         side = max(made[0][1].size)
         rgb = [images.read(photo).rgb, images.read(painting).rgb]
