@@ -57,6 +57,8 @@ CHANGES = {
     "steps": "3",
     "stages": "2",
     "style_scale": "0.5",
+    "style_weights": "1",
+    "mask_edge": "inside",
     "colors": "luminance",
     "print": "2x1cm@100dpi",
     "upscale": "true",
@@ -66,6 +68,7 @@ CHANGES = {
 # What says which images there are and how the work is dealt out: an image's result does not depend on it, or its
 # name says it.
 OF_IMAGES = {"content", "style", "pairing", "pairs", "batch_size", "resume"}
+OF_IMAGES |= {"content_mask", "style_mask", "regions", "content_weights", "keep_outside"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -157,6 +157,7 @@ def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> No
         "names": ["image_image"],
         "stages": [[20, 4, {}], [32, 5, {}]],
         "taken": 9,
+        "weights": {},
     }
 
 
@@ -284,7 +285,8 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message:
 @pytest.mark.parametrize("loss", ["gram", "wasserstein"])
 def test_a_relative_term_is_divided_by_what_features_of_nothing_would_be_compared_as(loss: str) -> None:
     settings = {**SHALLOW, "style_loss": loss, "content_weight": 2.0, "style_weight": 3.0, "tv_weight": 0.0}
-    relative, absolute = (StyleTransfer(**settings, convention=each).objective for each in ("relative", "absolute"))
+    both = [StyleTransfer(**settings, convention=each).objective for each in ("relative", "absolute")]
+    relative, absolute = (each.only(("content", "style", "tv")) for each in both)
     noise = 100 * torch.rand(1, 4, 6, 5, generator=torch.Generator().manual_seed(1))
     layers = dict.fromkeys(relative.layers, noise)
     source = {layer: Features.whole(values) for layer, values in layers.items()}
@@ -469,7 +471,7 @@ def test_a_stage_has_its_own_weights_of_groups_and_losses() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"nearest": 0}, r"^a stage weighs 'nearest'; this run has content, style, tv$"),
+        ({"nearest": 0}, r"^a stage weighs 'nearest'; this run has content, style, tv, temporal$"),
         ({"content": 0, "style": 0}, r"^pair image_image: nothing to optimise: every weight is 0$"),
     ],
 )
@@ -513,10 +515,10 @@ def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: py
     of = Whole.targets
 
     def counted(
-        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int, where: Any = None
     ) -> dict[str, Target]:
         asked.extend((source, tuple(image.shape)) for image in images)
-        return of(self, source, images, weights, draw)
+        return of(self, source, images, weights, draw, where)
 
     monkeypatch.setattr(Whole, "targets", counted)
     contents: Any = [picture(seed) for seed in range(3)]
@@ -531,10 +533,10 @@ def test_styles_targets_are_kept_in_so_many_bytes(room: int, times: int, monkeyp
     of = Whole.targets
 
     def counted(
-        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int
+        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int, where: Any = None
     ) -> dict[str, Target]:
         asked.append(source)
-        return of(self, source, images, weights, draw)
+        return of(self, source, images, weights, draw, where)
 
     monkeypatch.setattr(Whole, "targets", counted)
     monkeypatch.setattr(evaluation, "STYLES_ROOM", room)
@@ -651,12 +653,12 @@ def test_out_of_memory_takes_fewer_images_at_a_time_and_loses_nothing(monkeypatc
     expected = fit(StyleTransfer(**SHALLOW), data(3, batch_size=3)).images[0]
     of, seen = Whole.values, []
 
-    def values(self: Whole, image: Tensor, targets: Targets, draw: int) -> dict[str, Tensor]:
+    def values(self: Whole, image: Tensor, targets: Targets, draw: int, where: Any) -> dict[str, Tensor]:
         seen.append(len(image))
         if len(image) > 2:
             msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
             raise torch.OutOfMemoryError(msg)
-        return of(self, image, targets, draw)
+        return of(self, image, targets, draw, where)
 
     monkeypatch.setattr(Whole, "values", values)
     with pytest.warns(UserWarning, match=r"^out of memory with 3 images of 20x15 px: 2 at a time from here"):

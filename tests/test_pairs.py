@@ -291,6 +291,7 @@ def test_a_name_that_another_pair_has_is_refused(listing: Path, first: str, seco
         ("seed", ["-1", str(2**63), "1.0", "x"], "a whole number from 0 to 2**63 - 1"),
         ("content_weight", ["-1", "nan", "inf", "1e999", "heavy", "-1e-9"], "a finite number, 0 or above"),
         ("style_weight", ["-inf", "1 000"], "a finite number, 0 or above"),
+        ("strength", ["-0.1", "1.1", "nan", "half"], "a number from 0 to 1"),
         ("tv_weight", ["0,5", "NaN"], "a finite number, 0 or above"),
     ],
 )

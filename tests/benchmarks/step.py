@@ -38,7 +38,7 @@ from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.tiling import Whole
 from tests.benchmarks.contenders import bundled
-from tests.benchmarks.evaluation import loss_of, targets_of
+from tests.benchmarks.evaluation import loss_of, of_pictures, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trainer import fit
 from tests.benchmarks.winograd import torchs_convolutions
@@ -197,9 +197,9 @@ def work(
     """Returns what takes a step with a module's losses, and what computes its network forward and backward."""
     image = nn.Parameter(start.clone())
     optimizer = LBFGS([image])
-    evaluator = Whole(module.backbone, module.objective, module.problem.compile)
+    evaluator = Whole(module.backbone, of_pictures(module), module.problem.compile)
     with precision:
-        loss_at = loss_of(module.objective, evaluator, targets_of(module.objective, evaluator, content, style))
+        loss_at = loss_of(of_pictures(module), evaluator, targets_of(of_pictures(module), evaluator, content, style))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -21,7 +21,7 @@ from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import NAMED
 from nst_lightning.schedule import Stage, scheduled
 
-OTHERS = ("optimizer", "resume", "preset")
+OTHERS = ("optimizer", "resume", "preset", "from")
 
 
 def parsed(arguments: list[str]) -> Any:  # noqa: ANN401 - a namespace
