@@ -235,10 +235,11 @@ def chosen(
     """
     given = {name: value for name, value in ({} if of_styles is None else of_styles).items() if value is not None}
     if listed is not None:
-        named = [name for name, value in (("content", content), ("style", style)) if value is not None]
-        told = "images already" if named else "styles, which have columns for it"
-        if named or given:
-            raise InputError(f"pairs {listed} names the {told}: leave out {' and '.join([*named, *given])}")
+        if content is not None or style is not None:
+            raise InputError(f"pairs {listed} names the images already: leave out content and style")
+        if given:
+            msg = "names the styles, which have columns for it: leave out"
+            raise InputError(f"pairs {listed} {msg} {' and '.join(given)}")
         return listed if isinstance(listed, tuple) else read_pairs(listed)
     contents, styles = find("content", content, CONTENT_FOLDER), find("style", style, STYLE_FOLDER)
     own: dict[str, Any] = {name: _as_given(name, value) for name, value in given.items()}

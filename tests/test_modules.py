@@ -471,7 +471,7 @@ def test_a_stage_has_its_own_weights_of_groups_and_losses() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"nearest": 0}, r"^a stage weighs 'nearest'; this run has content, style, tv, temporal$"),
+        ({"nearest": 0}, r"^a stage weighs 'nearest'; this run has content, style, tv$"),
         ({"content": 0, "style": 0}, r"^pair image_image: nothing to optimise: every weight is 0$"),
     ],
 )

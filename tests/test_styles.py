@@ -88,7 +88,7 @@ def test_scales_are_those_of_their_styles(content_png: Path, style_png: Path) ->
     )
     (pair,) = data.pairs
     assert (pair.style_weights, pair.style_scales) == ((0.7, 0.3), (1, 0.5))
-    assert (pair.row["style_weights"], pair.row["style_scale"]) == ("0.7|0.3", "1|0.5")
+    assert (pair.row["style_weights"], pair.row["style_scale"]) == ("0.7|0.3", "1.0|0.5")
     data.setup("fit")
     ((first, second),) = data.batches[0].styles(data.stages[-1])
     assert (first.side, second.side) == (512, 256)

@@ -102,6 +102,8 @@ class Problem:
             weighs = [group in self.weights and self.weight(pair, group) > 0 for group in ("content", "style")]
             if pair.strength is not None and not all(weighs):
                 raise InputError(f"pair {pair.name}: strength needs a content_weight and a style_weight above 0")
+            if pair.weights.get("temporal", 0) > 0 and "temporal" not in self.objective.groups:
+                raise InputError(f"pair {pair.name}: temporal_weight counts where the run's is above 0, as in nst film")
             active = self.active([pair])
             for term in active.terms if pair.masked else ():
                 if isinstance(term.loss, Global) and term.loss.source is not None:

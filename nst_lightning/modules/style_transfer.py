@@ -113,8 +113,8 @@ class StyleTransfer(ImageOptimization):
         relative = convention == "relative"
         content = representation("content", content_layers, spec, content_loss, CONTENT_LOSSES, unit, relative)
         style = representation("style", style_layers, spec, style_loss, STYLE_LOSSES, unit, relative)
-        temporal = Term("temporal", (IMAGE,), Temporal(), 1.0)
-        objective = Objective([*content, *style, smoothness(tv_loss), temporal])
+        temporal = [Term("temporal", (IMAGE,), Temporal(), 1.0)] if temporal_weight > 0 else []
+        objective = Objective([*content, *style, smoothness(tv_loss), *temporal])
         of_network = pooling, border, pixel_range, normalized
         network = Backbone(backbone, objective.layers, weights, *of_network)
         of_masks = style_rotations, mask_edge
