@@ -113,7 +113,7 @@ def test_paths_are_taken_and_nothing_given_is_changed(pictures: tuple[Path, Path
     ("option", "message"),
     [
         ({"steps": 4.5}, r"^steps must be int \| None, got 4\.5$"),
-        ({"style_scale": None}, r"^style_scale must be float, got None$"),
+        ({"style_scale": None}, r"^style_scale must be float \| list\[float\], got None$"),
         ({"size": "large"}, r"^size must be int \| None, got 'large'$"),
         ({"pooling": "mean"}, r"^pooling must be Literal\['max', .*\], got 'mean'$"),
         ({"seed": [1]}, r"^seed must be int, got \[1\]$"),

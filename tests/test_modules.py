@@ -32,7 +32,7 @@ from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.modules.problem import Losses, Tile
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
-from nst_lightning.tiling import Targets, Whole
+from nst_lightning.tiling import Targets, Weights, Whole
 from tests.questions import NoQuestions
 
 STAGES = [Stage(20, 4), Stage(32, 5)]
@@ -515,7 +515,12 @@ def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: py
     of = Whole.targets
 
     def counted(
-        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int, where: Any = None
+        self: Whole,
+        source: Source,
+        images: Sequence[Tensor],
+        weights: Sequence[float],
+        draw: int,
+        where: Sequence[Weights],
     ) -> dict[str, Target]:
         asked.extend((source, tuple(image.shape)) for image in images)
         return of(self, source, images, weights, draw, where)
@@ -533,7 +538,12 @@ def test_styles_targets_are_kept_in_so_many_bytes(room: int, times: int, monkeyp
     of = Whole.targets
 
     def counted(
-        self: Whole, source: Source, images: Sequence[Tensor], weights: Sequence[float], draw: int, where: Any = None
+        self: Whole,
+        source: Source,
+        images: Sequence[Tensor],
+        weights: Sequence[float],
+        draw: int,
+        where: Sequence[Weights],
     ) -> dict[str, Target]:
         asked.append(source)
         return of(self, source, images, weights, draw, where)
@@ -653,7 +663,7 @@ def test_out_of_memory_takes_fewer_images_at_a_time_and_loses_nothing(monkeypatc
     expected = fit(StyleTransfer(**SHALLOW), data(3, batch_size=3)).images[0]
     of, seen = Whole.values, []
 
-    def values(self: Whole, image: Tensor, targets: Targets, draw: int, where: Any) -> dict[str, Tensor]:
+    def values(self: Whole, image: Tensor, targets: Targets, draw: int, where: Weights) -> dict[str, Tensor]:
         seen.append(len(image))
         if len(image) > 2:
             msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
