@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torchvision.models.feature_extraction import NodePathTracer
 
-from nst_lightning.backbones.winograd import WinogradConvolution
 from nst_lightning.errors import InputError
 
 Pooling = Literal["max", "avg", "avg_plain", "l2"]
@@ -36,8 +35,6 @@ def extractor(network: nn.Module, nodes: Mapping[str, str], pooling: Pooling, bo
     for node, convolution in _calls(traced, nn.Conv2d):
         if node.all_input_nodes[0].op == "placeholder":
             traced.set_submodule(str(node.target), ImageConvolution(convolution, border))
-        elif WinogradConvolution.suits(convolution):
-            traced.set_submodule(str(node.target), WinogradConvolution(convolution))
     _pool_before_relu(traced)
     _work_in_place(traced)
     return traced
