@@ -96,9 +96,9 @@ def stylize(
     """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
 
     Of a list of either, a list of pictures, in the order of the pairs, see `pairs.pair_up`; with `style_weights`, all
-    styles are in one picture, see `pairs.blended`. What surrounds the call
-    (`torch.inference_mode`, autocast, another default dtype or device) changes neither the picture nor is it changed;
-    of several threads one paints at a time, the others wait.
+    styles are in one picture, see `pairs.chosen`. What surrounds the call (`torch.inference_mode`, autocast, another
+    default dtype or device) changes neither the picture nor is it changed; of several threads one paints at a time, the
+    others wait.
 
     Args:
         content: The photograph: a file, a PIL image, a tensor (3, H, W) or an array (H, W, 3), see `images.read`.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601
+from nst_lightning.colors import luminance
 
 
 def carried(picture: Tensor, before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def between(first: Tensor, second: Tensor) -> Tensor:
     """
     import cv2  # not above: it comes with an extra, and still pictures do without
 
-    one, other = (torch.einsum("chw,c->hw", frame[0], frame.new_tensor(_LUMA)) for frame in (first, second))
+    one, other = (luminance(frame)[0, 0] for frame in (first, second))
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)  # whole pixels, not halves: frames are small beside those that the preset is for
     threads = cv2.getNumThreads()

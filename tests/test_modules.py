@@ -285,8 +285,7 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any], message:
 @pytest.mark.parametrize("loss", ["gram", "wasserstein"])
 def test_a_relative_term_is_divided_by_what_features_of_nothing_would_be_compared_as(loss: str) -> None:
     settings = {**SHALLOW, "style_loss": loss, "content_weight": 2.0, "style_weight": 3.0, "tv_weight": 0.0}
-    both = [StyleTransfer(**settings, convention=each).objective for each in ("relative", "absolute")]
-    relative, absolute = (each.only(("content", "style", "tv")) for each in both)
+    relative, absolute = (StyleTransfer(**settings, convention=each).objective for each in ("relative", "absolute"))
     noise = 100 * torch.rand(1, 4, 6, 5, generator=torch.Generator().manual_seed(1))
     layers = dict.fromkeys(relative.layers, noise)
     source = {layer: Features.whole(values) for layer, values in layers.items()}
@@ -510,52 +509,38 @@ def test_layers_of_no_weight_are_not_computed(monkeypatch: pytest.MonkeyPatch) -
     assert set(asked) == {("relu1_1",)}
 
 
-def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, tuple[int, ...]]] = []
+def targets_asked_for(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, list[tuple[int, ...]]]]:
+    """Returns a list that grows with each call for targets: the source, and the shapes of its images."""
+    asked: list[tuple[Source, list[tuple[int, ...]]]] = []
     of = Whole.targets
 
-    def counted(
-        self: Whole,
-        source: Source,
-        images: Sequence[Tensor],
-        weights: Sequence[float],
-        draw: int,
-        where: Sequence[Weights],
-    ) -> dict[str, Target]:
-        asked.extend((source, tuple(image.shape)) for image in images)
-        return of(self, source, images, weights, draw, where)
+    def counted(self: Whole, source: Source, images: Sequence[Tensor], *others: Any) -> dict[str, Target]:
+        asked.append((source, [tuple(image.shape) for image in images]))
+        return of(self, source, images, *others)
 
     monkeypatch.setattr(Whole, "targets", counted)
+    return asked
+
+
+def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = targets_asked_for(monkeypatch)
     contents: Any = [picture(seed) for seed in range(3)]
     fit(StyleTransfer(**SHALLOW), PairDataModule(contents, cast(Any, picture(9)), stages=STAGES, batch_size=2))
-    assert sorted(shape for source, shape in asked if source == "style") == [(1, 3, 15, 20), (1, 3, 24, 32)]
-    assert len([source for source, _ in asked if source == "content"]) == 6
+    styles = [shape for source, shapes in asked if source == "style" for shape in shapes]
+    assert sorted(styles) == [(1, 3, 15, 20), (1, 3, 24, 32)]
+    assert len([shape for source, shapes in asked if source == "content" for shape in shapes]) == 6
 
 
 @pytest.mark.parametrize(("room", "times"), [(evaluation.STYLES_ROOM, 2), (0, 3)])
 def test_styles_targets_are_kept_in_so_many_bytes(room: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Source] = []
-    of = Whole.targets
-
-    def counted(
-        self: Whole,
-        source: Source,
-        images: Sequence[Tensor],
-        weights: Sequence[float],
-        draw: int,
-        where: Sequence[Weights],
-    ) -> dict[str, Target]:
-        asked.append(source)
-        return of(self, source, images, weights, draw, where)
-
-    monkeypatch.setattr(Whole, "targets", counted)
+    asked = targets_asked_for(monkeypatch)
     monkeypatch.setattr(evaluation, "STYLES_ROOM", room)
     contents, first, second = [picture(seed) for seed in range(3)], picture(8), picture(9)
     fit(
         StyleTransfer(**SHALLOW),
         PairDataModule(cast(Any, contents), cast(Any, [first, second, first]), steps=1, stages=1),
     )
-    assert asked.count("style") == times
+    assert [source for source, _ in asked].count("style") == times
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 2), ("3", 4)])

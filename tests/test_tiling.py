@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from torchvision.models import VGG, resnet50
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -25,6 +25,7 @@ from nst_lightning.losses import IMAGE, Content, Gram, Objective, Target, Term, 
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
 from tests.backbones.test_network import vgg19_file  # noqa: F401 - a fixture
 from tests.conftest import threads
+from tests.processes import one_of_two
 
 SIZE = (243, 317)  # odd along both axes: every pooling of a VGG leaves a row or a column over
 
@@ -399,13 +400,11 @@ def evaluated(share: Share, folder: Path, tile: int) -> dict[str, Tensor]:
 
 
 def evaluate_on_a_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
     own = folder / str(rank)
     own.mkdir()
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    share = Share(rank, 2)
-    torch.save({tile: evaluated(share, own, tile) for tile in SHARED}, own / "found.pt")
-    distributed.destroy_process_group()
+    with one_of_two(rank, folder):
+        share = Share(rank, 2)
+        torch.save({tile: evaluated(share, own, tile) for tile in SHARED}, own / "found.pt")
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ class Sizing:
         def evaluate(image: Tensor) -> None:
             self.trial(worker, self.whole(), image)(image.requires_grad_())
 
-        # What is kept from the first use on, by cuBLAS or of filters, would count as one of the images'.
-        evaluate(torch.rand(1, 3, 2 * side, 2 * side, device=worker.device))
+        if worker.device.type != "cpu":  # what cuBLAS keeps from its first use on would count as the small image's
+            evaluate(torch.rand(1, 3, side, side, device=worker.device))
         return Footprint(
             evaluation=line(peak(evaluate)),
             state=line(peak(self._optimise)),

@@ -7,16 +7,10 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from nst_lightning.losses import Objective, Target
-from nst_lightning.modules import ImageOptimization
 from nst_lightning.tiling import Evaluator
 
 WEIGHTS: Mapping[str, float] = {"content": 1e5, "style": 1e2, "tv": 1.0}
 """The default weights of style transfer with the bundled network, by group."""
-
-
-def of_pictures(module: ImageOptimization) -> Objective:
-    """Returns a module's objective of pictures that are no frames of a film."""
-    return module.objective.only(WEIGHTS)
 
 
 def targets_of(objective: Objective, evaluator: Evaluator, content: Tensor, style: Tensor) -> dict[str, Target]:

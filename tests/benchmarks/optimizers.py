@@ -21,7 +21,7 @@ from nst_lightning import images
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.tiling import Whole
-from tests.benchmarks.evaluation import WEIGHTS, loss_of, of_pictures, targets_of
+from tests.benchmarks.evaluation import WEIGHTS, loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.preconditioner import Smoothness
 
@@ -76,9 +76,9 @@ def problem(size: int, style_weight: float) -> tuple[Tensor, Loss]:
         _sample(name, size) for name in ("content-images/temple.jpg", "style-images/church_at_auvers.jpg")
     )
     module = StyleTransfer()
-    evaluator = Whole(module.backbone, of_pictures(module))
-    targets = targets_of(of_pictures(module), evaluator, content, style)
-    return content, loss_of(of_pictures(module), evaluator, targets, {**WEIGHTS, "style": style_weight})
+    evaluator = Whole(module.backbone, module.objective)
+    targets = targets_of(module.objective, evaluator, content, style)
+    return content, loss_of(module.objective, evaluator, targets, {**WEIGHTS, "style": style_weight})
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from nst_lightning.optim import LBFGS
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import coarse_to_fine
 from nst_lightning.tiling import Tiled, Whole
-from tests.benchmarks.evaluation import loss_of, of_pictures, targets_of
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.startup import first_step
 from tests.benchmarks.step import pictures
@@ -112,11 +112,11 @@ def of_tiles(size: int, tile: int, ranks: int) -> None:
     module = StyleTransfer(tile=tile)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, size, size, generator=generator)
-    alone = Tiled(module.backbone, of_pictures(module), tile)
+    alone = Tiled(module.backbone, module.objective, tile)
     side = alone.plan.crop
     crop = torch.rand(1, 3, side, side, generator=generator)
-    whole = Tiled(module.backbone, of_pictures(module), side)
-    loss = loss_of(of_pictures(module), whole, targets_of(of_pictures(module), whole, crop, crop))
+    whole = Tiled(module.backbone, module.objective, side)
+    loss = loss_of(module.objective, whole, targets_of(module.objective, whole, crop, crop))
     # A tile's seconds: its crop forward without a graph, then forward and backward, as in a step.
     trial = crop.clone().requires_grad_()
 

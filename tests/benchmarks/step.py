@@ -3,9 +3,9 @@
     python -m tests.benchmarks.step [--size 512] [--steps 7] [--style-loss gram] [--device cpu] [--precision 32-true]
         [--compile] [--profile]
 
-The floor is what the network's convolutions take by torch's own, forward and to their input, one after the other on
-tensors of the same layout and type, the median of as many runs; so are the lines `by torch's own`. The bare loop is
-the same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, one evaluation a
+The floor is what the network's convolutions take by themselves, forward and to their input, one after the other on
+tensors of the same layout and type, the median of as many runs; `filtered` is by `filtering.py`. The bare loop is the
+same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, one evaluation a
 step of `torch.optim.LBFGS`, in float32, nothing of this project; it runs in a process of its own. Every line is a
 median; ratios are to the floor.
 """
@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -38,10 +37,10 @@ from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.tiling import Whole
 from tests.benchmarks.contenders import bundled
-from tests.benchmarks.evaluation import loss_of, of_pictures, targets_of
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trainer import fit
-from tests.benchmarks.winograd import torchs_convolutions
+from tests.benchmarks.winograd import filter_convolutions
 
 STYLE_LAYERS = (1, 6, 11, 18, 25)
 CONTENT_LAYER = 20
@@ -197,9 +196,9 @@ def work(
     """Returns what takes a step with a module's losses, and what computes its network forward and backward."""
     image = nn.Parameter(start.clone())
     optimizer = LBFGS([image])
-    evaluator = Whole(module.backbone, of_pictures(module), module.problem.compile)
+    evaluator = Whole(module.backbone, module.objective, module.problem.compile)
     with precision:
-        loss_at = loss_of(of_pictures(module), evaluator, targets_of(of_pictures(module), evaluator, content, style))
+        loss_at = loss_of(module.objective, evaluator, targets_of(module.objective, evaluator, content, style))
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -258,9 +257,10 @@ def main() -> None:
     precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
     content, style, start = (image.to(device) for image in pictures(options.size))
     rows: dict[str, float] = {}
-    for name, made in (("", nullcontext()), (" by torch's own", torchs_convolutions())):
-        with made:
-            module = StyleTransfer(style_loss=options.style_loss, compile=options.compile).to(device)
+    for name in ("", ", filtered"):
+        module = StyleTransfer(style_loss=options.style_loss, compile=options.compile).to(device)
+        if name:
+            filter_convolutions(module.backbone)
         step, network = work(module, content, style, start, precision)
         if not rows:
             single, ours = convolutions(module.backbone, start, dtype, options.steps), step

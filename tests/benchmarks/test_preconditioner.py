@@ -12,7 +12,7 @@ from nst_lightning import images
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.tiling import Whole
-from tests.benchmarks.evaluation import loss_of, of_pictures, targets_of
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.preconditioner import Smoothness
 from tests.conftest import SAMPLES
 from tests.optim.test_lbfgs import minimise
@@ -45,8 +45,8 @@ def test_a_photograph_is_painted_in_fewer_steps_than_without() -> None:
         for name in ("content-images/temple.jpg", "style-images/church_at_auvers.jpg")
     )
     module = StyleTransfer(convention="absolute", tv_loss="l1")
-    evaluator = Whole(module.backbone, of_pictures(module))
-    loss = loss_of(of_pictures(module), evaluator, targets_of(of_pictures(module), evaluator, content, style))
+    evaluator = Whole(module.backbone, module.objective)
+    loss = loss_of(module.objective, evaluator, targets_of(module.objective, evaluator, content, style))
     ends = []
     for precondition in (None, Smoothness(1.0)):
         image = nn.Parameter(content.clone())

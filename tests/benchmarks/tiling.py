@@ -21,7 +21,7 @@ import torch
 
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.tiling import Tiled, Whole
-from tests.benchmarks.evaluation import loss_of, of_pictures, targets_of
+from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trimming import peak_kib
 
@@ -32,7 +32,7 @@ MIB = 2**20
 def measure(height: int, width: int, tile: int, whole: bool, map_dtype: str | None) -> None:
     """Prints what one evaluation raises the peak by, the bytes of what grows with the image, and seconds."""
     module = StyleTransfer()
-    goal, backbone = of_pictures(module), module.backbone
+    goal, backbone = module.objective, module.backbone
     tiled = Tiled(backbone, goal, tile, map_dtype=None if map_dtype is None else getattr(torch, map_dtype))
     evaluator = Whole(backbone, goal) if whole else tiled
     generator = torch.Generator().manual_seed(0)

@@ -10,19 +10,16 @@ runs, and the norm of the error against float64 over that of the result.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from nst_lightning import memory
-from nst_lightning.backbones.winograd import Filtering, WinogradConvolution, transformed
+from nst_lightning.backbones import Backbone
+from tests.benchmarks.filtering import Filtering, WinogradConvolution, transformed
 from tests.benchmarks.machine import machine
+from tests.benchmarks.scores import median_seconds
 
 SHAPES = [  # input channels, output channels, side of the map
     *[(64, 64, 512), (64, 128, 256), (128, 128, 256), (128, 256, 128), (256, 256, 128), (256, 512, 64), (512, 512, 64)],
@@ -30,21 +27,15 @@ SHAPES = [  # input channels, output channels, side of the map
 ]
 
 
-@contextmanager
-def torchs_convolutions() -> Iterator[None]:
-    """Has networks that are made meanwhile convolve by torch's own convolutions alone."""
-    with mock.patch.object(WinogradConvolution, "suits", staticmethod(lambda like: False)):
-        yield
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Returns the median time of some work, after one run that does not count."""
-    taken = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+def filter_convolutions(backbone: Backbone) -> None:
+    """Puts minimal filtering in place of a network's convolutions that it suits."""
+    for name, module in list(backbone.network.named_modules()):
+        if type(module) is nn.Conv2d and WinogradConvolution.suits(module):
+            filtering = WinogradConvolution(module)
+            for key, values in module.named_buffers():
+                delattr(filtering, key)
+                filtering.register_buffer(key, values, persistent=False)
+            backbone.network.set_submodule(name, filtering)
 
 
 def error(found: Tensor, right: Tensor) -> float:
@@ -60,14 +51,23 @@ def compare(inputs: int, outputs: int, side: int, repeats: int) -> None:
     cells = []
     exact = conv2d(image.double(), weight.double(), bias.double(), padding=1)
     gradient = torch.randn(exact.shape).to(memory_format=torch.channels_last)
-    for convolve in (
-        lambda: conv2d(image, weight, bias, padding=1),
-        lambda: Filtering.apply(image, filters, bias, 1),
-    ):
-        found: Tensor = convolve()
+
+    def by_torch() -> Tensor:
+        return conv2d(image, weight, bias, padding=1)
+
+    def filtered() -> Tensor:
+        found: Tensor = Filtering.apply(image, filters, bias, 1)
+        return found
+
+    for convolve in (by_torch, filtered):
+        found = convolve()
         with torch.no_grad():
-            forward = seconds(convolve, repeats)
-        back = seconds(lambda found=found: torch.autograd.grad(found, image, gradient, retain_graph=True), repeats)  # type: ignore[misc]
+            forward = median_seconds(convolve, repeats)
+
+        def backward(found: Tensor = found) -> object:
+            return torch.autograd.grad(found, image, gradient, retain_graph=True)
+
+        back = median_seconds(backward, repeats)
         cells.append((forward, back, error(found, exact)))
     (ours, our_back, our_error), (theirs, their_back, their_error) = cells[1], cells[0]
     times = f"{theirs * 1e3:8.1f}{ours * 1e3:8.1f}{ours / theirs:7.2f}"

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from nst_lightning import losses
@@ -35,6 +35,7 @@ from nst_lightning.losses import (
 )
 from nst_lightning.losses.base import drawn, full_precision
 from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
+from tests.processes import one_of_two
 from tests.test_tiling import error, images, small
 
 LAYERS = ("relu1_1", "relu3_1")
@@ -188,12 +189,10 @@ def test_an_images_bits_do_not_depend_on_its_companions(name: str) -> None:
 
 
 def evaluate_on_a_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
     own = folder / str(rank)
     own.mkdir()
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save({name: in_tiles(name, own, Share(rank, 2)) for name in OBJECTIVES}, own / "found.pt")
-    distributed.destroy_process_group()
+    with one_of_two(rank, folder):
+        torch.save({name: in_tiles(name, own, Share(rank, 2)) for name in OBJECTIVES}, own / "found.pt")
 
 
 def in_tiles(name: str, folder: Path, share: Share) -> tuple[dict[str, Tensor], Tensor]:

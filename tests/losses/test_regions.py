@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from nst_lightning.backbones import Backbone
@@ -16,6 +16,7 @@ from nst_lightning.losses.base import drawn, resampled
 from nst_lightning.regions import pooled
 from nst_lightning.tiling import ALONE, EVERYWHERE, Evaluator, Share, Tiled, Weights, Whole
 from tests.losses.test_protocol import objective
+from tests.processes import one_of_two
 from tests.test_tiling import error, images, small
 
 SIZE = (61, 83)
@@ -153,12 +154,10 @@ def test_tiles_equal_the_whole_in_float32() -> None:
 
 
 def evaluate_on_a_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
     own = folder / str(rank)
     own.mkdir()
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save({name: in_tiles(name, own, Share(rank, 2)) for name in LOSSES}, own / "found.pt")
-    distributed.destroy_process_group()
+    with one_of_two(rank, folder):
+        torch.save({name: in_tiles(name, own, Share(rank, 2)) for name in LOSSES}, own / "found.pt")
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from matplotlib import pyplot
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 from torchmetrics import MetricCollection
 from torchmetrics.functional.image.lpips import _NoTrainLpips
@@ -35,6 +35,7 @@ from nst_lightning.metrics.similarity import SHORTEST, Similarity
 from nst_lightning.metrics.texture import Texture, TextureDistance
 from tests.metrics.test_defects import checkered, framed, in_8_bits
 from tests.metrics.test_outline import picture
+from tests.processes import one_of_two
 
 NUMBER, SIZE = 5, (40, 56)
 LARGER = (SHORTEST, SHORTEST + 16)  # for the score that smaller ones have no number of
@@ -277,17 +278,15 @@ def test_a_collection_keeps_scores_apart_that_begin_alike(
 
 
 def update_on_a_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    found = {}
-    for case in CASES:
-        metric = case.metric()
-        metric.update(**part(case.given, *((0, 4), (4, NUMBER))[rank]))
-        if rank == 1 and case.undefined is not None:
-            metric.update(**case.undefined)
-        found[case.name] = metric.compute()
-    torch.save(found, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    with one_of_two(rank, folder):
+        found = {}
+        for case in CASES:
+            metric = case.metric()
+            metric.update(**part(case.given, *((0, 4), (4, NUMBER))[rank]))
+            if rank == 1 and case.undefined is not None:
+                metric.update(**case.undefined)
+            found[case.name] = metric.compute()
+        torch.save(found, folder / f"{rank}.pt")
 
 
 def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from nst_lightning.backbones.winograd import Filtering, WinogradConvolution, transformed
+from tests.benchmarks.filtering import Filtering, WinogradConvolution, transformed
 
 
 def made(inputs: int, outputs: int, border: int = 1, bias: bool = True) -> WinogradConvolution:

@@ -14,7 +14,7 @@ _POSITIONS = 256  # about so many squares are in work at once: their temporaries
 # Where polynomials are evaluated: at 0, +-_NEAR, +-_FAR and infinity. For they are each other's inverses, rounding is
 # half that of the usual 1 and 2, and filters turned by 180 degrees are the same ones in the other order.
 _NEAR, _FAR = 2 / 3, 3 / 2
-_SCALE = _NEAR**2 / (2 * (_NEAR**4 - 1))  # leaves `_synthesised` the fewest operations
+_SCALE = _NEAR**2 / (2 * (_NEAR**4 - 1))  # leaves `_synthesise` the fewest operations
 _FILTERS = [[1, 0, 0], *([_SCALE / at, _SCALE, _SCALE * at] for at in (_NEAR, -_NEAR, _FAR, -_FAR)), [0, 0, 1]]
 _FORWARDS, _TURNED = (0, 1, 2, 3, 4, 5), (5, 3, 4, 1, 2, 0)
 # From how many input times output channels, and positions of a map, it is faster (`tests.benchmarks.winograd`): the
