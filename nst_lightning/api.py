@@ -95,10 +95,10 @@ def stylize(
 ) -> PIL.Image.Image | list[PIL.Image.Image]:
     """Returns a content image painted in the manner of a style image, to the pixel as `nst fit` does.
 
-    Of a list of either, a list of pictures, in the order of the pairs, see `pairs.pair_up`; with `style_weights`, all
-    styles are in one picture, see `pairs.chosen`. What surrounds the call (`torch.inference_mode`, autocast, another
-    default dtype or device) changes neither the picture nor is it changed; of several threads one paints at a time, the
-    others wait.
+    Of a list of either, a list of pictures, in the order of the pairs, see `pairs.pair_up`; with `style_weights` or
+    `content_mask`, all styles are in one picture, see `pairs.chosen`. What surrounds the call
+    (`torch.inference_mode`, autocast, another default dtype or device) changes neither the picture nor is it changed;
+    of several threads one paints at a time, the others wait.
 
     Args:
         content: The photograph: a file, a PIL image, a tensor (3, H, W) or an array (H, W, 3), see `images.read`.
@@ -113,7 +113,8 @@ def stylize(
     """
     given = {"content": content, "style": style, **options}
     _, pictures = _fitted(StyleTransfer, given, progress, accelerator)
-    several = isinstance(style, (list, tuple)) and options.get("style_weights") is None
+    together = options.get("style_weights") is not None or options.get("content_mask") is not None
+    several = isinstance(style, (list, tuple)) and not together
     return pictures if isinstance(content, (list, tuple)) or several else pictures[0]
 
 

@@ -182,7 +182,7 @@ class Whole(Evaluator):
 
     def _features(self, image: Tensor, where: Weights) -> dict[str, Features]:
         layers = self._objective.layers
-        found = self._backbone(image, layers) if layers else {}
+        found = self._backbone(image, layers, filtered=True) if layers else {}
         return {name: Features.whole(values, where.get(name)) for name, values in {IMAGE: image, **found}.items()}
 
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nst_lightning.backbones.winograd import WinogradConvolution
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -71,6 +73,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pixels = np.random.default_rng(seed).integers(0, 256, (80, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"{name}.png")
     return tmp_path
+
+
+@pytest.fixture
+def torchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has whole images convolved as tiles are: minimal filtering rounds otherwise, and rounding can tip a maximum."""
+    monkeypatch.setattr(WinogradConvolution, "suits", staticmethod(lambda like: False))
 
 
 @contextmanager

@@ -87,7 +87,8 @@ class Backbone(nn.Module):
         origin = spec.origin(self.origin, pixel_range)
         for scale, given in (("mean", origin.mean), ("std", origin.std)):
             self.register_buffer(scale, torch.tensor(given).view(1, 3, 1, 1), persistent=False)
-        self._parts: dict[tuple[str, ...], fx.GraphModule] = {}  # of the network's own modules, so not registered
+        # Of the network's own modules, so not registered; True, by minimal filtering.
+        self._parts: dict[tuple[bool, tuple[str, ...] | None], fx.GraphModule] = {}
         self.to(memory_format=torch.channels_last)  # what oneDNN and tensor cores work in: 7 % less time on a CPU
         super().train(False)
 
@@ -95,22 +96,34 @@ class Backbone(nn.Module):
         """Leaves the network in eval mode, whatever is asked for."""
         return super().train(False)
 
-    def forward(self, image: Tensor, layers: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, layers: tuple[str, ...] | None = None, filtered: bool = False
+    ) -> dict[str, Tensor]:
         """Returns the features of sRGB images (N, 3, H, W) in [0, 1] by layer, (N, C, H', W') each.
 
-        Of some layers only what these need is computed. An `InputError` if smaller than the network can halve.
+        Of some layers only what these need is computed; `filtered`, in float32 on a CPU by minimal filtering, whose
+        rounding depends on where an image begins. An `InputError` if smaller than the network can halve.
         """
         height, width = image.shape[-2:]
         if min(height, width) < self.min_side:
             allowed = f"{self.min_side} px a side at least"
             raise InputError(f"an image of {width}x{height} px is too small for these layers: {allowed}")
-        if layers is not None and layers not in self._parts:
-            self._parts[layers] = surgery.part(self.network, layers)
-        network = self.network if layers is None else self._parts[layers]
+        network = self._part(filtered, layers)
         scaled = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         small = len(image) == 1 and image.device.type == "cpu" and height * width <= self.small
         features: dict[str, Tensor] = network(scaled.expand(2, -1, -1, -1) if small else scaled)
         return {layer: feature[:1] for layer, feature in features.items()} if small else features
+
+    def _part(self, filtered: bool, layers: tuple[str, ...] | None) -> fx.GraphModule:
+        key = filtered, layers
+        if key == (False, None):
+            return self.network
+        if key not in self._parts:  # of one filtered network, so that its filters are transformed once
+            if layers is None:
+                self._parts[key] = surgery.filtered(self.network)
+            else:
+                self._parts[key] = surgery.part(self._part(filtered, None), layers)
+        return self._parts[key]
 
     def shapes(self, image: torch.Size, layers: tuple[str, ...]) -> dict[str, torch.Size]:
         """Returns the shapes of some layers' features of images of a shape; asks the network itself, without data."""

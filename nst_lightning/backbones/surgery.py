@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torchvision.models.feature_extraction import NodePathTracer
 
+from nst_lightning.backbones.winograd import WinogradConvolution
 from nst_lightning.errors import InputError
 
 Pooling = Literal["max", "avg", "avg_plain", "l2"]
@@ -77,6 +78,15 @@ def part(network: GraphModule, layers: tuple[str, ...]) -> GraphModule:
     trimmed = GraphModule(network, copy.deepcopy(network.graph))
     outputs: Any = trimmed.graph.output_node().args[0]
     return _ending_in(trimmed, {layer: outputs[layer] for layer in layers})
+
+
+def filtered(network: GraphModule) -> GraphModule:
+    """Returns a network of the same modules, but with minimal filtering for the convolutions that it suits."""
+    faster = GraphModule(network, copy.deepcopy(network.graph))
+    for node, convolution in _calls(network, nn.Conv2d):
+        if type(convolution) is nn.Conv2d and WinogradConvolution.suits(convolution):
+            faster.set_submodule(str(node.target), WinogradConvolution(convolution))
+    return faster
 
 
 def _ending_in(network: GraphModule, outputs: Mapping[str, Node]) -> GraphModule:

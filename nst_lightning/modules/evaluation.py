@@ -122,8 +122,8 @@ class Sizing:
         def evaluate(image: Tensor) -> None:
             self.trial(worker, self.whole(), image)(image.requires_grad_())
 
-        if worker.device.type != "cpu":  # what cuBLAS keeps from its first use on would count as the small image's
-            evaluate(torch.rand(1, 3, side, side, device=worker.device))
+        # What stays from the first use on, of cuBLAS or filters that are transformed, would count as the small image's.
+        evaluate(torch.rand(1, 3, 2 * side, 2 * side, device=worker.device))
         return Footprint(
             evaluation=line(peak(evaluate)),
             state=line(peak(self._optimise)),

@@ -4,8 +4,8 @@
         [--compile] [--profile]
 
 The floor is what the network's convolutions take by themselves, forward and to their input, one after the other on
-tensors of the same layout and type, the median of as many runs; `filtered` is by `filtering.py`. The bare loop is the
-same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, one evaluation a
+tensors of the same layout and type, the median of as many runs; so are the lines `by torch's own`. The bare loop is
+the same mathematics as anyone would write it: torchvision's network, matrix products for the Grams, one evaluation a
 step of `torch.optim.LBFGS`, in float32, nothing of this project; it runs in a process of its own. Every line is a
 median; ratios are to the floor.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -40,7 +41,7 @@ from tests.benchmarks.contenders import bundled
 from tests.benchmarks.evaluation import loss_of, targets_of
 from tests.benchmarks.machine import machine
 from tests.benchmarks.trainer import fit
-from tests.benchmarks.winograd import filter_convolutions
+from tests.benchmarks.winograd import torchs_convolutions
 
 STYLE_LAYERS = (1, 6, 11, 18, 25)
 CONTENT_LAYER = 20
@@ -209,7 +210,7 @@ def work(
 
     def network() -> None:
         with precision:
-            deepest = module.backbone(image)["relu5_1"]
+            deepest = module.backbone(image, filtered=True)["relu5_1"]
         torch.autograd.grad(deepest.sum(), image)
 
     return lambda: optimizer.step(closure), network
@@ -257,20 +258,19 @@ def main() -> None:
     precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
     content, style, start = (image.to(device) for image in pictures(options.size))
     rows: dict[str, float] = {}
-    for name in ("", ", filtered"):
-        module = StyleTransfer(style_loss=options.style_loss, compile=options.compile).to(device)
-        if name:
-            filter_convolutions(module.backbone)
-        step, network = work(module, content, style, start, precision)
-        if not rows:
-            single, ours = convolutions(module.backbone, start, dtype, options.steps), step
-        rows |= {
-            f"network{name}": median_seconds(network, options.steps, device),
-            f"step{name}": median_seconds(step, options.steps, device),
-            f"step through Trainer{name}": through_trainer(
-                module, options.size, options.steps, device, options.precision
-            ),
-        }
+    for name, context in (("", nullcontext()), (" by torch's own", torchs_convolutions())):
+        with context:
+            module = StyleTransfer(style_loss=options.style_loss, compile=options.compile).to(device)
+            step, network = work(module, content, style, start, precision)
+            if not rows:
+                single, ours = convolutions(module.backbone, start, dtype, options.steps), step
+            rows |= {
+                f"network{name}": median_seconds(network, options.steps, device),
+                f"step{name}": median_seconds(step, options.steps, device),
+                f"step through Trainer{name}": through_trainer(
+                    module, options.size, options.steps, device, options.precision
+                ),
+            }
     rows["bare loop, float32"] = bare_seconds
     report(rows, single)
     print(f"share of convolutions, the Grams' among them: {of_convolutions(ours, 25 if options.profile else 0):.1%}")

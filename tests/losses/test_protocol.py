@@ -149,6 +149,7 @@ def evaluated(
     return {name: value.detach() for name, value in values.items()}, gradient
 
 
+@pytest.mark.usefixtures("torchs_convolutions")
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_a_batch_in_tiles_against_two_weighted_styles_equals_the_whole(

@@ -143,6 +143,7 @@ def test_tiles_equal_the_whole(name: str, tmp_path: Path) -> None:
         assert error(found[term], value) < 1e-12, term
 
 
+@pytest.mark.usefixtures("torchs_convolutions")
 def test_tiles_equal_the_whole_in_float32() -> None:
     goal = LOSSES["gram"]().in_regions(2)
     backbone = Backbone("vgg16", goal.layers)

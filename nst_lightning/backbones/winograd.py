@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,19 +22,19 @@ _FORWARDS, _TURNED = (0, 1, 2, 3, 4, 5), (5, 3, 4, 1, 2, 0)
 _CHANNELS, _AREA = 128 * 256, 16 * 16
 
 
-class WinogradConvolution(nn.Conv2d):
+class WinogradConvolution(nn.Module):
     """A convolution 3x3 of stride 1, of float32 images on a CPU by Winograd's minimal filtering F(4x4, 3x3).
 
     Lavin and Gray (2016), *Fast Algorithms for Convolutional Neural Networks*, section 4.1; departs from it in where
-    polynomials are evaluated. Elsewhere, of small maps, and under autocast, it is the convolution that it was made
-    like. The way follows from the map's size alone, and images are convolved one by one, so that no result depends on a
-    machine's load or an image's companions. Made on the meta device: the weights come later.
+    polynomials are evaluated. Elsewhere, of small maps, and under autocast, it is the convolution `like` itself, with
+    which it shares the weights. The way follows from the map's size alone, and images are convolved one by one, so that
+    no result depends on a machine's load or an image's companions.
     """
 
     def __init__(self, like: nn.Conv2d) -> None:
-        shape = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
-        super().__init__(*shape, bias=like.bias is not None, device="meta")  # type: ignore[arg-type, unused-ignore]
-        self._filters: Tensor | None = None
+        super().__init__()
+        self.like = like
+        self._known: tuple[Tensor, Tensor] | None = None  # weights, and these transformed
 
     @staticmethod
     def suits(like: nn.Conv2d) -> bool:
@@ -45,19 +45,15 @@ class WinogradConvolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns the convolution of images (N, C, H, W)."""
-        kind = input.device.type
+        kind, like = input.device.type, self.like
         elsewhere = kind != "cpu" or input.dtype != torch.float32 or torch.is_autocast_enabled(kind)
         if elsewhere or torch.compiler.is_compiling() or input.shape[2] * input.shape[3] < _AREA:
-            return super().forward(input)
-        if self._filters is None:
-            self._filters = transformed(self.weight)
-        convolved: Tensor = Filtering.apply(input, self._filters, self.bias, self.padding[0])
+            found: Tensor = like(input)
+            return found
+        if self._known is None or self._known[0] is not like.weight:  # which `.to()` replaces
+            self._known = like.weight, transformed(like.weight)
+        convolved: Tensor = Filtering.apply(input, self._known[1], like.bias, like.padding[0])
         return convolved
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WinogradConvolution:
-        self._filters = None  # they are of weights that are moved or rounded now
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call, unused-ignore] # torch's is not annotated
-        return self
 
 
 def transformed(weight: Tensor) -> Tensor:

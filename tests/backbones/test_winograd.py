@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from tests.benchmarks.filtering import Filtering, WinogradConvolution, transformed
+from nst_lightning.backbones.surgery import freeze
+from nst_lightning.backbones.winograd import Filtering, WinogradConvolution, transformed
 
 
 def made(inputs: int, outputs: int, border: int = 1, bias: bool = True) -> WinogradConvolution:
-    plain = nn.Conv2d(inputs, outputs, 3, padding=border, bias=bias)
-    convolution = WinogradConvolution(plain)
-    convolution.load_state_dict(plain.state_dict(), assign=True)
-    return convolution.requires_grad_(False)
+    convolution = WinogradConvolution(nn.Conv2d(inputs, outputs, 3, padding=border, bias=bias))
+    freeze(convolution)
+    return convolution
 
 
 @pytest.mark.parametrize("border", [0, 1])
@@ -61,7 +61,7 @@ def test_it_is_the_convolution_it_was_made_like_where_it_is_no_faster() -> None:
     convolution = made(256, 128)
     for image in (torch.randn(1, 256, 15, 17), torch.randn(1, 256, 20, 20, dtype=torch.float64)):
         alike = copy.deepcopy(convolution).to(image.dtype)
-        assert torch.equal(alike(image), conv2d(image, alike.weight, alike.bias, padding=1))
+        assert torch.equal(alike(image), conv2d(image, alike.like.weight, alike.like.bias, padding=1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert convolution(torch.randn(1, 256, 20, 20)).dtype == torch.bfloat16
 
@@ -70,7 +70,8 @@ def test_weights_that_are_changed_are_transformed_anew() -> None:
     convolution, image = made(256, 128), torch.randn(1, 256, 16, 16)
     convolution(image)
     convolution.to(torch.bfloat16).to(torch.float32)  # which rounds them
-    torch.testing.assert_close(convolution(image), conv2d(image, convolution.weight, convolution.bias, padding=1))
+    like = convolution.like
+    torch.testing.assert_close(convolution(image), conv2d(image, like.weight, like.bias, padding=1))
 
 
 @pytest.mark.parametrize(
