@@ -15,13 +15,13 @@ from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, Additive, Feature
 from nst_lightning.losses.base import drawn, resampled
 from nst_lightning.regions import pooled
 from nst_lightning.tiling import ALONE, EVERYWHERE, Evaluator, Share, Tiled, Weights, Whole
-from tests.losses.test_protocol import objective
+from tests.losses.test_protocol import STYLES, objective
 from tests.processes import one_of_two
 from tests.test_tiling import error, images, small
 
 SIZE = (61, 83)
 LOSSES = {
-    **{name: partial(objective, loss) for name, loss in STYLE_LOSSES.items()},
+    **{name: partial(objective, loss) for name, loss in STYLES.items()},
     "self_similarity": partial(objective, STYLE_LOSSES["gram"], CONTENT_LOSSES["self_similarity"]),
 }
 
