@@ -22,7 +22,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("image_files",),
     ("presets", "recipe"),
     ("backbones", "colors", "figures", "images", "losses", "memory", "optim", "paper", "schedule"),
-    ("clips", "files", "flow", "initializers", "inspection", "metrics", "parallel", "progress", "regions", "tiling"),
+    ("clips", "files", "flow", "initializers", "inspection", "metrics", "parallel", "progress", "regions", "tiling")
+    + ("cards",),
     ("film", "pairs"),
     ("batches",),
     ("data",),
