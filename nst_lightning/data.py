@@ -261,7 +261,7 @@ class PairDataModule(L.LightningDataModule):
 
     def _look_at_cards(self) -> None:
         """Says where a card is of another size than what is painted; refuses that where a scale was asked for."""
-        lines = {}
+        lines: dict[str, None] = {}
         for batch, stage in ((each, stage) for each in self.batches for stage in each.stages):
             for style in (style for of_pair in batch.styles(stage) for style in of_pair):
                 if style.card is None or style.card.is_near(style.side):
