@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from nst_lightning.backbones import Backbone
@@ -66,7 +66,8 @@ class Card:
             InputError: If it cannot be read, is no card, or is damaged.
         """
         try:
-            with safe_open(regular(Path(path)), "pt") as file:
+            regular(Path(path)).open("rb").close()  # which says why it cannot be
+            with safe_open(path, "pt") as file:
                 card = cls(**json.loads((file.metadata() or {})[_KEY]), path=os.fspath(path))
             assert card.sizes and all(isinstance(size, int) and size > 0 for size in card.sizes)
             assert all(isinstance(each, dict) for each in (card.network, card.sums, card.terms))
@@ -91,7 +92,7 @@ class Card:
                 }
         told = {name: value for name, value in asdict(self).items() if name != "path"}
         with replacing(path, overwrite) as file:
-            save_file(tensors, file, {_KEY: json.dumps(told)})
+            file.write_bytes(save(tensors, {_KEY: json.dumps(told)}))
 
     @property
     def listed_sizes(self) -> str:
