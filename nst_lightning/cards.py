@@ -83,8 +83,9 @@ class Card:
         tensors: dict[str, Tensor] = {}
         for size, of_terms in found.items():
             for term, statistic in of_terms.items():
-                samples = {name: _halved(each) if half else each for name, each in statistic.samples.items()}
-                parts = {"sums": statistic.sums, "samples": samples, "weight": {"": statistic.weight}}
+                parts = {"sums": statistic.sums, "weight": {"": statistic.weight}, "samples": {}, "places": {}}
+                for name, each in statistic.samples.items():
+                    parts["samples"][name], parts["places"][name] = _distinct(each, half)
                 tensors |= {
                     f"{size}/{term}/{kind}/{name}": each.cpu().contiguous()
                     for kind, of_kind in parts.items()
@@ -118,15 +119,18 @@ class Card:
                 names = [*file.keys()]
 
                 def of(begin: str) -> dict[str, Tensor]:
-                    found = {name[len(begin) :]: file.get_tensor(name) for name in names if name.startswith(begin)}
-                    whole = {n: each.float() if each.dtype == torch.float16 else each for n, each in found.items()}
-                    return {name: each.to(device) for name, each in whole.items()}
+                    own = (name for name in names if name.startswith(begin))
+                    return {name[len(begin) :]: file.get_tensor(name).to(device) for name in own}
 
-                begins = {term.name: f"{self.nearest(side)}/{name_of(term)}/" for term in terms}
-                return {
-                    name: Statistic(of(f"{begin}sums/"), of(f"{begin}weight/")[""], of(f"{begin}samples/"))
-                    for name, begin in begins.items()
-                }
+                def statistic(begin: str) -> Statistic:
+                    places = of(f"{begin}/places/")
+                    drawn = {name: each[..., places[name]] for name, each in of(f"{begin}/samples/").items()}
+                    samples = {
+                        name: each.float() if each.dtype == torch.float16 else each for name, each in drawn.items()
+                    }
+                    return Statistic(of(f"{begin}/sums/"), of(f"{begin}/weight/")[""], samples)
+
+                return {term.name: statistic(f"{self.nearest(side)}/{name_of(term)}") for term in terms}
         except (OSError, SafetensorError, KeyError) as error:
             raise InputError(f"{self.path}: is damaged: learn it again with nst style learn") from error
 
@@ -152,10 +156,20 @@ def described(network: Mapping[str, Any], sums: Mapping[str, str]) -> str:
     return f"{network.get('backbone')} ({', '.join([*own, *[*sums.values()][-1:]])})"
 
 
-def _halved(samples: Tensor) -> Tensor:
-    """Returns samples in float16, as they are where they do not fit."""
-    half = samples.half()
-    return half if bool(half.isfinite().all()) else samples
+def _distinct(samples: Tensor, half: bool) -> tuple[Tensor, Tensor]:
+    """Returns the samples of (1, C, K) that are there once, with `half` in float16 where they fit, and which each is.
+
+    Of a small painting, some are drawn again and again.
+    """
+    if half and bool((halved := samples.half()).isfinite().all()):
+        samples = halved
+    directions = torch.rand(samples.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    _, places = torch.unique((samples[0].cpu().double() * directions[:, None]).sum(dim=0), return_inverse=True)
+    first = torch.empty(int(places.max()) + 1, dtype=torch.int64).scatter_(0, places, torch.arange(len(places)))
+    found = samples[..., first.to(samples.device)]
+    if not torch.equal(found[..., places.to(samples.device)], samples):  # two that project to the same
+        found, places = samples, torch.arange(len(places))
+    return found, places.int()
 
 
 def mixed(statistic: Statistic) -> Statistic:

@@ -33,9 +33,9 @@ def learned(card: Path, *arguments: object) -> Path:
 def cards(tmp_path_factory: pytest.TempPathFactory, style_png: Path, content_png: Path) -> Path:
     """A folder with one.style, of a painting, rough.style, of it with samples in 16 bits, and both.style, of two."""
     folder = tmp_path_factory.mktemp("cards")
-    learned(folder / "one.style", style_png, "--exact")
-    learned(folder / "rough.style", style_png)
-    learned(folder / "both.style", style_png, content_png, "--exact")
+    learned(folder / "one.style", style_png)
+    learned(folder / "rough.style", style_png, "--half")
+    learned(folder / "both.style", style_png, content_png)
     return folder
 
 

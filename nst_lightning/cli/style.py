@@ -38,7 +38,7 @@ a file without the paintings. It goes wherever a painting may: nst fit photo.jpg
   PAINTINGS                files, folders or patterns
   -o, --output FILE        the card [data/output-images/<painting>.style]; of show, a texture painted from it
   --sizes PIXELS           long sides of the paintings, e.g. 256,512,1024 [those of the stages of --size and --stages]
-  --exact                  keeps drawn samples in 32 bits and not in 16: twice the file, the same to the last bit
+  --half                   keeps what is drawn in 16 bits: a file of half the size, pictures as good but not the same
   --size PIXELS, --steps N of the texture [192, 100]
 
 example:
@@ -61,7 +61,7 @@ def _learn(arguments: Sequence[str]) -> str:
     """Writes a card, and returns what is said of it."""
     parser = Parser("style")
     parser.add_argument("--sizes", nargs="+")
-    parser.switch("--exact")
+    parser.switch("--half")
     given, rest = parser.parse_known_args(arguments)
     named = [*takewhile(lambda word: not word.startswith("-"), rest)]
     if not named:
@@ -91,7 +91,7 @@ def _learn(arguments: Sequence[str]) -> str:
     shares = {name_of(term): term.share for term in objective.terms}
     card = Card(network, sums, shares, sizes, [each.stem for each in paintings], problem.style_rotations)
     file = runs.untaken(wished, values.overwrite)
-    card.write(file, found, not given.exact, values.overwrite)
+    card.write(file, found, given.half, values.overwrite)
     return f"{file}: {_counted(card, file)}"
 
 
