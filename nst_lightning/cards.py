@@ -83,9 +83,9 @@ class Card:
         tensors: dict[str, Tensor] = {}
         for size, of_terms in found.items():
             for term, statistic in of_terms.items():
-                parts = {"sums": statistic.sums, "weight": {"": statistic.weight}, "samples": {}, "places": {}}
-                for name, each in statistic.samples.items():
-                    parts["samples"][name], parts["places"][name] = _distinct(each, half)
+                distinct = {name: _distinct(each, half) for name, each in statistic.samples.items()}
+                samples, places = ({name: each[kind] for name, each in distinct.items()} for kind in (0, 1))
+                parts = {"sums": statistic.sums, "weight": {"": statistic.weight}, "samples": samples, "places": places}
                 tensors |= {
                     f"{size}/{term}/{kind}/{name}": each.cpu().contiguous()
                     for kind, of_kind in parts.items()

@@ -269,7 +269,8 @@ class PairDataModule(L.LightningDataModule):
                 line = f"{style.source}: holds {style.card.listed_sizes}, and {style.side} px are asked for"
                 if style.side != stage.size:
                     raise InputError(f"{line}: leave out style_scale, or learn it with --sizes {style.side}")
-                lines[f"nst: {line}: the nearest is taken"] = None
+                if stage is batch.stages[-1]:
+                    lines[f"nst: {line}: the nearest is taken"] = None
         for line in lines:
             say(line)
 

@@ -184,7 +184,7 @@ def _texture(card: Card, size: int, steps: int) -> PIL.Image.Image:
         layers = [layer for layer in joined.split("+") if layer != IMAGE]
         losses.setdefault(loss, {}).update(dict.fromkeys(layers, share / len(layers)))
     alone = {loss: shares for loss, shares in losses.items() if not issubclass(STYLE_LOSSES[loss], Matched)}
-    of_noise = {"stages": 1, "content_weight": 0.0, "init": "uniform"}
+    of_noise = {"stages": 3, "content_weight": 0.0, "init": "uniform"}
     canvas, options = torch.full((3, size, size), 0.5), {**card.network, **of_noise, "size": size, "steps": steps}
     painted: PIL.Image.Image = stylize(canvas, card.path, style_loss=alone or losses, **options)
     return painted
