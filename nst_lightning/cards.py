@@ -131,7 +131,7 @@ class Card:
                     return Statistic(of(f"{begin}/sums/"), of(f"{begin}/weight/")[""], samples)
 
                 return {term.name: statistic(f"{self.nearest(side)}/{name_of(term)}") for term in terms}
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, LookupError) as error:
             raise InputError(f"{self.path}: is damaged: learn it again with nst style learn") from error
 
     def check(self, backbone: Backbone, terms: Sequence[Term], turned: bool) -> None:

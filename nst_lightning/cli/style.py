@@ -114,11 +114,13 @@ def _gathered(
     turns = 4 if problem.style_rotations else 1
     parts = parts_of([1.0] * len(styles) * turns)
     found: dict[int, dict[str, Statistic]] = {}
-    layout = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} pixels, left {remaining}"
+    layout = "{desc}{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} pixels, left {remaining}"
     pixels = _checked(styles, problem.backbone.min_side)
-    with tqdm(total=pixels, file=STDERR, unit_scale=True, bar_format=layout) as bar, worker.context():
+    every = 0.2 if STDERR.isatty() else 10.0
+    bar = tqdm(total=pixels, file=STDERR, unit_scale=True, bar_format=layout, mininterval=every)
+    with bar, worker.context():
         for number, style in ((number, style) for number, each in enumerate(styles) for style in each):
-            bar.set_description(f"{Path(str(style.source)).stem} ({number + 1}/{len(styles)})")
+            bar.set_description(f"{Path(str(style.source)).stem} ({number + 1}/{len(styles)})", refresh=False)
             evaluator = evaluations.evaluator(worker, math.prod(style.size), 1, objective)
             of_size = found.setdefault(style.side, {})
             of_turns = evaluations.kept_of(worker.device, style, objective, evaluator)
