@@ -9,11 +9,13 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 
 from torch import Tensor, cat, device, ones_like, split, zeros_like
 
 from nst_lightning import flow, images, regions
+from nst_lightning.cards import Card, is_card
 from nst_lightning.colors import COLORS, Colors
 from nst_lightning.pairs import Pair
 from nst_lightning.progress import Saved
@@ -113,7 +115,8 @@ class Batch:
     @property
     def sources(self) -> tuple[images.Source, ...]:
         """The images of the pairs, masks too."""
-        return tuple(source for pair in self.pairs for source in (pair.content, *pair.styles, *pair.mask_files))
+        named = (source for pair in self.pairs for source in (pair.content, *pair.styles, *pair.mask_files))
+        return tuple(source for source in named if not is_card(source))
 
     def output_size(self, stage: Stage) -> tuple[int, int]:
         """Returns the height and width of the output at a stage, in pixels."""
@@ -162,8 +165,12 @@ class Batch:
         return cat(pictures), cat(weights)
 
     def styles(self, stage: Stage) -> list[list[Style]]:
-        """Returns each pair's style images at a stage's size; without those that weigh nothing, but in regions."""
+        """Returns each pair's styles at a stage's size; without those that weigh nothing, but in regions."""
         return [list(self._styles(pair, stage)) for pair in self.pairs]
+
+    def paintings(self, stage: Stage) -> list[list[Style]]:
+        """Returns the styles of each pair to look at beside its picture: none where a card is among them."""
+        return [[] if any(style.card is not None for style in each) else each for each in self.styles(stage)]
 
     def _styles(self, pair: Pair, stage: Stage) -> Iterator[Style]:
         weights = pair.style_weights or (1.0,) * len(pair.styles)
@@ -266,7 +273,7 @@ class Outside:
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """A style image at the size of a stage."""
+    """A style image, or a card, at the size of a stage."""
 
     source: images.Source
     side: int  # the long one in pixels; less where the file is smaller and must not be made larger
@@ -275,6 +282,11 @@ class Style:
     weight: float = 1.0  # beside the pair's other styles, >= 0
     beside: Beside | None = None  # None leaves it as it is
     where: regions.Mask | None = None  # the part that is looked at; None for all of it
+
+    @cached_property
+    def card(self) -> Card | None:
+        """The card, which is neither seen nor masked; None for an image."""
+        return Card.read(self.source) if is_card(self.source) else None
 
     @property
     def key(self) -> Hashable:

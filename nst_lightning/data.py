@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from nst_lightning import memory
 from nst_lightning.batches import Batch, Gallery, Step, Steps, Timeline, deal
+from nst_lightning.cards import is_card
 from nst_lightning.colors import COLORS
 from nst_lightning.errors import InputError
 from nst_lightning.images import MAX_SIDE
@@ -77,8 +78,8 @@ class PairDataModule(L.LightningDataModule):
     Args:
         content: A content image, a folder of them, a pattern such as `photos/*.jpg`, or a list of such. A name
             without a folder is looked up here and in `data/content-images`.
-        style: A style image, a folder of them, a pattern, or a list of such. A name without a folder is looked up here
-            and in `data/style-images`.
+        style: A style image, a folder of them, a pattern, or a list of such, or of style cards (`nst style`). A name
+            without a folder is looked up here and in `data/style-images`.
         pairing: `zip` takes as many contents as styles, or one of either, which goes with all; `product` takes every
             content with every style.
         pairs: A CSV file of pairs instead of `content` and `style`, or a list of its rows, see `pairs.read_pairs`. In
@@ -182,6 +183,9 @@ class PairDataModule(L.LightningDataModule):
             if self.paper is not None and pair.size is not None:
                 raise InputError(f"pair {pair.name}: print {print} gives the size already, got a size of {pair.size}")
             scale = max(1.0, *(pair.style_scales or (self.style_scale,)))
+            named = pair.colors or colors
+            if any(map(is_card, pair.styles)) and COLORS[named].style is not None:
+                raise InputError(f"pair {pair.name}: colors {named} changes the painting, which a card does not hold")
             largest = max(largest, *(stage.size * scale for stage in self._scaled(pair, pair.size)))
             if self.upscale and largest > MAX_SIDE:
                 raise InputError(f"pair {pair.name}: images of {largest:.0f} px were asked for, {MAX_SIDE} are allowed")
@@ -196,6 +200,7 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
         self._timeline, self.failed = None, {}
+        self._look_at_cards()
         small = [batch for batch in self.batches if max(batch.output_size(batch.stages[-1])) < batch.stages[-1].size]
         if small:
             (height, width), side = small[0].output_size(small[0].stages[-1]), small[0].stages[-1].size
@@ -254,6 +259,21 @@ class PairDataModule(L.LightningDataModule):
         except InputError as error:
             raise InputError(f"pair {pair.name}: {error}") from None
 
+    def _look_at_cards(self) -> None:
+        """Says where a card is of another size than what is painted; refuses that where a scale was asked for."""
+        lines: dict[str, None] = {}
+        for batch, stage in ((each, stage) for each in self.batches for stage in each.stages):
+            for style in (style for of_pair in batch.styles(stage) for style in of_pair):
+                if style.card is None or style.card.is_near(style.side):
+                    continue
+                line = f"{style.source}: holds {style.card.listed_sizes}, and {style.side} px are asked for"
+                if style.side != stage.size:
+                    raise InputError(f"{line}: leave out style_scale, or learn it with --sizes {style.side}")
+                if stage is batch.stages[-1]:
+                    lines[f"nst: {line}: the nearest is taken"] = None
+        for line in lines:
+            say(line)
+
     def _units(self) -> Iterator[Batch]:
         """Yields what is dealt out: batches that go on from a checkpoint, and single pairs."""
         todo = {pair.name: pair for pair in self.pairs if pair.name not in self.progress.finished}
@@ -273,7 +293,7 @@ class PairDataModule(L.LightningDataModule):
                 yield begun[name]
 
     def _batch(self, members: Sequence[Pair], saved: Saved | None = None) -> Batch:
-        for source in (source for pair in members for source in (*pair.styles, pair.content)):
+        for source in (source for pair in members for source in (*pair.styles, pair.content) if not is_card(source)):
             size = self.gallery.read(source).size
         stages = self.stages_of(members[0])
         # Reads the masks too.

@@ -63,6 +63,8 @@ def _around_mean(noise: Tensor, content: Tensor) -> Tensor:
 INITIALIZERS: Mapping[str, Initializer] = {
     each.__name__: each for each in (content, style, gaussian, uniform, mean, grey)
 }
+OF_STYLE = ("style", "mean")
+"""Those that look at the style image."""
 
 
 def check(init: str) -> None:

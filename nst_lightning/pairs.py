@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from nst_lightning import images, initializers
+from nst_lightning.cards import is_card
 from nst_lightning.colors import COLORS
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, MASK_FOLDER, STYLE_FOLDER, Images, find, known_names, sample
@@ -54,7 +55,7 @@ class Pair:
 
     Attributes:
         content: The content image: a file, a PIL image or a tensor, see `images.read`.
-        styles: The style images, at least one; their statistics are merged by weight.
+        styles: The style images or cards, at least one; their statistics are merged by weight.
         name: What the outputs are called.
         weights: Weights by group, one of `GROUPS`; finite, >= 0. A group that is missing has the run's.
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
@@ -122,6 +123,8 @@ class Pair:
                 return f"masks in colours must be one for the content, and one a style, got {masks} and {of_styles}"
         elif masks not in (0, count) or of_styles not in (0, count):
             return f"masks must be one for each of {count} styles, or in colours, see regions; got {masks or of_styles}"
+        if any(mask is not None and is_card(style) for style, mask in self.masked_styles):
+            return "style_mask is of a painting, which a style card does not hold: say none for it"
         weights = self.content_weights
         if weights and not (masks > 0 and len(weights) == count and all(0 <= each < math.inf for each in weights)):
             return f"content_weights must be a finite number, 0 or above, for each region, got {weights}"

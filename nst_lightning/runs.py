@@ -211,6 +211,11 @@ def free(path: Path, suffixes: Sequence[str]) -> Path:
     return next(each for each in _numbered(path) if not any(Path(f"{each}{end}").exists() for end in suffixes))
 
 
+def untaken(path: Path, overwrite: bool) -> Path:
+    """Returns the path of a file to write, numbered where there is one that may not be overwritten."""
+    return path if overwrite else Path(f"{free(path.with_suffix(''), [path.suffix])}{path.suffix}")
+
+
 def regular(path: Path) -> Path:
     """Returns the path of a file to read; raises an OSError for a device or a pipe, which may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):

@@ -144,15 +144,15 @@ class Evaluator(ABC):
         cannot merge several.
         """
         pairs = zip(images, [EVERYWHERE] * len(images) if where is None else where, strict=True)
-        return self._objective.targets([self._kept(source, image, draw, counts) for image, counts in pairs], weights)
+        return self._objective.targets([self.kept(source, image, draw, counts) for image, counts in pairs], weights)
 
     @abstractmethod
     def values(self, image: Tensor, targets: Targets, draw: int, where: Weights = EVERYWHERE) -> dict[str, Tensor]:
         """Returns every term's value, not weighted, (N,) each, of images (N, 3, H, W), sRGB in [0, 1]."""
 
     @abstractmethod
-    def _kept(self, source: Source, image: Tensor, draw: int, where: Weights) -> dict[str, Kept]:
-        """Returns what the terms keep of one source image."""
+    def kept(self, source: Source, image: Tensor, draw: int, where: Weights = EVERYWHERE) -> dict[str, Kept]:
+        """Returns what the terms keep of one source image, by their names, to be finished by the objective."""
 
 
 class Whole(Evaluator):
@@ -177,7 +177,8 @@ class Whole(Evaluator):
     def _values(self, image: Tensor, targets: Targets, draw: int, where: Weights) -> dict[str, Tensor]:
         return self._objective.values(self._features(image, where), targets, draw)
 
-    def _kept(self, source: Source, image: Tensor, draw: int, where: Weights) -> dict[str, Kept]:
+    def kept(self, source: Source, image: Tensor, draw: int, where: Weights = EVERYWHERE) -> dict[str, Kept]:
+        """Returns what the terms keep of one source image, see `Evaluator.kept`."""
         return self._objective.kept(source, self._features(image, where), draw)
 
     def _features(self, image: Tensor, where: Weights) -> dict[str, Features]:
@@ -235,7 +236,7 @@ class Tiled(Evaluator):
         rest = self._rest.values({IMAGE: Features.whole(image)}, targets, draw)
         return self._in_tiles.compared(statistics, targets, draw) | rest
 
-    def _kept(self, source: Source, image: Tensor, draw: int, where: Weights) -> dict[str, Kept]:
+    def kept(self, source: Source, image: Tensor, draw: int, where: Weights = EVERYWHERE) -> dict[str, Kept]:
         """Returns what the terms keep of one source image: the tiles' sums, and maps put together."""
         found = self._in_tiles.kept(source, self._nothing(image, where), draw)
         terms = self._in_tiles.terms_of(found)

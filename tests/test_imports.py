@@ -22,7 +22,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("image_files",),
     ("presets", "recipe"),
     ("backbones", "colors", "figures", "images", "losses", "memory", "optim", "paper", "schedule"),
-    ("clips", "files", "flow", "initializers", "inspection", "metrics", "parallel", "progress", "regions", "tiling"),
+    (
+        *("cards", "clips", "files", "flow", "initializers", "inspection"),
+        *("metrics", "parallel", "progress", "regions", "tiling"),
+    ),
     ("film", "pairs"),
     ("batches",),
     ("data",),

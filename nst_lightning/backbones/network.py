@@ -6,6 +6,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import ExitStack
+from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -66,6 +68,8 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             whole = spec.build().eval()
         expected = whole.state_dict()
+        self.settings: dict[str, Any] = {"backbone": name, "weights": self.origin, "pooling": pooling, "border": border}
+        self.settings |= {"pixel_range": pixel_range, "normalized": normalized}  # options that make it again
         self.network = surgery.extractor(whole, nodes, pooling, border)
         self.min_side = _min_side(self.network)  # the smallest height and width of an image in pixels
         # Up to so many pixels a single image is computed on a CPU as if it had a companion: bit for bit as in a batch.
@@ -124,6 +128,14 @@ class Backbone(nn.Module):
             else:
                 self._parts[key] = surgery.part(self._part(filtered, None), layers)
         return self._parts[key]
+
+    def fingerprint(self, layer: str) -> str:
+        """Returns the sum of what a layer is computed from: the scale of the input and all weights up to it."""
+        found = sha256()
+        of_part = sorted(surgery.part(self.network, (layer,)).named_buffers())
+        for tensor in (self.mean, self.std, *(tensor for _, tensor in of_part)):
+            found.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:12]
 
     def shapes(self, image: torch.Size, layers: tuple[str, ...]) -> dict[str, torch.Size]:
         """Returns the shapes of some layers' features of images of a shape; asks the network itself, without data."""

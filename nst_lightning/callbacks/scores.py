@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nst_lightning.batches import Step
-from nst_lightning.data import is_writer
+from nst_lightning.cards import is_card
+from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
 from nst_lightning.metrics import table
 from nst_lightning.metrics.scorer import Choice, Reference, Scorer
@@ -71,6 +72,8 @@ class Scores(Callback):
         """Starts the clock."""
         self._began = time.monotonic()
         self.seconds, self._last = 0.0, _GUESS
+        if trainer.is_global_zero and any(is_card(each) for pair in data_of(trainer).pairs for each in pair.styles):
+            say("nst: a style card holds no painting: what compares a picture with its painting is not scored")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
@@ -151,7 +154,7 @@ class Scores(Callback):
         if self._compared != (step.batch, step.stage):
             self._compared = step.batch, step.stage
             contents = torch.split(step.batch.contents(step.stage).to(module.device), 1)
-            styles = [[style.image().to(module.device) for style in each] for each in step.batch.styles(step.stage)]
+            styles = [[style.image().to(module.device) for style in each] for each in step.batch.paintings(step.stage)]
             self._references = [self.scorer.reference(*of_pair) for of_pair in zip(contents, styles, strict=True)]
         pictures = list(zip(step.batch.names, torch.split(module.result, 1), self._references, strict=True))
         self.found = {name: self.scorer.scores(image, reference) for name, image, reference in pictures}

@@ -142,7 +142,7 @@ class TensorBoardWriter(Callback):
                 self._count(trainer, len(batch.batch.pairs))
 
     def _open(self, run: Run, step: Step) -> None:
-        contents, styles = step.batch.contents(step.stages[-1]), step.batch.styles(step.stages[-1])
+        contents, styles = step.batch.contents(step.stages[-1]), step.batch.paintings(step.stages[-1])
         for pair, content, of_pair in zip(step.batch.names, contents, styles, strict=True):
             # Steps after the resumed one are hidden: they are about to be taken again.
             self._files[pair] = file = EventFile(run.tensorboard(pair), step.index + 1)

@@ -26,6 +26,7 @@ COMMANDS = {
     "film": ("cli.film", "paint a film frame by frame, or a walk from one painting to the next"),
     "plan": ("cli.plan", "tell what painting would take, without doing it: time, memory, devices"),
     "strengths": ("cli.strengths", "paint a pair at five strengths, small, in a row"),
+    "style": ("cli.style", "learn a style card from many paintings, or show what one holds"),
     "reconstruct": ("cli.reconstruct", "rebuild an image from what single layers hold of it"),
     "reproduce": ("cli.reproduce", "make a picture again from what its file says of it"),
     "score": ("cli.score", "measure what pictures keep of the content and take of the style"),

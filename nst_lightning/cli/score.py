@@ -59,6 +59,7 @@ def score(
     The content gets its size, styles `style_scale` times its long side; an InputError where the proportions differ.
     """
     from nst_lightning import images
+    from nst_lightning.cards import is_card
 
     picture, photograph = images.read(output).rgb, images.read(content).rgb
     (rows, columns), (height, width) = picture.shape[-2:], photograph.shape[-2:]
@@ -66,6 +67,8 @@ def score(
     if abs(expected / rows - 1) > _ASPECT_TOLERANCE and abs(expected - rows) > 1:
         msg = f"{output}: {columns}x{rows} px, its content image {content} {width}x{height} px: other proportions"
         raise InputError(f"{msg}, so its outlines are elsewhere")
+    for style in filter(is_card, styles):
+        raise InputError(f"{style}: a style card holds no painting to score against")
     side = max(1, round(max(rows, columns) * style_scale))
     read = [images.read(style).rgb for style in styles]
     scaled = [images.resize(rgb, images.fit(rgb.shape[-2], rgb.shape[-1], side)).clamp(0, 1) for rgb in read]

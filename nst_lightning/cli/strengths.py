@@ -48,6 +48,5 @@ def main(arguments: Sequence[str]) -> None:
         made = painted(module, data, settings["enable_progress_bar"] is not False, settings["accelerator"])
     labels = [f"{each.name} style_weight {each.weights['style']:g}" for each, _ in made]
     row = figures.grid([[each for _, each in made]], [""], labels, pair.name, "", width=made[0][1].width)
-    free = runs.free(wished.with_suffix(""), [wished.suffix])
-    file = wished if values.overwrite else free.with_name(free.name + wished.suffix)
+    file = runs.untaken(wished, values.overwrite)
     print(images.write(file, images.read(row).rgb, overwrite=values.overwrite))

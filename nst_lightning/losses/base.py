@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import accumulate, pairwise
 from typing import ClassVar, Literal, TypeAlias
 
@@ -285,16 +286,29 @@ class Statistic:
         """
         if len(statistics) == 1:
             return statistics[0]
-        shares = [weight / sum(weights) for weight in weights]
-        pairs = list(zip(statistics, shares, strict=True))
-        first = statistics[0]
-        sums = {name: torch.stack([share * each.mean(name) for each, share in pairs]).sum(dim=0) for name in first.sums}
-        samples = {}
-        for name, one in first.samples.items():
-            ends = [round(share * one.shape[2]) for share in accumulate(shares, initial=0)]
-            parts = zip(statistics, pairwise(ends), strict=True)
-            samples[name] = torch.cat([each.samples[name][..., first:last] for each, (first, last) in parts], dim=2)
-        return cls(sums, torch.ones_like(first.weight), samples)
+        parts = zip(statistics, parts_of(weights), strict=True)
+        return reduce(cls.beside, (each.part(*ends) for each, ends in parts))
+
+    def part(self, first: float, last: float) -> Statistic:
+        """Returns what the image brings where it is the part from `first` to `last`, in [0, 1], of several together."""
+        sums = {name: (last - first) * self.mean(name) for name in self.sums}
+        counts = {name: each.shape[2] for name, each in self.samples.items()}
+        samples = {
+            name: each[..., round(first * counts[name]) : round(last * counts[name])].clone()  # not all of it is kept
+            for name, each in self.samples.items()
+        }
+        return Statistic(sums, torch.ones_like(self.weight), samples)
+
+    def beside(self, other: Statistic) -> Statistic:
+        """Returns a part with the one after it; all parts are the statistic of the images together."""
+        sums = {name: total + other.sums[name] for name, total in self.sums.items()}
+        samples = {name: torch.cat([each, other.samples[name]], dim=2) for name, each in self.samples.items()}
+        return Statistic(sums, self.weight, samples)
+
+
+def parts_of(weights: Sequence[float]) -> list[tuple[float, float]]:
+    """Returns where the part of each weight, >= 0 with a sum above 0, begins and ends in [0, 1]."""
+    return [*pairwise(accumulate((weight / sum(weights) for weight in weights), initial=0.0))]
 
 
 class Loss(ABC):

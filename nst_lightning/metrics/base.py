@@ -49,6 +49,10 @@ class Seen:
         return self._found[function]
 
 
+class Missing(InputError):
+    """Images that a score compares with and that were not given."""
+
+
 class Sources:
     """The images that outputs are compared with; an InputError if they differ in number or are no images.
 
@@ -72,7 +76,7 @@ class Sources:
     def of(self, kind: str, in_place: bool = False) -> list[Seen]:
         """Returns `content`, `style` or `stretched style`; an InputError if none, or, in place, of unlike size."""
         if not self._seen[kind]:
-            raise InputError(f"this score compares with {kind.split()[-1]} images: must be given as {kind.split()[-1]}")
+            raise Missing(f"this score compares with {kind.split()[-1]} images: must be given as {kind.split()[-1]}")
         if in_place and len(set(self._sizes)) > 1:
             ours, its = self._sizes
             raise InputError(f"the output has {ours}, what it is compared with {its}: must be equal")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from nst_lightning.errors import InputError
-from nst_lightning.metrics.base import Seen, Sources, known
+from nst_lightning.metrics.base import Missing, Seen, Sources, known
 from nst_lightning.metrics.lab import SHORT_SIDE, reduced
 from nst_lightning.metrics.perceptual import Lpips, perceptual_distance
 
@@ -43,15 +44,21 @@ class Scorer:
         self._scores = [score(short_side=short_side) for score in chosen]
 
     def reference(self, content: Tensor, styles: Sequence[Tensor]) -> Reference:
-        """Returns what is kept of a pair's images, (1, 3, H, W), sRGB in [0, 1], for outputs of the content's size."""
-        sources = Sources(content, content, styles, self.short_side)
-        return {score.name: score.to(content.device).reference(sources) for score in self._scores}
+        """Returns what is kept of a pair's images, (1, 3, H, W), sRGB in [0, 1], for outputs of the content's size.
+
+        Without styles, as of a style card, of the scores that need none.
+        """
+        sources, found = Sources(content, content, styles, self.short_side), {}
+        for score in self._scores:
+            with suppress(Missing):
+                found[score.name] = score.to(content.device).reference(sources)
+        return found
 
     @torch.no_grad()
     def scores(self, output: Tensor, reference: Reference) -> dict[str, float]:
         """Returns the numbers of an output, (1, 3, H, W), sRGB in [0, 1], by name, NaN where one is undefined."""
         seen = Seen(output, output, self.short_side)
-        found = [score.values(seen, reference[score.name]) for score in self._scores]
+        found = [score.values(seen, reference[score.name]) for score in self._scores if score.name in reference]
         return {name: value.item() for values in found for name, value in values.items()}
 
     @torch.no_grad()

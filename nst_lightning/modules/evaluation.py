@@ -17,6 +17,7 @@ from nst_lightning.batches import Outside, Step, Style
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Features, Objective, Pointwise, Target, Values
+from nst_lightning.losses.objective import Kept
 from nst_lightning.memory import Footprint, Line, peak_bytes
 from nst_lightning.modules.problem import Problem
 from nst_lightning.regions import pooled
@@ -249,7 +250,10 @@ class Evaluations:
 
     def _evaluator(self, worker: Worker, step: Step, objective: Objective) -> Evaluator:
         count = len(step.batch.pairs)
-        pixels = step.batch.pixels(step.stage) // count
+        return self.evaluator(worker, step.batch.pixels(step.stage) // count, count, objective)
+
+    def evaluator(self, worker: Worker, pixels: int, count: int, objective: Objective) -> Evaluator:
+        """Returns what evaluates an objective on so many images of so many pixels each, within the memory."""
         tile = self._sizing.tile_for(worker, pixels, count)
         if tile is None or not objective.layers:
             return Whole(self._problem.backbone, objective, self._problem.compile)
@@ -301,17 +305,27 @@ class Evaluations:
         terms = tuple(term.name for term in objective.terms)  # which may be others at another stage
         key = tuple((style.key, style.weight) for style in styles), plan, terms
         if key not in self._styles:
-            turns = range(4 if self._problem.style_rotations else 1)
-            images = [style.image().to(device).rot90(turn, (2, 3)) for style in styles for turn in turns]
-            masks = [mask.to(device) if (mask := style.mask()) is not None else None for style in styles]
-            turned = [None if mask is None else mask.rot90(turn, (2, 3)) for mask in masks for turn in turns]
-            where = [EVERYWHERE if mask is None else self._of_style(mask, objective) for mask in turned]
-            shares = [style.weight if len(styles) > 1 else 1.0 for style in styles for _ in turns]
-            self._styles[key] = evaluator.targets("style", images, shares, self._problem.seed, where)
+            found = [self.kept_of(device, style, objective, evaluator) for style in styles]
+            weights = [style.weight if len(styles) > 1 else 1.0 for style in styles]
+            shares = [weight / len(kept) for weight, kept in zip(weights, found, strict=True) for _ in kept]
+            self._styles[key] = objective.targets([each for kept in found for each in kept], shares)
         self._styles.move_to_end(key)
         while sum(map(_bytes, self._styles.values())) > STYLES_ROOM and len(self._styles) > 1:
             self._styles.popitem(last=False)
         return self._styles[key]
+
+    def kept_of(
+        self, device: torch.device, style: Style, objective: Objective, evaluator: Evaluator
+    ) -> list[dict[str, Kept]]:
+        """Returns what is kept of a style: of its image, as often as it is turned, or what a card holds of its own."""
+        if style.card is not None:
+            return [{**style.card.kept(style.side, objective.only(["style"]).terms, device)}]
+        image, mask = style.image().to(device), style.mask()
+        found = []
+        for turn in range(4 if self._problem.style_rotations else 1):
+            where = EVERYWHERE if mask is None else self._of_style(mask.to(device).rot90(turn, (2, 3)), objective)
+            found.append(evaluator.kept("style", image.rot90(turn, (2, 3)), self._problem.seed, where))
+        return found
 
     def _of_style(self, mask: Tensor, objective: Objective) -> Weights:
         """Returns how much a style's positions count, for terms of no region of the output."""

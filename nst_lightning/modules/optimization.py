@@ -277,7 +277,8 @@ class ImageOptimization(L.LightningModule):
         for pair, content, style in zip(step.batch.pairs, contents, styles, strict=True):
             init = self.problem.init if pair.init is None else pair.init
             seed = self.problem.seed if pair.seed is None else pair.seed
-            starts.append(initial_image(init, content[None], style[0].image(), seed))
+            first = style[0].image() if style[0].card is None else content[None]  # what needs a painting was refused
+            starts.append(initial_image(init, content[None], first, seed))
         carried = step.batch.befores(step.stage)
         return torch.cat(starts) if carried is None else torch.lerp(torch.cat(starts), *carried)
 
@@ -325,7 +326,7 @@ class ImageOptimization(L.LightningModule):
             for pair, styles in zip(batch.pairs, batch.styles(stage), strict=True):
                 for what, (height, width) in (
                     ("image", batch.output_size(stage)),
-                    *(("style", each.size) for each in styles),
+                    *(("style", each.size) for each in styles if each.card is None),
                 ):
                     if min(height, width) < least:
                         msg = f"pair {pair.name}: its {what} is of {width}x{height} px at the stage of {stage.size} px"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from nst_lightning import initializers, regions
 from nst_lightning.backbones import Backbone, Spec
+from nst_lightning.cards import Card, is_card
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, TV_LOSSES, Global, Loss, Objective, Term
@@ -94,6 +96,7 @@ class Problem:
             raise InputError(msg)
         if worker.deals_tiles and any(pair.before is not None for pair in pairs):
             raise InputError("trainer.strategy must be pair_parallel for a film, whose chunks it deals out")
+        self._check_cards(pairs)
         known = dict.fromkeys(name for term in self.objective.terms for name in (term.group, term.label) if name)
         for stage in stages:
             if unknown := [name for name in stage.weights if name not in known]:
@@ -111,6 +114,18 @@ class Problem:
                     raise InputError(f"pair {pair.name}: {term.name}: {msg}")
             if not all(active.at(stage.weights).terms for stage in stages):
                 raise InputError(f"pair {pair.name}: nothing to optimise: every weight is 0")
+
+    def _check_cards(self, pairs: Sequence[Pair]) -> None:
+        """Refuses cards of another network or loss, and pairs that ask for the painting of one."""
+        of_pairs = [(pair, [style for style in pair.styles if is_card(style)]) for pair in pairs]
+        terms = self.objective.only(["style"]).terms
+        for name in dict.fromkeys(os.fspath(card) for _, cards in of_pairs for card in cards):
+            Card.read(name).check(self.backbone, terms, self.style_rotations)
+        for pair in (pair for pair, cards in of_pairs if cards):
+            init = self.init if pair.init is None else pair.init
+            asked = f"init {init}" if init in initializers.OF_STYLE else "strength"
+            if init in initializers.OF_STYLE or pair.strength is not None:
+                raise InputError(f"pair {pair.name}: {asked} needs the painting, which a style card does not hold")
 
 
 def representation(

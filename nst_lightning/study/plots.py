@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nst_lightning import figures, images
+from nst_lightning.cards import is_card
 from nst_lightning.inspection import drawn
 from nst_lightning.runs import Run
 from nst_lightning.study.results import Result, Results, curves
@@ -36,7 +37,8 @@ def grid(results: Results) -> PIL.Image.Image:
 
 def _sources(cell: Result) -> list[PIL.Image.Image]:
     """Returns the photograph and the first painting of a pair."""
-    content, style = _opened(cell.content), _opened(cell.style.split("|")[0])
+    content, named = _opened(cell.content), cell.style.split("|")[0]
+    style = PIL.Image.new("RGB", content.size, "white") if is_card(named) else _opened(named)
     # In the content's proportions: a portrait beside landscapes would make its row twice as high.
     return [content, PIL.ImageOps.pad(style, content.size, color="white")]
 

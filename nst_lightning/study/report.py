@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nst_lightning import image_files, pairs, runs
+from nst_lightning.cards import is_card
 from nst_lightning.errors import InputError
 from nst_lightning.pairs import Pair
 from nst_lightning.study import results, schema, verdicts
@@ -88,7 +89,8 @@ def _with_sources(cell: Result, folder: Path) -> Result:
     """Returns a picture with those of its photographs and paintings that are on this machine."""
 
     def there(file: str) -> str:
-        return next((str(path) for path in (folder / file, Path(file)) if file and path.is_file()), "")
+        paths = (path for path in (folder / file, Path(file)) if file and path.is_file() and not is_card(path))
+        return next(map(str, paths), "")
 
     return replace(cell, content=there(cell.content), style="|".join(filter(None, map(there, cell.style.split("|")))))
 
