@@ -17,6 +17,7 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.images import fit, read, resize
 from nst_lightning.losses import Statistic
+from nst_lightning.pairs import Images
 from nst_lightning.tiling import Whole
 
 LOSSES = "gram,moments,matched,nearest,histogram"
@@ -39,7 +40,7 @@ def cards(tmp_path_factory: pytest.TempPathFactory, style_png: Path, content_png
     return folder
 
 
-def paint(content: Any, style: Any, **options: object) -> Tensor:
+def paint(content: Images, style: Images, **options: Any) -> Tensor:
     common: dict[str, Any] = {
         "size": 64,
         "steps": 2,
