@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def main() -> None:
     apart = (alone[0] - alone[1]).abs().mean(dim=(0, 1))
     print(f"single styles differ by {float(apart.mean()):.4f}; relu4_1 sees {fields['relu4_1']} px")
     for edge in ("even", "inside", "grown"):
-        painted = stylize(str(CONTENT), [*map(str, STYLES)], content_mask=masks, mask_edge=edge, **options)
+        painted: Any = stylize(str(CONTENT), [*map(str, STYLES)], content_mask=masks, mask_edge=edge, **options)
         picture = images.read(painted).rgb[0]
         left, right = ((picture - own).abs().mean(dim=(0, 1)) for own in alone)
         middle = picture.shape[2] // 2
