@@ -499,9 +499,9 @@ def test_layers_of_no_weight_are_not_computed(monkeypatch: pytest.MonkeyPatch) -
     asked: list[tuple[str, ...]] = []
     forward = Backbone.forward
 
-    def noted(self: Backbone, image: Tensor, layers: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        asked.append(() if layers is None else layers)
-        return forward(self, image, layers)
+    def noted(self: Backbone, image: Tensor, layers: tuple[str, ...], **others: bool) -> dict[str, Tensor]:
+        asked.append(layers)
+        return forward(self, image, layers, **others)
 
     monkeypatch.setattr(Backbone, "forward", noted)
     module = StyleTransfer(content_layers="relu1_1", style_layers="relu3_1", style_weight=0.0)
