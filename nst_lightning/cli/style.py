@@ -103,7 +103,6 @@ def _sizes(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-@torch.no_grad()
 def _gathered(
     module: ImageOptimization, worker: Worker, styles: Sequence[Sequence[Style]]
 ) -> dict[int, dict[str, Statistic]]:
@@ -119,12 +118,13 @@ def _gathered(
     pixels = _checked(styles, problem.backbone.min_side)
     every = 0.2 if STDERR.isatty() else 10.0
     bar = tqdm(total=pixels, file=STDERR, unit_scale=True, bar_format=layout, mininterval=every)
-    with bar, worker.context():
+    with bar:
         for number, style in ((number, style) for number, each in enumerate(styles) for style in each):
             bar.set_description(f"{Path(str(style.source)).stem} ({number + 1}/{len(styles)})", refresh=False)
             evaluator = evaluations.evaluator(worker, math.prod(style.size), 1, objective)
             of_size = found.setdefault(style.side, {})
-            of_turns = evaluations.kept_of(worker.device, style, objective, evaluator)
+            with torch.no_grad(), worker.context():
+                of_turns = evaluations.kept_of(worker.device, style, objective, evaluator)
             for kept, ends in zip(of_turns, parts[number * turns :], strict=False):
                 for name, one in ((names[term], one) for term, one in kept.items()):
                     assert isinstance(one, Statistic)  # every style loss adds up
