@@ -38,7 +38,7 @@ a file without the paintings. It goes wherever a painting may: nst fit photo.jpg
   PAINTINGS                files, folders or patterns
   -o, --output FILE        the card [data/output-images/<painting>.style]; of show, a texture painted from it
   --sizes PIXELS           long sides of the paintings, e.g. 256,512,1024 [those of the stages of --size and --stages]
-  --half                   keeps what is drawn in 16 bits: a file of half the size, pictures as good but not the same
+  --half                   keeps drawn samples in 16 bits: a smaller file, pictures as good but not the same
   --size PIXELS, --steps N of the texture [192, 100]
 
 example:
