@@ -143,10 +143,18 @@ class Card:
             ours, its = described(backbone.settings, sums), described(self.network, self.sums)
             raise InputError(f"{self.path}: is of the network {its}; this run has {ours}: learn a card of it")
         if missing := [name for term in terms if (name := name_of(term)) not in self.terms]:
-            msg = f"{self.path}: holds {', '.join(self.terms)}; this run compares {', '.join(missing)}"
-            raise InputError(f"{msg} too: leave out style losses or layers, or learn a card with them")
+            msg = f"{self.path}: holds {by_loss(self.terms)}; this run compares {by_loss(missing)} too"
+            raise InputError(f"{msg}: leave out style losses or layers, or learn a card with them")
         if turned and not self.rotations:
             raise InputError(f"{self.path}: style_rotations: it was not learned with them: leave them out")
+
+
+def by_loss(names: Iterable[str]) -> str:
+    """Returns what terms are called in words, e.g. `gram (relu1_1, relu2_1), nearest (relu3_1)`."""
+    layers: dict[str, list[str]] = {}
+    for loss, _, joined in (name.partition("/") for name in names):
+        layers.setdefault(loss, []).append(joined)
+    return ", ".join(f"{loss} ({', '.join(each)})" for loss, each in layers.items())
 
 
 def described(network: Mapping[str, Any], sums: Mapping[str, str]) -> str:

@@ -200,13 +200,27 @@ class PairDataModule(L.LightningDataModule):
         self.dealt = tuple(tuple(name for batch in share for name in batch.names) for share in shares)
         self.batches = tuple(self._batches(shares[rank], self._together))
         self._timeline, self.failed = None, {}
-        self._look_at_cards()
         small = [batch for batch in self.batches if max(batch.output_size(batch.stages[-1])) < batch.stages[-1].size]
         if small:
             (height, width), side = small[0].output_size(small[0].stages[-1]), small[0].stages[-1].size
             others = sum(len(batch.pairs) for batch in small) - 1
             names = f"{small[0].names[0]}{f' and {others} more' if others > 0 else ''}"
             say(f"nst: {names}: as large as the photograph, {width}x{height} px instead of {side}: --upscale enlarges")
+
+    def look_at_cards(self) -> None:
+        """Says where a card is of another size than what is painted; refuses that where a scale was asked for."""
+        lines: dict[str, None] = {}
+        for batch, stage in ((each, stage) for each in self.batches for stage in each.stages):
+            for style in (style for of_pair in batch.styles(stage) for style in of_pair):
+                if style.card is None or style.card.is_near(style.side):
+                    continue
+                line = f"{style.source}: holds {style.card.listed_sizes}, and {style.side} px are asked for"
+                if style.side != stage.size:
+                    raise InputError(f"{line}: leave out style_scale, or learn it with --sizes {style.side}")
+                if stage is batch.stages[-1]:
+                    lines[f"nst: {line}: the nearest is taken"] = None
+        for line in lines:
+            say(line)
 
     def batches_alone(self, measure: Measure, worker: Worker) -> tuple[Batch, ...]:
         """Returns the batches of all that is left, as one process would take them; for estimates, nothing is noted."""
@@ -258,21 +272,6 @@ class PairDataModule(L.LightningDataModule):
             return scaled(stages, size, pair.steps)
         except InputError as error:
             raise InputError(f"pair {pair.name}: {error}") from None
-
-    def _look_at_cards(self) -> None:
-        """Says where a card is of another size than what is painted; refuses that where a scale was asked for."""
-        lines: dict[str, None] = {}
-        for batch, stage in ((each, stage) for each in self.batches for stage in each.stages):
-            for style in (style for of_pair in batch.styles(stage) for style in of_pair):
-                if style.card is None or style.card.is_near(style.side):
-                    continue
-                line = f"{style.source}: holds {style.card.listed_sizes}, and {style.side} px are asked for"
-                if style.side != stage.size:
-                    raise InputError(f"{line}: leave out style_scale, or learn it with --sizes {style.side}")
-                if stage is batch.stages[-1]:
-                    lines[f"nst: {line}: the nearest is taken"] = None
-        for line in lines:
-            say(line)
 
     def _units(self) -> Iterator[Batch]:
         """Yields what is dealt out: batches that go on from a checkpoint, and single pairs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from nst_lightning.batches import Step
 from nst_lightning.data import PairDataModule, Worker, data_of
 from nst_lightning.errors import InputError
 from nst_lightning.images import resize
-from nst_lightning.losses import IMAGE, Features, Source, Target
+from nst_lightning.losses import IMAGE, Features, Source
 from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
 from nst_lightning.modules.evaluation import tensor_core_products
 from nst_lightning.modules.problem import Losses, Tile
@@ -509,31 +509,31 @@ def test_layers_of_no_weight_are_not_computed(monkeypatch: pytest.MonkeyPatch) -
     assert set(asked) == {("relu1_1",)}
 
 
-def targets_asked_for(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, list[tuple[int, ...]]]]:
-    """Returns a list that grows with each call for targets: the source, and the shapes of its images."""
-    asked: list[tuple[Source, list[tuple[int, ...]]]] = []
-    of = Whole.targets
+def images_looked_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Source, tuple[int, ...]]]:
+    """Returns a list that grows with each image that targets are made of: the source, and the image's shape."""
+    asked: list[tuple[Source, tuple[int, ...]]] = []
+    of = Whole.kept
 
-    def counted(self: Whole, source: Source, images: Sequence[Tensor], *others: Any) -> dict[str, Target]:
-        asked.append((source, [tuple(image.shape) for image in images]))
-        return of(self, source, images, *others)
+    def counted(self: Whole, source: Source, image: Tensor, *others: Any) -> Any:  # noqa: ANN401 - what is kept
+        asked.append((source, tuple(image.shape)))
+        return of(self, source, image, *others)
 
-    monkeypatch.setattr(Whole, "targets", counted)
+    monkeypatch.setattr(Whole, "kept", counted)
     return asked
 
 
 def test_a_styles_targets_are_computed_once_for_all_its_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = targets_asked_for(monkeypatch)
+    asked = images_looked_at(monkeypatch)
     contents: Any = [picture(seed) for seed in range(3)]
     fit(StyleTransfer(**SHALLOW), PairDataModule(contents, cast(Any, picture(9)), stages=STAGES, batch_size=2))
-    styles = [shape for source, shapes in asked if source == "style" for shape in shapes]
+    styles = [shape for source, shape in asked if source == "style"]
     assert sorted(styles) == [(1, 3, 15, 20), (1, 3, 24, 32)]
-    assert len([shape for source, shapes in asked if source == "content" for shape in shapes]) == 6
+    assert len([shape for source, shape in asked if source == "content"]) == 6
 
 
 @pytest.mark.parametrize(("room", "times"), [(evaluation.STYLES_ROOM, 2), (0, 3)])
 def test_styles_targets_are_kept_in_so_many_bytes(room: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = targets_asked_for(monkeypatch)
+    asked = images_looked_at(monkeypatch)
     monkeypatch.setattr(evaluation, "STYLES_ROOM", room)
     contents, first, second = [picture(seed) for seed in range(3)], picture(8), picture(9)
     fit(

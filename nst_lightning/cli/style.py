@@ -10,10 +10,10 @@ import PIL.Image
 import torch
 from tqdm import tqdm
 
-from nst_lightning import images, runs
+from nst_lightning import files, images, runs
 from nst_lightning.api import quiet, stylize
 from nst_lightning.batches import Gallery, Style
-from nst_lightning.cards import SUFFIX, Card, described, is_card, mixed, name_of
+from nst_lightning.cards import SUFFIX, Card, by_loss, described, is_card, mixed, name_of
 from nst_lightning.cli.arguments import read
 from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import Parser
@@ -38,7 +38,7 @@ a file without the paintings. It goes wherever a painting may: nst fit photo.jpg
   PAINTINGS                files, folders or patterns
   -o, --output FILE        the card [data/output-images/<painting>.style]; of show, a texture painted from it
   --sizes PIXELS           long sides of the paintings, e.g. 256,512,1024 [those of the stages of --size and --stages]
-  --half                   keeps what is drawn in 16 bits: a file of half the size, pictures as good but not the same
+  --half                   keeps drawn samples in 16 bits: a smaller file, pictures as good but not the same
   --size PIXELS, --steps N of the texture [192, 100]
 
 example:
@@ -68,11 +68,12 @@ def _learn(arguments: Sequence[str]) -> str:
         raise InputError("no painting was given: nst style learn PAINTINGS -o FILE.style")
     with quiet():
         # Each painting is its own photograph: no other is needed.
-        typed = read(["--content", *named, "--style", *named, *rest[len(named) :]])
+        found = [str(each) for each in files.find("style", named, files.STYLE_FOLDER)]
+        typed = read(["--content", *found, "--style", *found, *rest[len(named) :]])
         configuration = Configuration(typed, StyleTransfer)
         job = Job(configuration)
         data, problem, values = job.data, job.module.problem, configuration.values
-        paintings = [Path(str(pair.styles[0])) for pair in data.pairs]
+        paintings = [*map(Path, found)]
         wished = runs.FOLDER / f"{paintings[0].stem}{SUFFIX}" if values.output is None else Path(values.output)
         if wished.suffix.lower() != SUFFIX:
             raise InputError(f"{wished}: a style card's name ends with {SUFFIX}")
@@ -83,7 +84,7 @@ def _learn(arguments: Sequence[str]) -> str:
         sizes = sorted({*(scaled if given.sizes is None else _sizes(",".join(given.sizes)))})
         gallery = Gallery(side=sizes[-1])
         styles = [[Style(each, side, data.upscale, gallery) for side in sizes] for each in paintings]
-        found = _gathered(job.module, Worker.of(job.trainer), styles)
+        kept = _gathered(job.module, Worker.of(job.trainer), styles)
     network, objective = {**problem.backbone.settings}, problem.objective.only(["style"])
     if os.path.isfile(network["weights"]):
         network["weights"] = portable(network["weights"])
@@ -91,7 +92,7 @@ def _learn(arguments: Sequence[str]) -> str:
     shares = {name_of(term): term.share for term in objective.terms}
     card = Card(network, sums, shares, sizes, [each.stem for each in paintings], problem.style_rotations)
     file = runs.untaken(wished, values.overwrite)
-    card.write(file, found, given.half, values.overwrite)
+    card.write(file, kept, given.half, values.overwrite)
     return f"{file}: {_counted(card, file)}"
 
 
@@ -102,7 +103,6 @@ def _sizes(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-@torch.no_grad()
 def _gathered(
     module: ImageOptimization, worker: Worker, styles: Sequence[Sequence[Style]]
 ) -> dict[int, dict[str, Statistic]]:
@@ -118,12 +118,13 @@ def _gathered(
     pixels = _checked(styles, problem.backbone.min_side)
     every = 0.2 if STDERR.isatty() else 10.0
     bar = tqdm(total=pixels, file=STDERR, unit_scale=True, bar_format=layout, mininterval=every)
-    with bar, worker.context():
+    with bar:
         for number, style in ((number, style) for number, each in enumerate(styles) for style in each):
             bar.set_description(f"{Path(str(style.source)).stem} ({number + 1}/{len(styles)})", refresh=False)
             evaluator = evaluations.evaluator(worker, math.prod(style.size), 1, objective)
             of_size = found.setdefault(style.side, {})
-            of_turns = evaluations.kept_of(worker.device, style, objective, evaluator)
+            with torch.no_grad(), worker.context():
+                of_turns = evaluations.kept_of(worker.device, style, objective, evaluator)
             for kept, ends in zip(of_turns, parts[number * turns :], strict=False):
                 for name, one in ((names[term], one) for term, one in kept.items()):
                     assert isinstance(one, Statistic)  # every style loss adds up
@@ -167,7 +168,7 @@ def _show(arguments: Sequence[str]) -> None:
         f"holds      {_counted(card, Path(given.card))}{turned}",
         f"paintings  {', '.join(card.paintings)}",
         f"network    {described(card.network, card.sums)}",
-        f"losses     {', '.join(card.terms)}",
+        f"losses     {by_loss(card.terms)}",
     ]
     print(folded("\n".join(lines)))
     if given.output is not None:

@@ -98,6 +98,7 @@ class ImageOptimization(L.LightningModule):
             tell_of_precision(self.trainer)
             data = data_of(self.trainer)
             self.problem.check(Worker.of(self.trainer), data.pairs, data.stages)
+            data.look_at_cards()
             for each in data.batches:
                 self._check_sizes(each)
             if len(data.batches) > 1 and len(self.trainer.early_stopping_callbacks) > 0:
