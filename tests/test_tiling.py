@@ -169,20 +169,14 @@ def test_equals_the_whole_at_the_networks_full_width(name: str, vgg19_file: Path
         assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, 64), 1, (97, 83), 1e-12)
 
 
-def test_a_whole_image_by_minimal_filtering_is_as_near_to_float64_as_tiles() -> None:
+def test_a_whole_image_by_minimal_filtering_has_the_gradient_of_float64() -> None:
     goal = objective()
-    double, single = Backbone("vgg16", goal.layers).double(), Backbone("vgg16", goal.layers)
-    errors: dict[str, list[float]] = {"whole": [], "tiled": []}
-    for seed in range(4):
-        image, content = images(1, 131, 163, seed), images(1, 131, 163, seed + 10)
-        exactly = Whole(double, goal)
-        right = gradient(exactly, image, targets_of(exactly, content))[1]
-        for name, evaluator in (("whole", Whole(single, goal)), ("tiled", Tiled(single, goal, 64))):
-            found = gradient(evaluator, image.float(), targets_of(evaluator, content.float()))[1]
-            errors[name].append(error(found, right))
-    # Where rounding tips a maximum or the sign before a ReLU, as it does in some pictures, that is all of the error.
-    assert 0 < min(errors["whole"]) < 3 * min(errors["tiled"]), errors
-    assert max(errors["whole"] + errors["tiled"]) < 1e-2, errors
+    image, content = images(1, 131, 163, 1), images(1, 131, 163, 2)
+    double, single = Whole(Backbone("vgg16", goal.layers).double(), goal), Whole(Backbone("vgg16", goal.layers), goal)
+    right = gradient(double, image, targets_of(double, content))[1]
+    found = gradient(single, image.float(), targets_of(single, content.float()))[1]
+    # The error is where rounding tips a maximum or the sign before a ReLU, as it does by torch's convolutions too.
+    assert 0 < error(found, right) < 5e-3
 
 
 @pytest.mark.parametrize(

@@ -154,17 +154,20 @@ def test_tiles_equal_the_whole_in_float32() -> None:
         assert error(found[term], value) < 1e-6, term
 
 
+SHARED = ("gram", "nearest", "self_similarity")  # sums, samples and maps; all losses are in `test_protocol`
+
+
 def evaluate_on_a_rank(rank: int, folder: Path) -> None:
     own = folder / str(rank)
     own.mkdir()
     with one_of_two(rank, folder):
-        torch.save({name: in_tiles(name, own, Share(rank, 2)) for name in LOSSES}, own / "found.pt")
+        torch.save({name: in_tiles(name, own, Share(rank, 2)) for name in SHARED}, own / "found.pt")
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     start_processes(evaluate_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     ranks = [torch.load(tmp_path / rank / "found.pt") for rank in ("0", "1")]
-    for name in LOSSES:
+    for name in SHARED:
         for term, value in in_tiles(name, tmp_path, ALONE).items():
             assert all(error(rank[name][term], value) < 1e-12 for rank in ranks), term
 
