@@ -18,7 +18,7 @@ from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.errors import InputError
 from nst_lightning.memory import available
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.modules.evaluation import tensor_core_products
+from nst_lightning.modules.evaluation import true_float32
 from nst_lightning.modules.problem import described
 from nst_lightning.paper import Paper
 from nst_lightning.tiling import Plan
@@ -175,7 +175,7 @@ def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> fl
     image = torch.rand(count, 3, height, width, device=worker.device)
     evaluator = sizing.whole(module.problem.compile) if kind.tiles is None else sizing.tiled(kind.tiles.tile)
     evaluate = sizing.trial(worker, evaluator, image)
-    with tensor_core_products(worker.device, worker.precision):
+    with true_float32(worker.device):
         steps = sizing.optimised(torch.rand_like(image), evaluate)
         for _ in range(_STEPS):
             next(steps)

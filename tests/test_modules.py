@@ -28,7 +28,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.images import resize
 from nst_lightning.losses import IMAGE, Features, Source
 from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
-from nst_lightning.modules.evaluation import tensor_core_products
+from nst_lightning.modules.evaluation import true_float32
 from nst_lightning.modules.problem import Losses, Tile
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
@@ -564,44 +564,33 @@ def test_no_more_threads_are_used_than_the_container_has_cores_for(
 # ---- GPUs, as far as a CPU can tell ----
 
 
-@pytest.mark.parametrize(
-    ("device", "precision", "within"),
-    [
-        ("cuda", "bf16-mixed", "high"),
-        ("cuda", "16-mixed", "high"),
-        ("cuda", "32-true", "highest"),
-        ("cpu", "bf16-mixed", "highest"),
-    ],
-)
-def test_a_gpu_multiplies_half_precision_in_tf32_and_nothing_else(device: str, precision: str, within: str) -> None:
-    assert torch.get_float32_matmul_precision() == "highest"
-    with pytest.raises(KeyError), tensor_core_products(torch.device(device), precision):
-        assert torch.get_float32_matmul_precision() == within
-        raise KeyError
-    assert torch.get_float32_matmul_precision() == "highest"
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_gpu_computes_float32_in_float32_and_what_it_was_told_comes_back(device: str) -> None:
+    def told() -> tuple[bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = told()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(KeyError), true_float32(torch.device(device)):
+            assert told() == ((False, "highest") if device == "cuda" else (True, "high"))
+            raise KeyError
+        assert told() == (True, "high")
+    finally:
+        torch.set_float32_matmul_precision(before[1])
 
 
-def test_a_step_is_taken_with_those_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+def test_targets_and_steps_are_computed_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
 
     @contextmanager
-    def noted(device: torch.device, precision: str) -> Iterator[None]:
-        asked.append((device.type, precision))
+    def noted(device: torch.device) -> Iterator[None]:
+        asked.append(device.type)
         yield
 
-    monkeypatch.setattr(optimization, "tensor_core_products", noted)
+    monkeypatch.setattr(optimization, "true_float32", noted)
     fit(StyleTransfer(**SHALLOW), data(stages=[Stage(20, 3)]), options={"precision": "bf16-mixed"})
-    assert asked == [("cpu", "bf16-mixed")] * 3
-
-
-def test_tf32_holds_features_of_half_precision_exactly() -> None:
-    # TF32 keeps 10 bits behind the first: masking the other 13 of a float32 changes no number of either type.
-    for dtype in (torch.bfloat16, torch.float16):
-        bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
-        numbers = bits.view(dtype).float()
-        normal = numbers[numbers.isfinite()]
-        kept = (normal.view(torch.int32) & ~0x1FFF).view(torch.float32)
-        assert torch.equal(kept, normal)
+    assert asked == ["cpu"] * 6  # as each begins, and as it is taken
 
 
 # ---- tiles and memory ----

@@ -15,6 +15,7 @@ from nst_lightning.losses.base import Additive, Features, Source, Statistic, Tar
 
 # Asked once: torch.compile would break its graph at the question.
 _ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call, unused-ignore]
+_WIDENS = torch.__version__ >= "2.8"  # whether products of halves can be summed up and returned in float32
 
 
 class Gram(Additive):
@@ -83,6 +84,9 @@ class _OuterProducts(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, feature: Tensor) -> Tensor:
         ctx.save_for_backward(feature)
+        if _WIDENS and feature.device.type == "cuda" and feature.dtype in (torch.bfloat16, torch.float16):
+            flat = feature.flatten(2)
+            return torch.bmm(flat, flat.transpose(1, 2), out_dtype=torch.float32)  # each product exact, on tensor cores
         whole = full_precision(feature)
         if _convolves(whole):
             size = (whole.shape[1], whole.shape[1], 1, 1)

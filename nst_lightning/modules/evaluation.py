@@ -40,7 +40,8 @@ class Sizing:
         key = worker.device, worker.precision
         if key not in self._footprints:
             self._problem.backbone.to(worker.device)
-            self._footprints[key] = self._measured(worker)
+            with true_float32(worker.device):
+                self._footprints[key] = self._measured(worker)
         return self._footprints[key]
 
     def bytes_of_step(self, worker: Worker, pixels: int, count: int = 1) -> int:
@@ -346,18 +347,16 @@ def _joined(targets: Sequence[Mapping[str, Target]]) -> dict[str, Target]:
 
 
 @contextmanager
-def tensor_core_products(device: torch.device, precision: str) -> Iterator[None]:
-    """Lets a GPU multiply float32 matrices in TF32 where the features are of half precision, which TF32 holds exactly.
-
-    Their Gram matrices are sums of exact products then as before, at seven times the rate on paper (NVIDIA's data
-    sheet of the H100: 495 TFLOP/s of TF32, 67 of float32). Elsewhere nothing changes.
-    """
-    if device.type != "cuda" or precision not in {"bf16-mixed", "16-mixed"}:
+def true_float32(device: torch.device) -> Iterator[None]:
+    """Keeps a GPU from TF32, 10 bits of float32's 23, which PyTorch computes convolutions of float32 in unless told."""
+    if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])

@@ -22,7 +22,7 @@ from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError, is_out_of_memory
 from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
-from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, tensor_core_products
+from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, true_float32
 from nst_lightning.modules.problem import Problem
 from nst_lightning.modules.trainer import check_trainer, tell_of_precision
 from nst_lightning.pairs import Pair
@@ -166,8 +166,7 @@ class ImageOptimization(L.LightningModule):
         with self._taking(step := timeline.step(self.trainer.global_step)):
             while True:
                 try:
-                    with tensor_core_products(self.device, str(self.trainer.precision)):
-                        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+                    super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -214,9 +213,10 @@ class ImageOptimization(L.LightningModule):
 
     @contextmanager
     def _taking(self, step: Step) -> Iterator[None]:
-        """Has a step be `stuck` where it fails."""
+        """Has a step be `stuck` where it fails, and be taken in the precision that was asked for."""
         self.stuck = step
-        yield
+        with true_float32(self.device):
+            yield
         self.stuck = None
 
     def _is_logged(self, taken: int) -> bool:

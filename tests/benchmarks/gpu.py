@@ -26,7 +26,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from nst_lightning.callbacks import ImageWriter
 from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, TV_LOSSES
 from nst_lightning.modules import StyleTransfer
-from nst_lightning.modules.evaluation import tensor_core_products
+from nst_lightning.modules.evaluation import true_float32
 from nst_lightning.tiling import ALONE
 from tests.benchmarks.evaluation import targets_of
 from tests.benchmarks.machine import machine
@@ -196,17 +196,6 @@ def problem(
     return image, evaluate
 
 
-@contextlib.contextmanager
-def exact(on: bool = True) -> Iterator[None]:
-    """Keeps cuDNN from TF32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = before and not on
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
 class Bench:
     """The sections. Each is a method without arguments that makes its checks."""
 
@@ -256,10 +245,9 @@ class Bench:
         cpu, tile = torch.device("cpu"), max(16, self.small // 2)
         cached = cache(lambda loss: self.gradient(cpu, dtype=torch.float64, style_loss=loss))
 
-        def off(name: str, limit: float, exactly: bool = True, loss: str = "gram", **given: Any) -> None:
+        def off(name: str, limit: float, loss: str = "gram", **given: Any) -> None:
             def work() -> None:
-                precision = given.get("precision", "32-true")
-                with exact(exactly), tensor_core_products(self.device, precision):
+                with true_float32(self.device):
                     _, found = self.gradient(self.device, style_loss=loss, compiled=compiled, **given)
                 _, true = cached(loss)
                 self.checks.check(f"gradient, {name}", ((found - true).norm() / true.norm()).item(), limit)
@@ -267,23 +255,22 @@ class Bench:
             self.checks.attempt(f"gradient, {name}", work)
 
         suffix = ", compiled" if compiled else ""
-        off(f"float32, TF32 off{suffix}", 1e-4)
+        off(f"float32{suffix}", 1e-4)
         off(f"bf16-mixed{suffix}", 1e-1, precision="bf16-mixed")
         if compiled:
             return
-        off("float32 as it is by default", 2e-2, exactly=False)
         off("float32, tiles", 1e-4, tile=tile)
         off("bf16-mixed, tiles", 1e-1, precision="bf16-mixed", tile=tile)
         for loss in STYLE_LOSSES:
             if loss != "gram":  # of nearest neighbours a near tie may turn
-                off(f"float32, TF32 off, {loss}", 5e-2, loss=loss)
+                off(f"float32, {loss}", 5e-2, loss=loss)
         self.checks.attempt("60 steps", self.sixty_steps)
 
     def sixty_steps(self) -> None:
         def last(device: torch.device, precision: str) -> float:
             image, evaluate = problem(self.small, device, precision)
             optimizer = optim.LBFGS([image])
-            with exact(precision == "32-true"), tensor_core_products(device, precision):
+            with true_float32(device):
                 return [optimizer.step(evaluate) for _ in range(60)][-1].double().mean().item()
 
         reference = last(torch.device("cpu"), "32-true")
@@ -396,7 +383,7 @@ class Bench:
         if self.cuda:
             torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.empty_cache()
-        with tensor_core_products(self.device, precision):
+        with true_float32(self.device):
             found = module.sizing.bytes_of_step(worker, size**2)
             image = torch.rand(1, 3, size, size, device=self.device)
 
@@ -477,7 +464,7 @@ class Bench:
     def step(self, name: str, size: int, pairs: int, precision: str, compiled: bool) -> None:
         image, evaluate = problem(size, self.device, precision, compiled=compiled)
         optimizer = optim.LBFGS([image], history_size=pairs)
-        with tensor_core_products(self.device, precision):
+        with true_float32(self.device):
             for _ in range(pairs + 5 if self.cuda else 2):
                 optimizer.step(evaluate)
             bare = seconds(lambda: optimizer.step(evaluate), self.device)
@@ -538,7 +525,7 @@ class Bench:
         make = options.get("optimizer", optim.LBFGS)
         image, evaluate = problem(size, self.device, precision, **options)
         optimizer = make([image])
-        with tensor_core_products(self.device, precision):
+        with true_float32(self.device):
             for _ in range(12 if self.cuda else 1):
                 optimizer.step(evaluate)
             taken = seconds(lambda: optimizer.step(evaluate), self.device)
