@@ -23,6 +23,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.modules import ImageOptimization, StyleTransfer
 
 OPTIONS: dict[str, Any] = {"size": 32, "steps": 6, "content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
+OPTIONS |= {"style_loss": "gram"}
 
 
 @pytest.fixture

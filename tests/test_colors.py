@@ -23,7 +23,8 @@ from nst_lightning.modules import StyleTransfer
 
 CHROMA = np.array([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # I and Q of YIQ, which a grey has none of
 FAST = ("--size", "48", "--steps", "3", "--style_layers", "relu1_1,relu2_1", "--content_layers", "relu2_1")
-SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
+FAST += ("--style_loss", "gram")
+SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "style_loss": "gram"}
 
 
 def sample(folder: str, name: str, side: int = 64) -> Tensor:

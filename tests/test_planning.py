@@ -133,7 +133,7 @@ def test_a_time_is_said_in_words(seconds: float, words: str) -> None:
 
 # ---- steps that are really taken ----
 
-SMALL: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"}
+SMALL: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "style_loss": "gram"}
 
 
 def trainer() -> L.Trainer:

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import ExitStack
+from copy import deepcopy
 from hashlib import sha256
 from typing import Any
 
@@ -71,9 +72,10 @@ class Backbone(nn.Module):
         self.settings: dict[str, Any] = {"backbone": name, "weights": self.origin, "pooling": pooling, "border": border}
         self.settings |= {"pixel_range": pixel_range, "normalized": normalized}  # options that make it again
         self.network = surgery.extractor(whole, nodes, pooling, border)
-        self.min_side = _min_side(self.network)  # the smallest height and width of an image in pixels
+        shapes = _without_norms(self.network)
+        self.min_side = _min_side(shapes)  # the smallest height and width of an image in pixels
         # Up to so many pixels a single image is computed on a CPU as if it had a companion: bit for bit as in a batch.
-        self.small = math.ceil(_ALONE / _values_per_pixel(self.network))
+        self.small = math.ceil(_ALONE / _values_per_pixel(shapes))
         state = weights_.load(self.origin, spec.torchvision_weights, spec.bundled)
         needed = self.network.state_dict().keys()
         # Other libraries leave out a count that only training reads.
@@ -152,6 +154,15 @@ def _nodes(name: str, spec: Spec, layers: tuple[str, ...]) -> dict[str, str]:
         fault = unknown[0] if unknown else f"no layer of {name} was asked for"
         raise InputError(f"{fault}; known are {', '.join(spec.layers)}")
     return {spec.layers[layer]: layer for layer in layers}
+
+
+def _without_norms(network: fx.GraphModule) -> fx.GraphModule:
+    """Returns a copy whose features have the same shapes; on the meta device batch norms take nine tenths of a pass."""
+    copied = deepcopy(network)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            copied.set_submodule(name, nn.Identity())
+    return copied
 
 
 def _values_per_pixel(network: nn.Module) -> float:

@@ -1,6 +1,7 @@
 """Seconds per evaluation beside the peers: the same weights, images, losses and optimiser, each in its own code.
 
     python -m tests.benchmarks.peers [--size 512] [--evaluations 12] [--rounds 2] [--device cpu] [--compile]
+        [--precisions 32-true bf16-mixed]
         [--neural-style-pt CHECKOUT] [--gordicaleksa CHECKOUT] [--crowsonkb CHECKOUT]
 
 See `tests.benchmarks.contenders` for how they are run; their lines are timed as they come. Beside each stands this
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=12, help="of each, in each round")
     parser.add_argument("--rounds", type=int, default=2, help="each runs everyone once; the least time counts")
     parser.add_argument("--compile", action="store_true", help="ours, as with nst fit --compile true")
+    parser.add_argument("--precisions", nargs="+", default=["32-true"], help="ours; 32-true, bf16-mixed, ...")
     add_checkouts(parser)
     options = parser.parse_args()
     size, device = options.size, options.device
@@ -73,7 +75,8 @@ def main() -> None:
         print(
             f"{machine(torch.device(device))}; {size} px, VGG16; s per evaluation, median of a round, least of rounds"
         )
-        print(f"{'':18}{'peer':>9}{'ours':>9}{'ratio':>7}{'bf16':>9}{'ratio':>7}   first loss: peer, ours", flush=True)
+        columns = "".join(f"{precision:>12}{'ratio':>7}" for precision in options.precisions)
+        print(f"{'':18}{'peer':>9}{columns}   first loss: peer, ours", flush=True)
         for name, rival in rivals.items():
             arguments = {
                 **rival.arguments,
@@ -82,12 +85,12 @@ def main() -> None:
             rounds = [
                 [
                     rival.contender.run(options.evaluations),
-                    *(ours(arguments, precision, device, folder).run() for precision in ("32-true", "bf16-mixed")),
+                    *(ours(arguments, precision, device, folder).run() for precision in options.precisions),
                 ]
                 for _ in range(options.rounds)
             ]
-            theirs, full, half = (min(seconds_each(each[place]) for each in rounds) for place in range(3))
-            line = f"{name:18}{theirs:9.4f}{full:9.4f}{theirs / full:7.2f}{half:9.4f}{theirs / half:7.2f}"
+            theirs, *own = (min(map(seconds_each, of_one)) for of_one in zip(*rounds, strict=True))
+            line = f"{name:18}{theirs:9.4f}" + "".join(f"{each:12.4f}{theirs / each:7.2f}" for each in own)
             print(f"{line}   {rounds[0][0][0].loss:.6g}, {rounds[0][1][0].loss:.6g}", flush=True)
 
 

@@ -32,6 +32,7 @@ from nst_lightning.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--size", "32", "--steps", "4", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
+FAST += ["--style_loss", "gram"]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from nst_lightning.__main__ import main
 
-FAST = ["--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
+FAST = ["--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1", "--style_loss", "gram"]
 JOB = ["--content", "photo.png", "--style", "painting.png", "--size", "32", "--steps", "4", *FAST]
 
 

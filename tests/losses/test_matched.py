@@ -67,7 +67,7 @@ def test_gradient_by_finite_differences() -> None:
     def of(layer: Tensor) -> Tensor:
         return distance([*output[:2], Features.whole(layer), output[3]], content, style)
 
-    assert torch.autograd.gradcheck(of, output[2].values.clone().requires_grad_())
+    assert torch.autograd.gradcheck(of, output[2].values.clone().requires_grad_(), fast_mode=True)
 
 
 def test_large_images_are_seen_on_a_coarser_grid() -> None:

@@ -20,7 +20,7 @@ Written = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("workplace")
 
 BASE = "base: {content: [chelsea, temple], style: [night_cafe, pere_tanguy], size: 64, steps: 4}\n"
-ONE = "base: {content: chelsea, style: night_cafe, size: 64, steps: 4, scores: 'off'}\n"
+ONE = "base: {content: chelsea, style: night_cafe, size: 64, steps: 4, style_loss: gram, scores: 'off'}\n"
 
 
 def jobs_of(path: Path, folder: str = "out", **overrides: str) -> tuple[Job, ...]:

@@ -35,7 +35,8 @@ CELLS = [
 TEXT = """\
 title: Two starts
 about: What it begins with.
-base: {content: [chelsea, temple], style: [night_cafe, pere_tanguy], size: 64, steps: 4, batch_size: 1}
+base: {content: [chelsea, temple], style: [night_cafe, pere_tanguy], size: 64, steps: 4, batch_size: 1,
+  style_loss: gram}
 axes: {init: [content, style]}
 """
 
@@ -122,13 +123,17 @@ def test_leaves_results_that_a_report_shows(made: Path) -> None:
     assert sorted(cell.name for cell in found.cells) == sorted(CELLS)
     assert all(Path(cell.picture).is_file() for cell in found.cells)
     assert found.plots == (str(made / "plots/scores.png"),)
-    assert json.loads((made / "results.json").read_text())["base"] == {"size": 64, "steps": 4, "batch_size": 1}
+    assert json.loads((made / "results.json").read_text())["base"] == {
+        **{"size": 64, "steps": 4, "batch_size": 1},
+        "style_loss": "gram",
+    }
 
 
 def test_a_picture_is_that_of_a_run_by_hand(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     pair = ("--content", "temple", "--style", "pere_tanguy", "--init", "style")
-    assert main(["fit", *pair, "--size", "64", "--steps", "4", "--output", str(tmp_path / "one.png")]) == 0
+    options = ("--size", "64", "--steps", "4", "--style_loss", "gram", "--output", str(tmp_path / "one.png"))
+    assert main(["fit", *pair, *options]) == 0
     of_sweep = images.read(made / f"runs/all/{CELLS[3]}.png").rgb
     assert torch.equal(images.read(tmp_path / "one.png").rgb, of_sweep)
 
@@ -198,7 +203,7 @@ def test_a_sweep_that_was_killed_goes_on_with_what_is_missing(
     monkeypatch.chdir(ROOT)
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "sweep.yaml").write_text(TEXT.replace("steps: 4", "steps: 20"))
+        (tmp_path / name / "sweep.yaml").write_text(TEXT)
     folder, whole = tmp_path / "killed/out", tmp_path / "whole/out"
     process = started(folder)
     try:
