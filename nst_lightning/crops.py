@@ -127,7 +127,7 @@ class CropDataModule(L.LightningDataModule):
         """Returns the batches from the step on that the trainer is at."""
         assert self.trainer is not None
         world = self.trainer.world_size
-        first = self.trainer.global_step * self.batch_size * world
+        first = self.trainer.global_step * self.trainer.accumulate_grad_batches * self.batch_size * world
         sampler = Endless(first, self.trainer.global_rank, world)
         return DataLoader(self.crops, self.batch_size, sampler=sampler, num_workers=self.workers)
 

@@ -26,6 +26,7 @@ Paints photographs of any size in one pass, which takes seconds; nst train makes
   --size PIXELS            long side, where that is smaller than the photograph's
   --bits 8|16              a channel; 16 as PNG or TIFF [8]
   --accelerator NAME       what to compute on: cpu, gpu, mps, ... [auto]
+  --export FILE            writes the painter itself as an .onnx file, checked against its paintings here
   --overwrite              replaces an earlier output; else the new one gets a number
 
 example:
@@ -44,17 +45,25 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--size", type=int)
     parser.add_argument("--bits", type=int, default=8, choices=[8, 16])
     parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--export", type=Path)
     parser.switch("--overwrite")
     given = parser.parse_intermixed_args(arguments)
-    photographs = files.find("photographs", given.photographs or None, files.CONTENT_FOLDER)
+    if not given.photographs and given.export is None:
+        raise InputError("no photograph was given: nst paint PHOTOS -o OUTPUT")
+    photographs = files.find("photographs", given.photographs, files.CONTENT_FOLDER) if given.photographs else []
     weights = None if given.styles is None else dict(map(_weight, ",".join(given.styles).split(",")))
     with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning import images, painters
         from nst_lightning.api import device_of, painted_by
+        from nst_lightning.painters.export import export
         from nst_lightning.pairs.naming import draft, unique
 
     painter = painters.BUNDLED if given.painter is None else Path(given.painter)
     trained, device = painters.load(painter), device_of(given.accelerator)
+    if given.export is not None:
+        tell(export(trained, runs.untaken(given.export, given.overwrite), given.overwrite))
+        if not photographs:
+            return 0
     mix = dict(zip(trained.styles, trained.mix(weights)[0].tolist(), strict=True))
     of_styles = "_".join(name for name, weight in mix.items() if weight > 0)
     names = unique([draft(each, of_styles) for each in photographs])

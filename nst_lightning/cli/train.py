@@ -57,7 +57,12 @@ example:
 _NOT_OF_PAINTERS = {"init", "optimizer", "seed", "tile", "compile", "mask_edge", "temporal_weight"}
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_steps": 10_000, "max_epochs": -1}
 _TRAINER |= {"log_every_n_steps": 10, "val_check_interval": 500, "check_val_every_n_epoch": None}
-_TRAINER |= {"num_sanity_val_steps": 0, "enable_model_summary": False, "use_distributed_sampler": False}
+_TRAINER |= {
+    "num_sanity_val_steps": 0,
+    "inference_mode": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
 _OF_TRAINER = ("devices", "strategy", "accelerator", "precision")
 _SHORT = {"steps": ["trainer.max_steps"], "seed": ["painter.seed", "data.seed"], "o": ["output"], "c": ["config"]}
 _SHORT |= {name: [f"trainer.{name}"] for name in _OF_TRAINER}
@@ -75,7 +80,7 @@ def main(arguments: Sequence[str]) -> int | None:
         except (TypeError, ValueError) as error:  # an InputError, perhaps in what jsonargparse wraps it in
             raise InputError(str(error)) from error
         of_losses = {name: each for name, each in made.model.settings.items() if name not in _NOT_OF_PAINTERS}
-        of_data = {name: each for name, each in vars(values.data).items() if name not in _LISTS[0]}
+        of_data = {name: getattr(values.data, name) for name in ("crop", "batch_size")}
         painter.settings = {**of_losses, **of_data, **vars(values.painter), "styles": painter.names}
         name = f"{'_'.join(painter.names)}_painter"
 
@@ -164,7 +169,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
     parser.add_argument("--ckpt_path", type=str | None, default=None)
     parser.add_argument("--overwrite", type=bool, default=False)
     parser.add_argument("--checkpoint_minutes", type=float, default=2.0)
-    keys = {**parser.get_defaults()}.keys()
+    keys = [*parser.get_defaults().keys()]
     given = [*_options(arguments, [*keys, "config", "preset"])]
     named = {key: value for key, value in given}
     if "preset" in named:
@@ -177,11 +182,15 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
         given.insert(0, ("config", str(runs.Run(Path(os.path.abspath(checkpoint)).parents[1]).config)))
     values = parser.parse_args([f"--{key}={value}" for key, value in given if key != "preset"])
     for key, folder in zip(_LISTS, (files.CONTENT_FOLDER, files.CONTENT_FOLDER, files.STYLE_FOLDER), strict=True):
-        if values[key] is not None or key != _LISTS[1]:
-            values[key] = [
-                os.path.abspath(str(each)) for each in files.find(key.partition(".")[2], values[key], folder)
-            ]
+        named_files = values[key] if isinstance(values[key], list) else [values[key]]
+        values[key] = None if values[key] is None else [_absolute(each, folder) for each in named_files]
     return parser, values
+
+
+def _absolute(name: str, folder: Path) -> str:
+    """Returns a path or pattern from the root on, so that the saved configuration runs from anywhere."""
+    sample = None if os.path.exists(name) else files.sample(Path(name), folder)
+    return os.path.abspath(os.path.expanduser(name) if sample is None else sample)
 
 
 def _options(arguments: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str]]:

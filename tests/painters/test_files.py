@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from nst_lightning.__main__ import main
 from nst_lightning.errors import InputError
 from nst_lightning.painters import BUNDLED, PainterNetwork, Trained, load
 from nst_lightning.painters.files import KEY
@@ -61,6 +63,23 @@ def test_what_is_no_painter_is_refused_in_one_line(trained: Trained, tmp_path: P
         InputError, match="is a painter of another architecture than this version's of 4 channels and 2 s"
     ):
         load(tmp_path / "wider.safetensors")
+
+
+@pytest.mark.parametrize("missing", ["", "onnxruntime"])
+def test_an_onnx_file_is_checked_against_torch(
+    trained: Trained, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    trained.write(tmp_path / "p.safetensors")
+    if missing:
+        monkeypatch.setitem(sys.modules, missing, None)
+    code = main(["paint", "--painter=p.safetensors", "--export=p.onnx", "--accelerator=cpu"])
+    told = capsys.readouterr()
+    assert (code, told.out) == ((2, "") if missing else (0, "p.onnx\n"))
+    assert Path("p.onnx").exists() == (not missing)
+    wanted = f"nst: error: {missing} is not installed, which this needs: pip install 'nst-lightning[onnx]'\n"
+    assert told.err == (wanted if missing else "")
 
 
 def test_the_bundled_painter_is_small() -> None:
