@@ -49,6 +49,7 @@ _OWN_WORKINGS = (
     r"\s*(By default only one Jsonarg|``instantiate_classes``)",  # what Lightning 2.6 calls and jsonargparse 5 drops
     r"Total length of .* across ranks is zero",  # nothing left for a rank
     r"You're resuming from a checkpoint that ended before",  # crops go on with the step
+    r"Checkpoint directory .* exists and is not empty",  # it is gone on from
     r"The '\w+' does not have many workers",  # chosen
     r".*LeafSpec",  # Lightning 2.6, torch 2.14
     r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile looks at everything that a tensor has

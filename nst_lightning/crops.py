@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -29,7 +30,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
     mirrored. A photograph that turns out to be damaged is told of once, and the one after it taken.
     """
 
-    def __init__(self, photographs: list[images.Source], side: int, seed: int) -> None:
+    def __init__(self, photographs: Sequence[Path], side: int, seed: int) -> None:
         self.photographs, self.side, self.seed = photographs, side, seed
         self._damaged: set[int] = set()
 
@@ -65,7 +66,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
 
 
 @lru_cache(_KEPT)
-def _decoded(photograph: images.Source, side: int) -> Tensor:
+def _decoded(photograph: Path, side: int) -> Tensor:
     rgb = images.read(photograph, side).rgb
     small = images.resize(rgb, images.fit(rgb.shape[2], rgb.shape[3], side)).clamp(0, 1)  # a panorama stays sharp
     return small.mul(255).round().to(torch.uint8)
@@ -113,7 +114,7 @@ class CropDataModule(L.LightningDataModule):
         ):
             if value < least:
                 raise InputError(f"{name} must be a whole number from {least}, got {value}")
-        found = files.find("photographs", photographs)
+        found = [Path(str(each)) for each in files.find("photographs", photographs, files.CONTENT_FOLDER)]
         readable = [each for each in found if _opens(each)]
         if len(readable) < len(found):
             say(f"nst: {len(found) - len(readable)} of {len(found)} photographs cannot be read and are skipped")
@@ -141,7 +142,7 @@ class CropDataModule(L.LightningDataModule):
         return DataLoader(shown, batch_size=None)  # type: ignore[arg-type] # a list does for a data set
 
 
-def _opens(photograph: images.Source) -> bool:
+def _opens(photograph: Path) -> bool:
     try:
         with opened(photograph, str(photograph)) as image:
             return math.prod(image.size) > 0

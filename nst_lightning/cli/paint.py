@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning import images, painters
         from nst_lightning.api import device_of, painted_by
+        from nst_lightning.image_files import ImageError
         from nst_lightning.painters.export import export
         from nst_lightning.pairs.naming import draft, unique
 
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         wished = folder / f"{name}.png" if file is None else file
         try:
             rgb, alpha = painted_by(trained, photograph, given.size, weights, given.strength, device)
-        except images.ImageError as error:
+        except ImageError as error:
             if len(photographs) == 1:
                 raise
             say(f"nst: error: {error}")

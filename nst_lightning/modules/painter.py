@@ -110,7 +110,7 @@ class Painter(L.LightningModule):
     def look_at_styles(self, worker: Worker) -> None:
         """Finds what the styles are compared by, which `losses` needs, where the painter is and in its precision."""
         evaluations = Evaluations(self.problem, Sizing(self.problem))
-        self.problem.backbone.to(self.device, self.dtype)
+        self.problem.backbone.to(self.device, self.network.photograph.scale.dtype)
         found = []
         with torch.no_grad(), worker.context():
             for style in self._styles if "style" in self.objective.sources else []:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -30,6 +31,9 @@ class Norm(nn.Module):
     def forward(self, maps: Tensor, mix: Tensor, moments: Moments | None = None) -> Tensor:
         """Returns maps (N, C, H, W) normalised, by their own moments unless those of the whole image are given."""
         full = maps if maps.dtype == torch.float64 else maps.float()
+        if moments is None and torch.onnx.is_in_onnx_export():  # which knows instance_norm of fixed channels only
+            variance, mean = torch.var_mean(full, dim=(2, 3), keepdim=True, correction=0)
+            moments = mean, variance
         if moments is None:
             plain = F.instance_norm(full, eps=self.epsilon)
         else:
@@ -80,7 +84,8 @@ class Block(nn.Module):
         """Returns the block's output for whole maps."""
         inner = self.second.convolved(self.first(maps, mix), 1, 1)
         assert self.second.norm is not None
-        return maps + self.second.norm(inner, mix)
+        summed: Tensor = maps + self.second.norm(inner, mix)
+        return summed
 
 
 class PainterNetwork(nn.Module):
@@ -115,7 +120,7 @@ class PainterNetwork(nn.Module):
         maps = padded = _padded(photographs)
         for layer in (*self.head, *self.body, *self.tail):
             maps = layer(maps, mix)
-        painted = maps + self.photograph(padded, mix)
+        painted: Tensor = maps + self.photograph(padded, mix)
         return painted[..., : photographs.shape[-2], : photographs.shape[-1]]
 
     @torch.no_grad()
@@ -128,14 +133,14 @@ class PainterNetwork(nn.Module):
         count, _, height, width = photographs.shape
         rows = max(1, values // (count * self.width * width))
         if rows >= height:
-            return self(photographs, mix)  # type: ignore[no-any-return]
+            return self.forward(photographs, mix)
         padded = _padded(photographs)
-        maps = torch.cat([*_streamed(list(self.head), padded, mix, max(1, rows // _STRIDE))], dim=2)
+        maps = torch.cat([*_streamed(self.head, padded, mix, max(1, rows // _STRIDE))], dim=2)
         for block in self.body:
             maps = block(maps, mix)
         moments = _moments(lambda first, last: padded[:, :, first:last], padded.shape[2], rows)
         painted, first = torch.empty_like(photographs), 0
-        for strip in _streamed(list(self.tail), maps, mix, rows):
+        for strip in _streamed(self.tail, maps, mix, rows):
             last = min(height, first + strip.shape[2])
             own = strip + self.photograph(padded[:, :, first : first + strip.shape[2]], mix, moments)
             painted[:, :, first:last] = own[:, :, : last - first, :width]
@@ -149,8 +154,9 @@ def _padded(photographs: Tensor) -> Tensor:
     return F.pad(photographs, (0, -width % _STRIDE, 0, -height % _STRIDE), "reflect")
 
 
-def _streamed(units: Sequence[Unit], source: Tensor, mix: Tensor, rows: int) -> Iterator[Tensor]:
+def _streamed(chain: Iterable[nn.Module], source: Tensor, mix: Tensor, rows: int) -> Iterator[Tensor]:
     """Yields the output of a chain of units for whole maps, so many rows at once."""
+    units = [unit for unit in chain if isinstance(unit, Unit)]
     heights = [source.shape[2]]
     for unit in units:
         heights.append(heights[-1] * unit.enlarged // unit.stride)
@@ -174,9 +180,7 @@ def _streamed(units: Sequence[Unit], source: Tensor, mix: Tensor, rows: int) -> 
 
     for depth, unit in enumerate(units, start=1):
         of_unit = rows * heights[depth] // heights[-1] or 1
-        known = (
-            None if unit.norm is None else _moments(lambda a, b, d=depth: convolved(d, a, b), heights[depth], of_unit)
-        )  # type: ignore[misc]
+        known = None if unit.norm is None else _moments(partial(convolved, depth), heights[depth], of_unit)
         moments.append(known)
     for first in range(0, heights[-1], rows):
         yield finished(len(units), first, min(heights[-1], first + rows))

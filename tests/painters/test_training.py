@@ -131,10 +131,13 @@ def test_photographs_that_cannot_be_read_are_counted(photographs: Path, capsys: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--photographs=nothing"], "photographs folder nothing has no image in it"),
+        (["--photographs=nothing"], "nothing has no image in it; expected files"),
         (["--photographs=texts"], "none of the 1 photographs can be read"),
         (["--ckpt_path=none.ckpt"], "none.ckpt: no such checkpoint"),
-        (["--ckpt_path=old.ckpt"], "old"),
+        (
+            ["--ckpt_path=old/checkpoints/painter.ckpt"],
+            "checkpoint is no painter's of 4 channels and 1 styles: resume with",
+        ),
         (["--stiles=other.png"], "unknown option --stiles=other.png: did you mean --styles?"),
         (["--lr=0"], "lr must be a finite number above 0, got 0.0"),
     ],
@@ -145,7 +148,9 @@ def test_what_cannot_be_used_is_one_line(
     Path("nothing").mkdir()
     Path("texts").mkdir()
     Path("texts/a.png").write_text("no picture")
-    torch.save({"state_dict": {}}, "old.ckpt")
+    Path("old/checkpoints").mkdir(parents=True)
+    Path("old/config.yaml").write_text("output: null\n")
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0"}, "old/checkpoints/painter.ckpt")
     assert train("--styles=other.png", *options) == 2
     told = capsys.readouterr().err
     assert message in told
