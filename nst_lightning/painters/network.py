@@ -92,7 +92,8 @@ class PainterNetwork(nn.Module):
     """A painter in several styles, Johnson et al. (2016), *Perceptual Losses for Real-Time Style Transfer*.
 
     Departs from it: borders are reflected, maps enlarged by neighbours, and the photograph itself, normalised, is added
-    to what the last convolution gives, so that training begins at it and not at noise.
+    to what the last convolution gives, so that training begins at it and not at noise. That convolution is of 5x5, for
+    on a CPU one of 9x9 took as long as all others.
 
     Args:
         styles: How many it paints in, >= 1.
@@ -106,7 +107,7 @@ class PainterNetwork(nn.Module):
         head = [((3, one), 9, 1), ((one, two), 3, 2), ((two, four), 3, 2)]
         self.head = nn.ModuleList(Unit(channels, side, styles, stride) for channels, side, stride in head)
         self.body = nn.ModuleList(Block(four, styles) for _ in range(BLOCKS))
-        tail = [Unit((four, two), 3, styles, enlarged=2), Unit((two, one), 3, styles, enlarged=2), Unit((one, 3), 9, 0)]
+        tail = [Unit((four, two), 3, styles, enlarged=2), Unit((two, one), 3, styles, enlarged=2), Unit((one, 3), 5, 0)]
         self.tail = nn.ModuleList(tail)
         self.photograph = Norm(styles, 3, 0.25, 0.5, 0.01)  # noise is not raised above a contrast of 0.1
         with torch.no_grad():

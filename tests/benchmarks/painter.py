@@ -55,7 +55,7 @@ def curve(painter: Painter, photograph: Tensor, start: Tensor, steps: int) -> tu
 
     begun = time.perf_counter()
     for _ in range(steps + 1):  # whose last evaluates what the one before it made
-        optimizer.step(closure)  # type: ignore[arg-type] # torch wants a number
+        optimizer.step(closure)
     return found[1:], image.detach(), (time.perf_counter() - begun) / (steps + 1)
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     trained = painters.load(given.painter)
     painter = objective_of(trained, given.style)
-    found = files.find("photographs", given.photographs, files.CONTENT_FOLDER)
+    found = [Path(str(each)) for each in files.find("photographs", given.photographs, files.CONTENT_FOLDER)]
     print(machine())
     place = torch.tensor([0])
     rows, ratios, own, of_step, of_painting = [], [], [], [], []
