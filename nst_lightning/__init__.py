@@ -7,11 +7,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nst_lightning.api import reconstruct, stylize
+    from nst_lightning.api import paint, reconstruct, stylize
     from nst_lightning.data import PairDataModule
     from nst_lightning.modules import Reconstruction, StyleTransfer
 
-__all__ = ["PairDataModule", "Reconstruction", "StyleTransfer", "reconstruct", "stylize"]
+__all__ = ["PairDataModule", "Reconstruction", "StyleTransfer", "paint", "reconstruct", "stylize"]
 _MODULES = {"PairDataModule": "data", "Reconstruction": "modules", "StyleTransfer": "modules"}
 
 __version__ = version("nst-lightning")

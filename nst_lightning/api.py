@@ -24,7 +24,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback
 
-from nst_lightning import figures, images, memory, optim, presets
+from nst_lightning import figures, files, images, memory, optim, painters, presets
 from nst_lightning.backbones import spec_of
 from nst_lightning.batches import Step
 from nst_lightning.callbacks import ProgressBar
@@ -32,6 +32,7 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.files import Images
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
+from nst_lightning.modules.evaluation import true_float32
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import Stage
 
@@ -47,6 +48,9 @@ _OWN_WORKINGS = (
     r"Be aware that when using `ckpt_path`, callbacks",  # resumed with other callbacks
     r"\s*(By default only one Jsonarg|``instantiate_classes``)",  # what Lightning 2.6 calls and jsonargparse 5 drops
     r"Total length of .* across ranks is zero",  # nothing left for a rank
+    r"You're resuming from a checkpoint that ended before",  # crops go on with the step
+    r"Checkpoint directory .* exists and is not empty",  # it is gone on from
+    r"The '\w+' does not have many workers",  # chosen
     r".*LeafSpec",  # Lightning 2.6, torch 2.14
     r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile looks at everything that a tensor has
 )
@@ -157,6 +161,65 @@ def reconstruct(
         return _fitted(Reconstruction, {**common, "layers": seen}, progress, accelerator)[0]
 
     return Rebuilt(rebuilt(layers, source, run))
+
+
+@_apart()
+def paint(
+    content: Images,
+    painter: str | os.PathLike[str] = painters.BUNDLED,
+    *,
+    size: int | None = None,
+    styles: Mapping[str, float] | None = None,
+    strength: float = 1.0,
+    accelerator: str = "auto",
+) -> PIL.Image.Image | list[PIL.Image.Image]:
+    """Returns a photograph painted in one pass by a painter of `nst train`, or of a list a list.
+
+    Args:
+        content: The photograph: a file, a PIL image, a tensor (3, H, W) or an array (H, W, 3), see `images.read`.
+        painter: The painter's file, or a checkpoint; by default the bundled one.
+        size: Long side in pixels where that is smaller than the photograph's.
+        styles: The weights of the painter's styles by their names; by default the first alone.
+        strength: How far to go from the photograph, 0, to the painting, 1, pixel by pixel.
+        accelerator: What to compute on, as in `stylize`.
+
+    Raises:
+        InputError: If anything given cannot be used.
+    """
+    trained, device = painters.load(painter), device_of(accelerator)
+    found = files.find("content", content, files.CONTENT_FOLDER)
+    pictures = [images.to_pil(*painted_by(trained, each, size, styles, strength, device)) for each in found]
+    return pictures if isinstance(content, (list, tuple)) else pictures[0]
+
+
+def painted_by(
+    trained: painters.Trained,
+    content: images.Source,
+    size: int | None,
+    styles: Mapping[str, float] | None,
+    strength: float,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns what a painter makes of a photograph (1, 3, H, W), and its opacity where it has any, see `paint`."""
+    if size is not None and size < images.MIN_SIDE:
+        raise InputError(f"size must be a whole number of pixels from {images.MIN_SIDE}, got {size}")
+    picture = images.read(content, size)
+    wanted = picture.size if size is None else images.fit(*picture.size, size)
+    if min(wanted) < images.MIN_SIDE:
+        raise InputError(
+            f"{content}: at {wanted[1]}x{wanted[0]} px it is too small for a painter: {images.MIN_SIDE} px"
+        )
+    rgb = images.resize(picture.rgb, wanted).clamp(0, 1).to(device)
+    alpha = None if picture.alpha is None else images.resize(picture.alpha, wanted).clamp(0, 1)
+    trained.network.to(device)
+    with true_float32(device):
+        return trained.paint(rgb, styles, strength).cpu(), alpha
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Returns the first device of one of Lightning's accelerators; an InputError where there is none."""
+    with quiet():
+        return trainer_of(accelerator=accelerator, devices=1, barebones=True).strategy.root_device
 
 
 class Rebuilt(dict[str, PIL.Image.Image]):

@@ -31,7 +31,7 @@ _WORDS = (
 
 
 _EXTRAS = {"matplotlib": "study", "scipy": "study", "av": "video", "cv2": "video", "gradio": "ui"}
-_EXTRAS |= {"png": "print", "tifffile": "print"}
+_EXTRAS |= {"png": "print", "tifffile": "print", "onnx": "onnx", "onnxruntime": "onnx"}
 """What comes with an extra of the package only, by module."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from nst_lightning import images
+from nst_lightning import images, painters
 from nst_lightning.backbones.specs import IMAGENET
 from nst_lightning.errors import InputError
 
@@ -67,22 +67,38 @@ OF_STYLE = ("style", "mean")
 """Those that look at the style image."""
 
 
+PAINTER = "painter:"  # before the file of a painter, whose picture the optimisation starts from
+
+
 def check(init: str) -> None:
-    """Raises an `InputError` if there is neither an initialisation of that name nor a picture."""
-    if init not in INITIALIZERS:
+    """Raises an `InputError` if there is neither an initialisation of that name nor a picture, nor such a painter."""
+    if init.startswith(PAINTER):
+        painters.load(init.removeprefix(PAINTER))
+    elif init not in INITIALIZERS:
         _picture(init, 1)
+
+
+def with_file(init: str, change: Callable[[str], str]) -> str:
+    """Returns an initialisation whose file's path, where it has one, was changed."""
+    if init in INITIALIZERS:
+        return init
+    begin = PAINTER if init.startswith(PAINTER) else ""
+    return f"{begin}{change(init.removeprefix(PAINTER))}"
 
 
 def _picture(file: str, side: int) -> Tensor:
     if not os.path.isfile(file):  # not Path.is_file, which raises on a name that is too long
-        raise InputError(f"unknown init {file!r}; known are {', '.join(INITIALIZERS)}, or a picture's file")
+        raise InputError(
+            f"unknown init {file!r}; known are {', '.join(INITIALIZERS)}, {PAINTER}FILE, or a picture's file"
+        )
     return images.read(file, side).rgb
 
 
 def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tensor:
     """Returns the image to start from, (1, 3, H, W), of the content image's size; the style image has any size.
 
-    The name is one of `INITIALIZERS`, or a picture's file.
+    The name is one of `INITIALIZERS`, `painter:` before a painter's file, which paints in its first style, or a
+    picture's file.
 
     Noise is drawn on the CPU with a generator of its own, so that a pair starts alike on every device, rank and
     in every batch.
@@ -90,6 +106,8 @@ def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tenso
     Raises:
         InputError: See `check`.
     """
+    if name.startswith(PAINTER):
+        return painters.load(name.removeprefix(PAINTER)).paint(content)
     if name not in INITIALIZERS:
         return _fitted(_picture(name, max(content.shape[-2:])), content)
     return INITIALIZERS[name](content, style, torch.Generator().manual_seed(seed))

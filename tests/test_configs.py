@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "configs/figures"
 PREDICTIONS = FIGURES / "predictions.yaml"
 SWEEPS = [path for path in sorted(FIGURES.glob("*.yaml")) if path != PREDICTIONS]
-CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent != FIGURES]
+PAINTER = ROOT / "configs/painter.yaml"
+CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent != FIGURES and path != PAINTER]
 FAILING = {  # runs without a network, by the sweep's name
     "backbone": ["backbone-resnet50", "backbone-inception_v3"],
 }
@@ -59,6 +60,15 @@ def test_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("config", CONFIGS, ids=named)
 def test_begins_with_the_command_that_runs_it(config: Path) -> None:
     assert config.read_text().startswith(f"# nst fit --config {named(config)}\n")
+
+
+def test_a_painter_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert PAINTER.read_text().startswith(f"# nst train --config {named(PAINTER)} ")
+    small = ["--photographs=data/content-images", "--held_out=temple", "--steps=2", "--crop=32", "--workers=0"]
+    file = tmp_path / "painter.safetensors"
+    assert main(["train", "--config", str(PAINTER), *small, "--accelerator=cpu", "-o", str(file)]) == 0
+    assert 500_000 < file.stat().st_size < 2_000_000
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=named)

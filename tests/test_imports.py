@@ -22,13 +22,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("image_files",),
     ("presets", "recipe"),
     ("backbones", "colors", "figures", "images", "losses", "memory", "optim", "paper", "schedule"),
+    ("painters",),
     (
         *("cards", "clips", "files", "flow", "initializers", "inspection"),
         *("metrics", "parallel", "progress", "regions", "tiling"),
     ),
     ("film", "pairs"),
     ("batches",),
-    ("data",),
+    ("crops", "data"),
     ("modules",),
     ("callbacks", "planning"),
     ("api",),
@@ -144,11 +145,12 @@ def test_public_names_are_imported_on_first_use() -> None:
         "PairDataModule",
         "Reconstruction",
         "StyleTransfer",
+        "paint",
         "reconstruct",
         "stylize",
     ]
     assert {*nst_lightning.__all__, "__version__"} <= {*dir(nst_lightning)}
     assert nst_lightning.stylize is stylize
     assert nst_lightning.StyleTransfer is StyleTransfer
-    with pytest.raises(AttributeError, match=r"^module 'nst_lightning' has no attribute 'paint'$"):
-        nst_lightning.paint  # noqa: B018
+    with pytest.raises(AttributeError, match=r"^module 'nst_lightning' has no attribute 'draw'$"):
+        nst_lightning.draw  # noqa: B018

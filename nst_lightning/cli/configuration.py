@@ -35,7 +35,7 @@ from nst_lightning.cli import options
 from nst_lightning.cli.arguments import Given
 from nst_lightning.data import PairDataModule, is_writer
 from nst_lightning.errors import InputError
-from nst_lightning.initializers import INITIALIZERS, check
+from nst_lightning.initializers import check, with_file
 from nst_lightning.interruption import UNFINISHED, Interrupted, Wish, handled
 from nst_lightning.metrics.scorer import AUTO, OFF
 from nst_lightning.modules import ImageOptimization, PairsLoop, StyleTransfer, check_settings, check_trainer
@@ -77,9 +77,8 @@ class Configuration:
         if checkpoint is not None and not os.path.isfile(checkpoint):
             raise InputError(f"{checkpoint}: no such checkpoint; a run's are in its folder checkpoints")
         _find_images(self.values.data)
-        if self.values.model.init not in INITIALIZERS:
-            check(self.values.model.init)
-            self.values.model.init = os.path.abspath(self.values.model.init)  # so that the configuration runs anywhere
+        check(self.values.model.init)
+        self.values.model.init = with_file(self.values.model.init, os.path.abspath)  # so that it runs anywhere
         for key, value in self.values.items():
             if any("\ud800" <= character <= "\udfff" for character in str(value)):  # what Python makes of other bytes
                 raise InputError(f"{key} has a name that is not UTF-8, which no configuration can hold: {value!a}")

@@ -24,6 +24,8 @@ COMMANDS = {
     "fit": ("cli.fit", "paint photographs in the manner of paintings"),
     "ui": ("ui.command", "paint in a browser: a page with a queue and a gallery"),
     "film": ("cli.film", "paint a film frame by frame, or a walk from one painting to the next"),
+    "paint": ("cli.paint", "paint photographs in one pass, with a painter of nst train"),
+    "train": ("cli.train", "train a painter, which then paints any photograph in one pass"),
     "plan": ("cli.plan", "tell what painting would take, without doing it: time, memory, devices"),
     "strengths": ("cli.strengths", "paint a pair at five strengths, small, in a row"),
     "style": ("cli.style", "learn a style card from many paintings, or show what one holds"),

@@ -64,7 +64,7 @@ class StyleTransfer(ImageOptimization):
         temporal_weight: How much a frame of a film is held to the one before, where that shows the same. 0 leaves that
             out.
         init: What to start from: `content`, `style`, `gaussian` or `uniform` noise, a blank of the style's `mean`
-            colour or a `grey` one, or a picture's file.
+            colour or a `grey` one, a picture's file, or `painter:` before that of a painter (`nst train`).
         optimizer: Makes the optimiser of the image; by default one L-BFGS an image, `optim.LBFGS`.
         seed: The seed of the noise to start from.
         tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with

@@ -144,7 +144,7 @@ def _pair(cells: Mapping[str, str], base: Path) -> Pair:
     styles = tuple(_file("style", name.strip(), named, base, STYLE_FOLDER) for name in named.split("|"))
     init = cells.get("init")
     if init is not None and init not in initializers.INITIALIZERS:
-        init = os.path.abspath(base / os.path.expanduser(init))
+        init = initializers.with_file(init, lambda file: os.path.abspath(base / os.path.expanduser(file)))
         initializers.check(init)
     weights = {group: _value(cells, f"{group}_weight", *_WEIGHT) for group in GROUPS}
     strength = _value(cells, "strength", *STRENGTH)

@@ -34,7 +34,8 @@ class Pair:
         weights: Weights by group, one of `GROUPS`; finite, >= 0. A group that is missing has the run's.
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
         steps: Number of optimiser steps, >= 1.
-        init: What the optimisation starts from, one of `initializers.INITIALIZERS` or a picture's file.
+        init: What the optimisation starts from, one of `initializers.INITIALIZERS`, a picture's file, or `painter:`
+            before a painter's.
         seed: Seed of the noise, in [0, 2**63 - 1].
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones. Of
             styles in regions, a factor of the style's weight in its own.
@@ -161,8 +162,8 @@ class Pair:
         own = {"size": self.size, "steps": self.steps, **self.settings}
         if self.name != draft(*images):
             own["name"] = self.name
-        if self.init is not None and self.init not in initializers.INITIALIZERS:
-            own["init"] = portable(self.init)
+        if self.init is not None:
+            own["init"] = initializers.with_file(self.init, portable)
         if self.before is not None:
             own["before"] = "|".join(portable(_path(each)) for each in self.before)
         if any("#" in colour for colour in self.regions):  # which YAML takes for a comment

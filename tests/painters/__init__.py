@@ -1,0 +1,1 @@
+"""Painters, from their network to nst paint."""
