@@ -153,7 +153,7 @@ def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> No
     checkpoint = torch.load(path, weights_only=True)
     assert list(checkpoint["state_dict"]) == ["image"]
     assert checkpoint["batch"] == {
-        "format": 2,
+        "format": 3,
         "names": ["image_image"],
         "stages": [[20, 4, {}], [32, 5, {}]],
         "taken": 9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -84,7 +85,7 @@ class LBFGS(torch.optim.Optimizer):
 
     def _try(self, closure: Callable[[], Tensor | float], parameter: Tensor, start: Tensor) -> Tensor:
         group, state = self.param_groups[0], self.state[parameter]
-        parameter.add_((state["length"][:, None] * state["direction"]).view_as(parameter))
+        parameter.add_(_unaligned(state["length"][:, None] * state["direction"], parameter.shape))
         loss, gradient = _evaluate(closure, parameter)
         accepted = _decreased(state, loss, gradient) if group["safeguard"] else torch.ones_like(loss, dtype=torch.bool)
         without_history = accepted & ~_has_history(state)
@@ -109,12 +110,25 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _preconditioned(precondition: Precondition | None, shape: torch.Size, values: Tensor) -> Tensor:
-    return values if precondition is None else precondition(values.view(shape)).flatten(1)
+    return values if precondition is None else _aligned(precondition(_unaligned(values, shape)))
+
+
+def _aligned(values: Tensor) -> Tensor:
+    """Returns a copy of values (N, ...) as vectors (N, D), with zeros that have each begin at a multiple of 64 bytes.
+
+    For how a processor sums may depend on where its numbers lie, and no image's sums may depend on its companions.
+    """
+    flat = values.flatten(1)
+    return torch.nn.functional.pad(flat, (0, -flat.shape[1] % 16))
+
+
+def _unaligned(vectors: Tensor, shape: torch.Size) -> Tensor:
+    return vectors[:, : math.prod(shape[1:])].reshape(shape)
 
 
 def _first_state(parameter: Tensor, history_size: int) -> State:
     """Returns a state whose trial point is where the images are, and from which any finite loss is a decrease."""
-    values = parameter.detach().flatten(1)
+    values = _aligned(parameter.detach())
     images, size = values.shape
     return {
         "loss": values.new_full((images,), torch.inf),
@@ -128,6 +142,7 @@ def _first_state(parameter: Tensor, history_size: int) -> State:
         "steps": values.new_zeros(history_size, images, size),
         "changes": values.new_zeros(history_size, images, size),
         "curvature": values.new_zeros(history_size, images),
+        "products": values.new_zeros(images, history_size, history_size),  # of each step with each later change
     }
 
 
@@ -139,7 +154,7 @@ def _evaluate(closure: Callable[[], Tensor | float], parameter: Tensor) -> tuple
     if len(loss) != len(parameter):
         raise InputError(f"the closure must return one loss an image: {len(parameter)} images, {len(loss)} losses")
     gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    return loss.clone(), gradient.detach().flatten(1).clone()
+    return loss.to(parameter.dtype, copy=True), _aligned(gradient.detach())
 
 
 def _decreased(state: State, loss: Tensor, gradient: Tensor) -> Tensor:
@@ -183,7 +198,7 @@ def _choose_trial(
     history_useless = ~accepted & (state["length"] < _SHORTEST * lr) & _has_history(state)
     state["curvature"] = torch.where(history_useless, 0, state["curvature"])
     state["scale"] = torch.where(_has_history(state), state["scale"], 1)
-    direction = _two_loops(state, gradient, precondition)
+    direction = _step_along(state, gradient, precondition)
     descends = _dot(gradient, direction) < 0  # rounding can turn it upwards; so can a gradient of 0
     state["curvature"] = torch.where(accepted & ~descends, 0, state["curvature"])
     direction = torch.where(descends[:, None], direction, -gradient)
@@ -201,20 +216,62 @@ def _has_history(state: State) -> Tensor:
     return (curvature > 0).any(dim=0)
 
 
-def _two_loops(state: State, gradient: Tensor, precondition: Precondition) -> Tensor:
-    """Returns -H g for each image, (N, D): Nocedal and Wright (2006), algorithm 7.4."""
-    size = len(state["steps"])
-    direction = -gradient
-    newest_first = []
-    for age in range(min(state["taken"], size)):
-        slot = (state["taken"] - 1 - age) % size
-        curvature = state["curvature"][slot]
-        inverse = torch.where(curvature > 0, 1 / curvature, 0)
-        step, change = state["steps"][slot], state["changes"][slot]
-        alpha = _dot(step, direction) * inverse
-        direction.addcmul_(alpha[:, None], change, value=-1)
-        newest_first.append((step, change, inverse, alpha))
-    direction = precondition(direction).mul(state["scale"][:, None])
-    for step, change, inverse, alpha in reversed(newest_first):
-        direction.addcmul_((alpha - _dot(change, direction) * inverse)[:, None], step)
+def _step_along(state: State, gradient: Tensor, precondition: Precondition) -> Tensor:
+    """Returns -H g for each image, (N, D), in the compact form of Byrd, Nocedal and Schnabel (1994), theorem 2.2.
+
+    The two loops of Nocedal and Wright (2006), algorithm 7.4, solve two triangular systems in the inner products of
+    steps and changes. With these at hand each half of the history is read twice, however many pairs there are.
+    """
+    size, taken = len(state["steps"]), state["taken"]
+    kept, oldest, newest = min(taken, size), taken % size if taken > size else 0, (taken - 1) % size
+    steps, changes = (state[name][:kept].transpose(0, 1) for name in ("steps", "changes"))
+    state["products"][:, :kept, newest] = _dots(steps, state["changes"][newest])
+    # The systems have the oldest pair first, and double precision, for they may be badly conditioned.
+    exact = gradient.dtype if gradient.device.type == "mps" else torch.float64
+    curvature = state["curvature"][:kept].T.roll(-oldest, 1).to(exact)
+    there = curvature > 0
+    products = state["products"][:, :kept, :kept].roll((-oldest, -oldest), (1, 2)).to(exact)
+    products = torch.where(there[:, :, None] & there[:, None, :], products, 0).triu(1)
+    system = products + torch.where(there, curvature, 1).diag_embed()
+
+    def along(history: Tensor, vectors: Tensor) -> Tensor:
+        return _dots(history, vectors).roll(-oldest, 1).to(exact)
+
+    def solved(matrix: Tensor, known: Tensor, upper: bool) -> Tensor:
+        right = torch.where(there, known, 0)[..., None]
+        found: Tensor = torch.linalg.solve_triangular(matrix, right, upper=upper)
+        return found[..., 0]
+
+    def add(vectors: Tensor, history: Tensor, weights: Tensor) -> None:
+        _add(vectors, history, weights.to(vectors.dtype).roll(oldest, 1))
+
+    alpha = solved(system, -along(steps, gradient), upper=True)
+    direction: Tensor = -gradient
+    add(direction, changes, -alpha)
+    direction = precondition(direction) * state["scale"][:, None]
+    add(direction, steps, solved(system.mT, curvature * alpha - along(changes, direction), upper=False))
     return direction
+
+
+def _dots(history: Tensor, vectors: Tensor) -> Tensor:
+    """Returns the inner products of each image's history (N, K, D) and vector (N, D), (N, K)."""
+    if history.device.type == "cpu":  # image by image, for a batched product may round otherwise
+        return torch.stack([torch.mv(rows, each) for rows, each in zip(history, vectors, strict=True)])
+    return _batched_dots(history, vectors)
+
+
+def _batched_dots(history: Tensor, vectors: Tensor) -> Tensor:
+    """Returns the same from parts of the sums, of which there are enough to keep a GPU busy."""
+    images, kept, size = history.shape
+    parts = math.gcd(size, 256)
+    of_parts = history.view(images, kept, parts, -1).transpose(1, 2).flatten(0, 1)
+    return torch.bmm(of_parts, vectors.view(len(of_parts), -1, 1)).view(images, parts, kept).sum(dim=1)
+
+
+def _add(vectors: Tensor, history: Tensor, weights: Tensor) -> None:
+    """Adds each image's history (N, K, D) times its weights (N, K) to its vector (N, D)."""
+    if history.device.type == "cpu":
+        for each, rows, factors in zip(vectors, history, weights, strict=True):
+            each.addmv_(rows.T, factors)
+    else:
+        vectors[:, None].baddbmm_(weights[:, None], history)

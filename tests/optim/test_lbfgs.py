@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from nst_lightning.backbones import Backbone
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Content, Gram, Objective, Term, TotalVariation
-from nst_lightning.optim import LBFGS, carried_state
+from nst_lightning.optim import LBFGS, carried_state, lbfgs
 from nst_lightning.tiling import Whole
 from tests.questions import NoQuestions
 
@@ -374,3 +375,92 @@ def test_a_history_does_not_hold_an_image_back_where_the_loss_is_concave() -> No
     for _ in range(30):
         optimizer.step(closure)
     assert 100 < place.item() < 102
+
+
+# ---- the compact form ----
+
+
+def two_loops(state: dict[str, Any], gradient: Tensor, precondition: Loss) -> Tensor:
+    """Nocedal and Wright (2006), algorithm 7.4, pair by pair."""
+    size = len(state["steps"])
+    slots = [(state["taken"] - 1 - age) % size for age in range(min(state["taken"], size))]
+    inverses = [torch.where(each > 0, 1 / each, 0)[:, None] for each in state["curvature"]]
+    direction: Tensor = -gradient
+    alphas: dict[int, Tensor] = {}
+    for slot in slots:
+        alphas[slot] = (state["steps"][slot] * direction).sum(dim=1, keepdim=True) * inverses[slot]
+        direction = direction - alphas[slot] * state["changes"][slot]
+    direction = precondition(direction) * state["scale"][:, None]
+    for slot in reversed(slots):
+        beta = (state["changes"][slot] * direction).sum(dim=1, keepdim=True) * inverses[slot]
+        direction.add_((alphas[slot] - beta) * state["steps"][slot])
+    return direction
+
+
+def of_a_hard_problem(steps: int, dtype: torch.dtype, smooth: bool, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How far a run's directions are from those of the loops, relatively; some images lack pairs that others have."""
+    compact, apart, absent = lbfgs._step_along, [], 0
+
+    def compared(state: dict[str, Any], gradient: Tensor, precondition: Loss) -> Tensor:
+        nonlocal absent
+        direction = compact(state, gradient, precondition)
+        exact = {name: each.double() if isinstance(each, Tensor) else each for name, each in state.items()}
+        true = two_loops(exact, gradient.double(), lambda vector: precondition(vector.to(dtype)).double())
+        apart.append(((direction - true).norm() / true.norm()).item())
+        there = (state["curvature"] > 0).sum(dim=1)
+        absent += int(((there > 0) & (there < 3)).sum())
+        return direction
+
+    monkeypatch.setattr(lbfgs, "_step_along", compared)
+    image = nn.Parameter(torch.randn(3, 3, 5, 7, generator=torch.Generator().manual_seed(1), dtype=dtype))
+    bend = torch.logspace(0, 3, 105, dtype=dtype).view(1, 3, 5, 7)
+
+    def loss(x: Tensor) -> Tensor:
+        return (bend * (1 - (x - 0.3).cos())).sum(dim=(1, 2, 3)) + rosenbrock(x.flatten(1)[:, :6])
+
+    def binomial(x: Tensor) -> Tensor:
+        return x + 0.25 * nn.functional.avg_pool2d(x, 3, 1, 1)
+
+    optimizer = LBFGS([image], history_size=7, precondition=binomial if smooth else None)
+    minimise(optimizer, image, loss, steps)
+    assert absent > 0
+    return apart
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_the_compact_form_is_the_two_loops(smooth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(of_a_hard_problem(40, torch.float64, smooth, monkeypatch)) < 1e-13
+
+
+def test_in_single_precision_it_is_off_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert max(of_a_hard_problem(40, torch.float32, False, monkeypatch)) < 1e-5
+
+
+def test_a_loss_of_double_precision_leaves_the_state_in_that_of_the_image() -> None:
+    image = nn.Parameter(torch.randn(2, 6, generator=torch.Generator().manual_seed(2)))
+    optimizer = LBFGS([image])
+    losses = minimise(optimizer, image, lambda x: rosenbrock(x).double(), 8)
+    assert {each.dtype for each in optimizer.state[image].values() if isinstance(each, Tensor)} == {torch.float32}
+    assert (losses[-1] < losses[0]).all()
+
+
+def test_products_of_a_batch_at_once_are_those_image_by_image() -> None:
+    # What a GPU computes.
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    history, vectors = draw(5, 3, 96).transpose(0, 1), draw(3, 96)
+    torch.testing.assert_close(lbfgs._batched_dots(history, vectors), lbfgs._dots(history, vectors))
+
+
+def test_no_image_of_an_odd_size_depends_on_its_companions() -> None:
+    start = torch.rand(3, 3, 17, 19, generator=torch.Generator().manual_seed(1))
+    weights = torch.rand(3, 17, 19, generator=torch.Generator().manual_seed(2)) + 0.1
+
+    def loss(x: Tensor) -> Tensor:
+        return torch.stack([(weights * (each - 0.5).square()).sum() for each in x])
+
+    together = nn.Parameter(start.clone())
+    minimise(LBFGS([together], history_size=4), together, loss, 15)
+    for index in range(3):
+        alone = nn.Parameter(start[index : index + 1].clone())
+        minimise(LBFGS([alone], history_size=4), alone, loss, 15)
+        assert torch.equal(together[index], alone[0])
