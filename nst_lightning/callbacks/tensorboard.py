@@ -6,7 +6,8 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from socket import gethostname
@@ -14,7 +15,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, image, scalar
 
 from nst_lightning.batches import Step
+from nst_lightning.callbacks.beside import Beside, on_its_way
 from nst_lightning.callbacks.scores import Scores
 from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.data import data_of, is_writer
@@ -31,13 +32,15 @@ from nst_lightning.modules import ImageOptimization, tag_of
 from nst_lightning.runs import Run
 
 _NUMBERS = itertools.count()
+Point = tuple["EventFile", int, Callable[[], list[Any]]]
+"""A file, a step, and what makes the summaries that it is to have there: pictures are encoded then."""
 
 
 class EventFile:
     """A file of curves and pictures, on the disk as soon as they are added, see `torch.utils.tensorboard`.
 
-    Not its `SummaryWriter`, which leaves the writing to a thread: what comes of a full disk or a missing folder is not
-    told, and a signal at the wrong moment has the program wait for that thread for minutes.
+    Not its `SummaryWriter`, of whose thread nobody hears what comes of a full disk or a missing folder, and which a
+    signal at the wrong moment has the program wait for, for minutes.
 
     Args:
         folder: That of the pair, which is made.
@@ -70,7 +73,7 @@ _SHOWN = {"pair", "style_weight", "content_weight", "style_loss", "stages"}
 
 
 @secondary("the curves in TensorBoard")
-class TensorBoardWriter(Callback):
+class TensorBoardWriter(Beside):
     """Writes every pair's losses, pictures and settings to a run directory of its own in the run folder.
 
     Beside them, where there are several pairs, `_run` has the curve of those that a process finished a minute. Tags are
@@ -99,6 +102,7 @@ class TensorBoardWriter(Callback):
         for name, value in (("scalars_every", scalars_every), ("images_every", images_every)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+        super().__init__()
         self.scalars_every, self.images_every = scalars_every, images_every
         self.representations, self.scores = tuple(representations), scores
         if self.representations != ():
@@ -136,10 +140,15 @@ class TensorBoardWriter(Callback):
         if self.scores is not None:
             self.scores.take(trainer, pl_module, batch)
         if is_writer(trainer):
-            self._write(trainer, pl_module, batch)
+            points = list(self._due(trainer, pl_module, batch))
             if batch.is_last:
-                self._finish(pl_module, batch)
-                self._count(trainer, len(batch.batch.pairs))
+                points += [*self._last(pl_module, batch), *self._count(trainer, len(batch.batch.pairs))]
+            if points:
+                self.do(partial(_write, points))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Waits until all is written."""
+        self.finish()
 
     def _open(self, run: Run, step: Step) -> None:
         contents, styles = step.batch.contents(step.stages[-1]), step.batch.paintings(step.stages[-1])
@@ -147,52 +156,49 @@ class TensorBoardWriter(Callback):
             # Steps after the resumed one are hidden: they are about to be taken again.
             self._files[pair] = file = EventFile(run.tensorboard(pair), step.index + 1)
             if step.index == 0:
-                file.add(0, _picture("source/content", content))
+                shown = {"source/content": content}
                 for number, style in enumerate(of_pair, start=1):
-                    file.add(0, _picture("source/style" if number == 1 else f"source/style_{number}", style.image()[0]))
+                    shown["source/style" if number == 1 else f"source/style_{number}"] = style.image()[0]
+                self.do(partial(_write, [(file, 0, partial(_pictures, shown))]))
 
-    def _write(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
+    def _due(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> Iterator[Point]:
         number = step.index + 1
         if number % self.scalars_every == 0 or number == 1 or step.is_last:
-            # One copy for each curve and not for each of its points: a GPU has to wait for every one.
-            losses = {name: value.cpu() for name, value in module.losses.items()}
+            losses = _losses(module)
             for index, pair in enumerate(step.batch.names):
-                found = _losses(losses, index)
-                parts = {tag.replace("loss/", "log10/"): found[tag] for tag in found if tag.startswith("loss/")}
-                logs = {tag: math.log10(value) for tag, value in parts.items() if value > 0}
-                self._files[pair].add(number, *_scalars({**logs, **found}))
+                yield self._files[pair], number, partial(_curves, losses, index)
         if self.scores is not None:
-            self._write_scores(self.scores, number)
+            yield from self._of_scores(self.scores, number)
         if number % self.images_every == 0 or number == 1 or step.is_last:
-            for pair, picture in zip(step.batch.names, module.result.cpu(), strict=True):
-                self._files[pair].add(number, _picture("picture/output", picture))
+            results = on_its_way(module.result)
+            for index, pair in enumerate(step.batch.names):
+                yield self._files[pair], number, partial(_output, results, index)
             if self.representations != ():
-                self._write_representations(trainer, module, step)
+                yield from self._of_representations(trainer, module, step)
 
-    @torch.no_grad()
-    def _write_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> None:
+    def _of_representations(self, trainer: L.Trainer, module: ImageOptimization, step: Step) -> Iterator[Point]:
         from nst_lightning.inspection import pictures
 
-        with trainer.precision_plugin.forward_context():
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
             features = module.backbone(module.result)
         for layer in self.representations:
             for pair, feature in zip(step.batch.names, features[layer].split(1), strict=True):
-                shown = pictures(feature, layer).items()
-                self._files[pair].add(step.index + 1, *(_picture(f"{kind}/{layer}", each[0]) for kind, each in shown))
+                shown = {f"{kind}/{layer}": each[0].cpu() for kind, each in pictures(feature, layer).items()}
+                yield self._files[pair], step.index + 1, partial(_pictures, shown)
 
-    def _write_scores(self, scores: Scores, number: int) -> None:
+    def _of_scores(self, scores: Scores, number: int) -> Iterator[Point]:
         for pair, values in scores.found.items():
-            self._files[pair].add(number, *_scalars(_scores(values)))
+            yield self._files[pair], number, partial(_scalars, _scores(values))
         for pair, differs in scores.maps.items():
             if math.isfinite(largest := differs.max().item()):  # else the picture was too small
                 shown = differs[0].cpu() / (largest if largest > 0 else 1)
-                self._files[pair].add(number, _picture("lpips/map", shown.expand(3, -1, -1)))
+                yield self._files[pair], number, partial(_pictures, {"lpips/map": shown.expand(3, -1, -1)})
 
-    def _finish(self, module: ImageOptimization, step: Step) -> None:
-        for index, pair in enumerate(step.batch.pairs):
+    def _last(self, module: ImageOptimization, step: Step) -> Iterator[Point]:
+        for pair, losses in zip(step.batch.pairs, _losses(module)(), strict=True):
             # The last value of each curve. add_hparams would open a run directory of its own.
             scores = {} if self.scores is None else _scores(self.scores.finals.get(pair.name, {}))
-            results = {**scores, **dict(sorted(_losses(module.losses, index).items()))}
+            results = {**scores, **dict(sorted(losses.items()))}
             settings = {"pair": pair.name, **module.settings_of(step, pair)}
             columns, *values = hparams(settings, results)  # type: ignore[no-untyped-call]
             plugin = columns.value[0].metadata.plugin_data
@@ -200,9 +206,9 @@ class TensorBoardWriter(Callback):
             for info in table.experiment.hparam_infos:
                 info.differs = info.name in _SHOWN
             plugin.content = table.SerializeToString()
-            self._files.pop(pair.name).add(0, columns, *values)
+            yield self._files.pop(pair.name), 0, partial(list, [columns, *values])
 
-    def _count(self, trainer: L.Trainer, pairs: int) -> None:
+    def _count(self, trainer: L.Trainer, pairs: int) -> Iterator[Point]:
         """Adds to the run's own curve: how many pairs a minute this process has finished so far."""
         if len(data_of(trainer).pairs) == 1:
             return
@@ -213,19 +219,37 @@ class TensorBoardWriter(Callback):
             self._run = EventFile(folder, before + 1)
         self._finished += pairs
         rate = 60 * self._finished / (time.monotonic() - self._began)
-        self._run.add(before + pairs, *_scalars({"pairs/per_minute": rate}))
+        yield self._run, before + pairs, partial(_scalars, {"pairs/per_minute": rate})
 
 
-def _losses(losses: Mapping[str, Tensor], index: int) -> dict[str, float]:
-    return {tag_of(name): value[index].item() for name, value in losses.items()}
+def _write(points: Sequence[Point]) -> None:
+    for file, number, make in points:
+        file.add(number, *make())
+
+
+def _losses(module: ImageOptimization) -> Callable[[], Sequence[Mapping[str, float]]]:
+    """Returns what waits for the losses of every image by tag: in one copy, for a GPU has to wait for every one."""
+    tags, values = [tag_of(name) for name in module.losses], on_its_way(torch.stack([*module.losses.values()]))
+    return cache(lambda: [dict(zip(tags, of_image, strict=True)) for of_image in values().T.tolist()])
+
+
+def _curves(losses: Callable[[], Sequence[Mapping[str, float]]], index: int) -> list[Any]:
+    found = losses()[index]
+    parts = {tag.replace("loss/", "log10/"): found[tag] for tag in found if tag.startswith("loss/")}
+    logs = {tag: math.log10(value) for tag, value in parts.items() if value > 0}
+    return _scalars({**logs, **found})
+
+
+def _output(results: Callable[[], Tensor], index: int) -> list[Any]:
+    return _pictures({"picture/output": results()[index]})
 
 
 def _scalars(values: Mapping[str, float]) -> list[Any]:
     return [scalar(tag, value) for tag, value in values.items()]  # type: ignore[no-untyped-call]
 
 
-def _picture(tag: str, rgb: Tensor) -> Any:  # noqa: ANN401 - protobuf's
-    return image(tag, rgb, dataformats="CHW")  # type: ignore[no-untyped-call]
+def _pictures(values: Mapping[str, Tensor]) -> list[Any]:
+    return [image(tag, rgb, dataformats="CHW") for tag, rgb in values.items()]  # type: ignore[no-untyped-call]
 
 
 def _scores(scores: Mapping[str, float]) -> dict[str, float]:

@@ -7,17 +7,19 @@ import importlib.util
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from PIL.TiffImagePlugin import AppendingTiffWriter
+from torch import Tensor
 
 from nst_lightning import clips, images
 from nst_lightning.batches import Step
+from nst_lightning.callbacks.beside import Beside, on_its_way
 from nst_lightning.callbacks.secondary import secondary
 from nst_lightning.data import data_of, is_writer
 from nst_lightning.errors import InputError
@@ -29,7 +31,7 @@ HOLD = 1.0  # s that the finished picture stays on screen
 
 
 @secondary("the film")
-class VideoWriter(Callback):
+class VideoWriter(Beside):
     """Writes a film of each pair's optimisation into the run folder, the trainer's `default_root_dir`.
 
     Frames stay on disk, each at its stage's size, until the film is encoded at the last stage's size: a run that was
@@ -54,6 +56,7 @@ class VideoWriter(Callback):
             raise InputError(f"video: frames must be at least 2, got {frames}")
         if not 0.1 <= fps <= 120:
             raise InputError(f"video: fps must be from 0.1 to 120, got {fps}")
+        super().__init__()
         self.suffix = _suffix(format)
         self.frames, self.fps, self.keep_frames = frames, fps, keep_frames
         self.written: list[Path] = []
@@ -66,15 +69,16 @@ class VideoWriter(Callback):
         if not is_writer(trainer) or batch.index + 1 not in self._steps(batch):
             return
         run = Run(Path(trainer.default_root_dir))
-        for pair, rgb in zip(batch.batch.names, pl_module.result.cpu(), strict=True):
-            if batch.index == 0:  # an earlier run's frames are none of this one's
-                shutil.rmtree(run.frames(pair), ignore_errors=True)
-            images.write(_frame(run, pair, batch.index + 1), rgb, overwrite=True)
+        for pair in batch.batch.names if batch.index == 0 else ():  # an earlier run's frames are none of this one's
+            shutil.rmtree(run.frames(pair), ignore_errors=True)
+        frames = [_frame(run, pair, batch.index + 1) for pair in batch.batch.names]
+        self.do(partial(_keep, frames, on_its_way(pl_module.result)))
         if batch.is_last:
             self._finish(trainer, batch, self.keep_frames)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the film so far where the trainer was told to stop early; its frames stay for a resumed run."""
+        self.finish()
         if (step := data_of(trainer).unfinished_step()) is not None and is_writer(trainer):
             self._finish(trainer, step, keep_frames=True)
 
@@ -82,6 +86,7 @@ class VideoWriter(Callback):
         return staged_frame_steps([stage.steps for stage in step.stages], self.frames)
 
     def _finish(self, trainer: L.Trainer, step: Step, keep_frames: bool) -> None:
+        self.finish()
         run, size = Run(Path(trainer.default_root_dir)), step.batch.output_size(step.stages[-1])
         for pair in step.batch.names:
             frames = [_frame(run, pair, number) for number in self._steps(step) if number <= step.index + 1]
@@ -118,6 +123,11 @@ def _suffix(format: str | None) -> str:
 def _frame(run: Run, pair: str, number: int) -> Path:
     # Not PNG: at 1024 px it takes six times as long and twice the room, and a film is lossy all the same.
     return run.frames(pair) / f"{number:06d}.jpg"
+
+
+def _keep(frames: Sequence[Path], results: Callable[[], Tensor]) -> None:
+    for path, rgb in zip(frames, results(), strict=True):
+        images.write(path, rgb, overwrite=True)
 
 
 def frame_steps(total_steps: int, frames: int) -> tuple[int, ...]:
