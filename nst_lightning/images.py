@@ -33,6 +33,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_deflate"},
 }
 _IN_MEMORY = "image"
+_FOLDS = 32  # by how much CUDA reduces at once, whose threads share little memory
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors with == has no single truth value
@@ -95,6 +96,10 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes (N, C, H, W) float to (H, W) pixels, where needed: bicubic, antialiased, as Pillow, but not clamped."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
+    if image.device.type != "cpu" and any(
+        side > _FOLDS * end for side, end in zip(image.shape[-2:], size, strict=True)
+    ):
+        return resize(image.cpu(), size).to(image.device)
     return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=True)
 
 

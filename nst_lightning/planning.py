@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 
 from nst_lightning.batches import Batch, deal
@@ -61,11 +62,19 @@ class Cost:
 
 
 def completed(kinds: Iterable[Kind], measured: Mapping[Kind, float]) -> dict[Size, Cost]:
-    """Returns the costs of kinds by size: as measured, else by their work from the kind measured that is nearest."""
+    """Returns the costs of kinds by size: as measured, else by their work, beside the nearest that was measured.
+
+    Between two that were measured they lie on a straight line, for a small image leaves a GPU waiting for its host;
+    beyond they are in proportion.
+    """
+    known = sorted((each.work, found) for each, found in measured.items())
+    works, seconds = [work for work, _ in known], [found for _, found in known]
     costs = {}
     for kind in kinds:
         nearest = min(measured, key=lambda each: abs(math.log(each.work / kind.work)))
-        costs[kind.size] = Cost(kind, measured[nearest] * kind.work / nearest.work, nearest.size)
+        within = min(max(kind.work, works[0]), works[-1])
+        step = measured.get(kind, float(np.interp(within, works, seconds)) * kind.work / within)
+        costs[kind.size] = Cost(kind, step, nearest.size)
     return costs
 
 
@@ -176,7 +185,7 @@ def _seconds_a_step(module: ImageOptimization, worker: Worker, kind: Kind) -> fl
     evaluator = sizing.whole(module.problem.compile) if kind.tiles is None else sizing.tiled(kind.tiles.tile)
     evaluate = sizing.trial(worker, evaluator, image)
     with true_float32(worker.device):
-        steps = sizing.optimised(torch.rand_like(image), evaluate)
+        steps = sizing.optimised(torch.rand_like(image), evaluate, aged=True)
         for _ in range(_STEPS):
             next(steps)
             if worker.device.type != "cpu":

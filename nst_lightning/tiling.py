@@ -115,6 +115,8 @@ class Plan:
         return (down * across) / (height * width)
 
 
+_SIZES = 64  # at how many sizes the evaluation is compiled; beyond, and by default beyond 8, torch gives up unsaid
+
 Targets: TypeAlias = Mapping[str, Target]  # those of both sources, by the term's name
 Weights: TypeAlias = Mapping[str, Tensor]
 """How much positions count, by layer: (N, 1 + regions, H, W) of whole maps, the content's first; none where all do."""
@@ -161,6 +163,8 @@ class Whole(Evaluator):
     def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
         super().__init__(backbone, objective)
         self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
+        if compiled:
+            torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, _SIZES)
 
     def values(self, image: Tensor, targets: Targets, draw: int, where: Weights = EVERYWHERE) -> dict[str, Tensor]:
         """Returns every term's value, see `Evaluator.values`."""
@@ -168,8 +172,10 @@ class Whole(Evaluator):
             return self._values(image, targets, draw, where)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
         try:
-            # Copies, for the next replay of a graph writes to the same memory, and the losses of a step are kept.
-            return {name: value.clone() for name, value in self._compiled(image, targets, draw, where).items()}
+            # A view, for CUDA graphs are recorded anew for every parameter, whose memory they take to stay where it is;
+            # and copies, for the next replay writes to the same memory, and the losses of a step are kept.
+            found = self._compiled(image.view_as(image), targets, draw, where)
+            return {name: value.clone() for name, value in found.items()}
         except torch._dynamo.exc.TorchDynamoException as error:
             words = " ".join(str(error).split())[:200]
             raise InputError(f"torch.compile failed ({words}): leave out compile") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -636,10 +637,14 @@ def test_the_largest_tile_that_fits_is_taken_and_none_where_all_fits(monkeypatch
 def test_out_of_memory_takes_fewer_images_at_a_time_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = fit(StyleTransfer(**SHALLOW), data(3, batch_size=3)).images[0]
     of, seen = Whole.values, []
+    graphs: list[weakref.ref[Tensor]] = []
 
     def values(self: Whole, image: Tensor, targets: Targets, draw: int, where: Weights) -> dict[str, Tensor]:
         seen.append(len(image))
+        assert all(graph() is None for graph in graphs)  # or it would not fit the next time either
         if len(image) > 2:
+            graphs.append(weakref.ref(graph := image * 2))
+            assert graph.requires_grad
             msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
             raise torch.OutOfMemoryError(msg)
         return of(self, image, targets, draw, where)
@@ -648,6 +653,7 @@ def test_out_of_memory_takes_fewer_images_at_a_time_and_loses_nothing(monkeypatc
     with pytest.warns(UserWarning, match=r"^out of memory with 3 images of 20x15 px: 2 at a time from here"):
         found = fit(StyleTransfer(**SHALLOW), data(3, batch_size=3)).images[0]
     assert max(seen[1:5]) == 2
+    assert len(graphs) == 1
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
 
 

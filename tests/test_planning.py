@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from nst_lightning import planning
 from nst_lightning.api import quiet
@@ -18,6 +21,7 @@ from nst_lightning.batches import Batch, Gallery
 from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.errors import InputError
 from nst_lightning.modules import StyleTransfer
+from nst_lightning.optim import LBFGS
 from nst_lightning.pairs import Pair
 from nst_lightning.planning import Cost, Estimate, Kind, Size
 from nst_lightning.progress import Saved
@@ -103,6 +107,8 @@ def test_what_was_not_measured_goes_by_the_work_of_the_nearest_that_was() -> Non
     overhead = plan.overhead(128, 128)
     assert overhead == (80 + 80) ** 2 / 128**2
     assert costs[128, 128, 1].step == pytest.approx(4 * overhead * 1.5)
+    between = kind(48)  # as a GPU's host takes as long for a small image
+    assert planning.completed([between], {small: 1.0, middle: 1.6})[48, 48, 1].step == pytest.approx(1.25)
 
 
 # ---- words ----
@@ -292,6 +298,19 @@ def test_three_sizes_at_most_are_measured_and_none_twice(monkeypatch: pytest.Mon
         assert timed == [(27, 32, 1), (40, 48, 1), (53, 64, 1)]
     planning.estimate(StyleTransfer(**SMALL, pooling="avg"), data, worker(), measured=known)
     assert len(timed) == 6
+
+
+def test_steps_are_timed_of_an_optimiser_that_remembers_as_much_as_late_in_a_run() -> None:
+    taken: list[int] = []
+
+    class Remembering(LBFGS):
+        def step(self, closure: Callable[[], Tensor | float] | None = None) -> Tensor:  # type: ignore[override]
+            taken.append(self.state.get(self.param_groups[0]["params"][0], {}).get("taken", 0))
+            return super().step(closure)
+
+    module = StyleTransfer(**SMALL, optimizer=partial(Remembering, history_size=7))
+    planning.estimate(module, job(stages=1), worker())
+    assert sorted(taken)[-4:] == [7, 8, 9, 10]
 
 
 def test_nothing_is_left_of_a_run_whose_pairs_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:

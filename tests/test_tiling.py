@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.multiprocessing.spawn import start_processes
 from torchvision.models import VGG, resnet50
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -149,6 +150,32 @@ def test_scores_and_gradient_of_a_batch_equal_those_of_the_whole(
     backbone = small(name, goal.layers, tmp_path).to(dtype)
     for tile, count in ((64, 2), (128, 1)):
         assert_equal_evaluations(Whole(backbone, goal), Tiled(backbone, goal, tile), count, SIZE, most)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # Dynamo looks
+def test_a_compiled_evaluation_is_one_for_every_size_and_takes_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a parameter, CUDA graphs are recorded anew for every picture, and beyond a limit nothing is compiled any more.
+    given, counter, compiling = [], CompileCounter(), torch.compile
+
+    def compiled(function: Callable[..., dict[str, Tensor]], **_: object) -> Callable[..., dict[str, Tensor]]:
+        made = compiling(function, dynamic=False, backend=counter)  # without Inductor, which takes its time
+
+        def call(image: Tensor, *arguments: object) -> dict[str, Tensor]:
+            given.append(image)
+            return made(image, *arguments)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    objective = Objective([Term("tv", (IMAGE,), TotalVariation(), 1.0)])
+    for side in range(8, 20):
+        image = nn.Parameter(torch.rand(1, 3, side, side))
+        evaluator = Whole(Backbone("vgg16", ("relu1_1",)), objective, compiled=True)
+        (value,) = evaluator.values(image, {}, 0).values()
+        torch.autograd.backward(value.sum())
+        assert image.grad is not None
+    assert counter.frame_count == 12
+    assert not any(isinstance(image, nn.Parameter) for image in given)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "l2"])

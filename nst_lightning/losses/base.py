@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import ClassVar, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ class Features:
         places = drawn(count, draw)
         if self.weights is None:
             return places
-        return torch.stack([_warped(places, each.cpu().double()) for each in self._weights_by_image()])
+        return torch.stack([_warped(places, each.double()) for each in self._weights_by_image()])
 
     def between(self, places: Tensor) -> Tensor:
         """Returns the features interpolated bilinearly at places, (N, C, K), whose parts in all tiles add up.
@@ -110,7 +111,7 @@ class Features:
         around = (low + steps).minimum(low.new_tensor(self.size) - 1).long()
         shares = torch.where(steps == 1, points - low, 1 - (points - low)).prod(dim=2)
         if weights is not None:
-            shares = shares * (weights.cpu()[around[..., 0], around[..., 1]] + _LEAST)
+            shares = shares * (weights[around[..., 0], around[..., 1]] + _LEAST)
             shares = shares / shares.sum(dim=0)
         found = self._taken(around[..., 0].flatten(), around[..., 1].flatten())
         weighted = found.view(*found.shape[:2], *shares.shape) * moved(shares.to(found.dtype), found.device)
@@ -127,7 +128,8 @@ class Features:
             parts = replace(self, values=counted, weights=None).resized(rows, columns)
             return parts / Features.whole(self.weights + _LEAST).resized(rows, columns)
         values = full_precision(self.values)
-        down, across = (self._hats(points, axis).to(values) for axis, points in enumerate((rows, columns)))
+        hats = [self._hats(points, axis).to(values.dtype) for axis, points in enumerate((rows, columns))]
+        down, across = (moved(each, values.device) for each in hats)
         # As products of matrices, for indices are slow to gather, and slower to scatter for the gradient.
         with torch.autocast(values.device.type, enabled=False):
             return (down @ (values @ across.T)).flatten(2)
@@ -169,7 +171,7 @@ class Features:
         """
         found = []
         for values, weights in zip(torch.split(self.values, 1), self._weights_by_image(), strict=True):
-            weights = weights.cpu().double()
+            weights = weights.double()
             room = count * weights.numel() // max(1, int((weights > 0).sum()))
             rows, columns = self._grid(room, draw)
             if not bool(weights[rows, columns].any()):  # a region as thin as a line
@@ -179,9 +181,9 @@ class Features:
         return torch.cat(found)
 
     def _weights_by_image(self) -> Sequence[Tensor]:
-        """Returns the weights of the whole map of each image, (H, W)."""
+        """Returns the weights of the whole map of each image, (H, W), on the CPU."""
         assert self.weights is not None
-        return [*self.weights[:, 0].expand(len(self.values), -1, -1)]
+        return [*_at_hand(self.weights)[:, 0].expand(len(self.values), -1, -1)]
 
     def _grid(self, count: int, draw: int) -> tuple[Tensor, Tensor]:
         height, width = self.size
@@ -202,6 +204,19 @@ class Features:
             return found
         here = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         return torch.where(moved(here, device), found, 0)
+
+
+_COPIES: WeakKeyDictionary[torch.UntypedStorage, Tensor] = WeakKeyDictionary()
+
+
+def _at_hand(weights: Tensor) -> Tensor:
+    """Returns weights, which are not written to, on the CPU: copied once for all their views, for a GPU has to wait."""
+    if weights.device.type == "cpu":
+        return weights
+    storage = weights.untyped_storage()
+    if storage not in _COPIES:
+        _COPIES[storage] = weights.as_strided((storage.nbytes() // weights.element_size(),), (1,), 0).cpu()
+    return _COPIES[storage].as_strided(weights.size(), weights.stride(), weights.storage_offset())
 
 
 def moved(values: Tensor, device: torch.device) -> Tensor:

@@ -117,7 +117,8 @@ class Border(Defect):
         rows, columns = (torch.minimum(each, each.flip(0)) for each in far)
         ring = torch.minimum(rows[:, None], columns).clamp(max=RINGS).flatten()
         sums = detail.new_zeros(len(seen), RINGS + 1).index_add(1, ring, detail.flatten(1))
-        means = sums / ring.bincount() + _ROUNDING
+        counts = ring.new_zeros(RINGS + 1).index_add(0, ring, torch.ones_like(ring))  # for bincount a GPU has to wait
+        means = sums / counts + _ROUNDING
         return means[:, :RINGS] / means[:, RINGS:]
 
     def excess(self, output: Tensor, sources: Tensor) -> Tensor:

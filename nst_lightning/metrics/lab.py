@@ -28,16 +28,15 @@ def as_written(rgb: Tensor) -> Tensor:
 
 
 def reduced(image: Tensor, output: Tensor, short_side: int | None = SHORT_SIDE) -> Tensor:
-    """Returns images (N, 3, H, W) as they would be written, reduced by the factor that brings outputs to a short side.
+    """Returns images (N, 3, H, W), as written, reduced by the factor that brings outputs to a short side.
 
     One factor for all, because the texture of a painting has the size of its strokes: its picture stays in proportion.
     """
-    written = as_written(image)
     shortest = min(output.shape[-2:])
     if short_side is None or shortest <= short_side:
-        return written
+        return image
     height, width = (max(1, round(side * short_side / shortest)) for side in image.shape[-2:])
-    return images.resize(written, (height, width)).clamp(0, 1)
+    return images.resize(image, (height, width)).clamp(0, 1)
 
 
 def lab(rgb: Tensor) -> Tensor:

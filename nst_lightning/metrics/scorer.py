@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nst_lightning.errors import InputError
 from nst_lightning.metrics.base import Missing, Seen, Sources, known
-from nst_lightning.metrics.lab import SHORT_SIDE, reduced
+from nst_lightning.metrics.lab import SHORT_SIDE
 from nst_lightning.metrics.perceptual import Lpips, perceptual_distance
 
 Choice: TypeAlias = 'Sequence[str] | Literal["auto", "off"]'
@@ -58,15 +58,18 @@ class Scorer:
     def scores(self, output: Tensor, reference: Reference) -> dict[str, float]:
         """Returns the numbers of an output, (1, 3, H, W), sRGB in [0, 1], by name, NaN where one is undefined."""
         seen = Seen(output, output, self.short_side)
-        found = [score.values(seen, reference[score.name]) for score in self._scores if score.name in reference]
-        return {name: value.item() for values in found for name, value in values.items()}
+        taken = [score.values(seen, reference[score.name]) for score in self._scores if score.name in reference]
+        found = {name: value.to(output.device) for values in taken for name, value in values.items()}
+        # Asked for together: a GPU has to wait for every answer.
+        numbers = torch.cat([*found.values()]).cpu().tolist() if found else []
+        return dict(zip(found, numbers, strict=True))
 
     @torch.no_grad()
     def map(self, output: Tensor, reference: Reference) -> Tensor | None:
         """Returns where an output differs from the content, by LPIPS: (1, 1, h, w), or None without LPIPS."""
         for score in self._scores:
             if isinstance(score, Lpips):
-                image, (content,) = reduced(output, output, self.short_side), reference[score.name]
+                image, (content,) = Seen(output, output, self.short_side).rgb, reference[score.name]
                 return perceptual_distance(score.network, image, content, spatial=True)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from nst_lightning.regions import pooled
 from nst_lightning.tiling import EVERYWHERE, Evaluator, Tiled, Weights, Whole
 
 STYLES_ROOM = 2**28  # bytes: a style takes 1.4 MB for Gram matrices of VGG's five layers, 72 MB for the default losses
+_AGEING = 1.0  # s
 _MAPS_SHARE = 1 / 8  # of the memory that may be planned with, above which content targets are kept in half the bytes
 
 
@@ -94,17 +96,28 @@ class Sizing:
 
         return evaluate
 
-    def optimised(self, image: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Takes steps from images (N, 3, H, W) for as long as they are asked for; evaluates as `trial` does."""
+    def optimised(self, image: Tensor, evaluate: Callable[[Tensor], Tensor], aged: bool = False) -> Iterator[None]:
+        """Takes steps from images (N, 3, H, W) for as long as they are asked for; evaluates as `trial` does.
+
+        An aged optimiser remembers as much as late in a run, as far as `_AGEING` seconds before the first step go.
+        """
         parameter = nn.Parameter(image.clone())
         optimizer = self._problem.make_optimizer([parameter])
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            return evaluate(parameter)
+        def step(evaluate: Callable[[Tensor], Tensor]) -> None:
+            def closure() -> Tensor:
+                optimizer.zero_grad()
+                return evaluate(parameter)
 
-        while True:
             optimizer.step(closure)  # type: ignore[arg-type] # torch wants a number, which would make a GPU wait
+
+        ends = time.monotonic() + _AGEING
+        for _ in range(optimizer.defaults.get("history_size", 0) if aged else 0):
+            if time.monotonic() > ends:
+                break
+            step(_square)
+        while True:
+            step(evaluate)
             yield
 
     def _measured(self, worker: Worker) -> Footprint:
@@ -141,13 +154,7 @@ class Sizing:
 
     def _optimise(self, image: Tensor) -> None:
         """Takes two steps in which nothing but the image and the optimiser's memory counts."""
-
-        def square(output: Tensor) -> Tensor:
-            loss = output.square().sum()
-            torch.autograd.backward(loss)
-            return loss.detach()
-
-        steps = self.optimised(image, square)
+        steps = self.optimised(image, _square)
         next(steps)
         next(steps)
 
@@ -155,6 +162,12 @@ class Sizing:
         targets = self._targets(worker, self.whole(), image)
         spatial = [term.name for term in self._objective.terms if isinstance(term.loss, Pointwise)]
         return sum(values.nbytes for name in spatial for values in targets[name])
+
+
+def _square(output: Tensor) -> Tensor:
+    losses = output.square().sum(dim=(1, 2, 3))
+    torch.autograd.backward(losses.sum())
+    return losses.detach()
 
 
 @dataclass(eq=False)

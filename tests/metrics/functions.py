@@ -17,14 +17,14 @@ from nst_lightning.metrics import (
 from nst_lightning.metrics.base import Frozen
 from nst_lightning.metrics.distributions import progress
 from nst_lightning.metrics.features import Layers
-from nst_lightning.metrics.lab import SHORT_SIDE, lab, reduced
+from nst_lightning.metrics.lab import SHORT_SIDE, as_written, lab, reduced
 from nst_lightning.metrics.outline import Gradients, Outlines, above_chance, edge_auc
 from nst_lightning.metrics.perceptual import perceptual_distance
 from nst_lightning.metrics.texture import TEXTURE_FLOOR, texture_of
 
 
 def working_size(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
-    return tuple(reduced(each, output, short_side) for each in (output, *others))
+    return tuple(reduced(as_written(each), output, short_side) for each in (output, *others))
 
 
 def seen(output: Tensor, *others: Tensor, short_side: int | None = SHORT_SIDE) -> tuple[Tensor, ...]:
