@@ -144,7 +144,8 @@ class L2Pooling(nn.AvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         """Returns the scaled roots, (N, C, H', W')."""
         channels = input.shape[1]
-        row = input.new_tensor([0.25, 0.5, 0.25])
+        row = input.new_full((3,), 0.25)  # not of a list, which a GPU has to wait for, nor by assigning a number
+        row[1].fill_(0.5)
         window = (row[:, None] * row).expand(channels, 1, 3, 3)
         squares = nn.functional.conv2d(input.square(), window, stride=self.stride, padding=1, groups=channels)
         return 1.56 * (squares + torch.finfo(torch.float32).eps).sqrt()  # whose slope at 0 would not be finite

@@ -51,7 +51,7 @@ def on_its_way(values: Tensor) -> Callable[[], Tensor]:
     copy = values.to("cpu", non_blocking=values.device.type == "cuda")
     if values.device.type != "cuda":
         return lambda: copy
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()
 
     def arrived() -> Tensor:

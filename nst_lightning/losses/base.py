@@ -128,7 +128,8 @@ class Features:
             parts = replace(self, values=counted, weights=None).resized(rows, columns)
             return parts / Features.whole(self.weights + _LEAST).resized(rows, columns)
         values = full_precision(self.values)
-        down, across = (self._hats(points, axis).to(values) for axis, points in enumerate((rows, columns)))
+        hats = [self._hats(points, axis).to(values.dtype) for axis, points in enumerate((rows, columns))]
+        down, across = (moved(each, values.device) for each in hats)
         # As products of matrices, for indices are slow to gather, and slower to scatter for the gradient.
         with torch.autocast(values.device.type, enabled=False):
             return (down @ (values @ across.T)).flatten(2)

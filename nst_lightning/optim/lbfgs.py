@@ -239,13 +239,14 @@ def _step_along(state: State, gradient: Tensor, precondition: Precondition) -> T
 
     def solved(matrix: Tensor, known: Tensor, upper: bool) -> Tensor:
         right = torch.where(there, known, 0)[..., None]
-        return torch.linalg.solve_triangular(matrix, right, upper=upper)[..., 0]
+        found: Tensor = torch.linalg.solve_triangular(matrix, right, upper=upper)
+        return found[..., 0]
 
     def add(vectors: Tensor, history: Tensor, weights: Tensor) -> None:
         _add(vectors, history, weights.to(vectors.dtype).roll(oldest, 1))
 
     alpha = solved(system, -along(steps, gradient), upper=True)
-    direction = -gradient
+    direction: Tensor = -gradient
     add(direction, changes, -alpha)
     direction = precondition(direction) * state["scale"][:, None]
     add(direction, steps, solved(system.mT, curvature * alpha - along(changes, direction), upper=False))
@@ -263,7 +264,7 @@ def _batched_dots(history: Tensor, vectors: Tensor) -> Tensor:
     """Returns the same from parts of the sums, of which there are enough to keep a GPU busy."""
     images, kept, size = history.shape
     parts = math.gcd(size, 256)
-    of_parts = history.unflatten(2, (parts, -1)).transpose(1, 2).flatten(0, 1)
+    of_parts = history.view(images, kept, parts, -1).transpose(1, 2).flatten(0, 1)
     return torch.bmm(of_parts, vectors.view(len(of_parts), -1, 1)).view(images, parts, kept).sum(dim=1)
 
 
