@@ -101,7 +101,7 @@ def test_style_of_the_contents_size_is_a_copy(content: Tensor) -> None:
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(content: Tensor, style: Tensor) -> None:
     with pytest.raises(
-        InputError, match=r"^unknown init 'noise'; known are content, style, .*, painter:FILE, or a picture's file$"
+        InputError, match=r"^unknown init 'noise'; known are content, .*, grey, painter:FILE, or a picture's file$"
     ):
         initial_image("noise", content, style, 0)
 

@@ -329,7 +329,7 @@ def test_a_pair_made_by_hand_is_held_to_the_same_weights(weights: tuple[float, .
 
 
 def test_an_unknown_init_is_refused(listing: Path) -> None:
-    known = "known are content, style, gaussian, uniform, mean, grey, or a picture's file"
+    known = "known are content, style, gaussian, uniform, mean, grey, painter:FILE, or a picture's file"
     message = f"pairs.csv line 2: unknown init 'job/noise'; {known}"
     assert refusal(listing, "content,style,init\na.jpg,x.jpg,noise\n") == message
 

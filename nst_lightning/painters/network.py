@@ -109,7 +109,7 @@ class PainterNetwork(nn.Module):
         self.body = nn.ModuleList(Block(four, styles) for _ in range(BLOCKS))
         tail = [Unit((four, two), 3, styles, enlarged=2), Unit((two, one), 3, styles, enlarged=2), Unit((one, 3), 5, 0)]
         self.tail = nn.ModuleList(tail)
-        self.photograph = Norm(styles, 3, 0.25, 0.5, 0.01)  # noise is not raised above a contrast of 0.1
+        self.photograph = Norm(styles, 3, 0.15, 0.5, 0.01)  # noise is not raised above a contrast of 0.1
         with torch.no_grad():
             tail[-1].convolution.weight.mul_(0.1)
 

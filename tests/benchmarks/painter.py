@@ -50,7 +50,7 @@ def curve(painter: Painter, photograph: Tensor, start: Tensor, steps: int) -> tu
         optimizer.zero_grad()
         loss = painter.losses(image, photograph, place)["total"]
         torch.autograd.backward(loss.sum())
-        found.append(min(found[-1], float(loss)))
+        found.append(min(found[-1], float(loss.detach())))
         return loss.detach()
 
     begun = time.perf_counter()
@@ -110,7 +110,10 @@ def main() -> None:
         plain, last, _ = curve(painter, photograph, photograph, given.steps)
         begun_at, other, _ = curve(painter, photograph, painted, given.steps)
         ratios.append(reached(begun_at, plain[-1]) / given.steps)
-        print(f"{picture.name}: {plain[-1]:.4f} after {given.steps} steps; from the painter {ratios[-1]:.3f} of them")
+        print(
+            f"{picture.name}: {plain[-1]:.4f} after {given.steps} steps; from the painter {begun_at[-1]:.4f}, "
+            f"the other's after {ratios[-1]:.3f} of them"
+        )
         pictures.append([images.to_pil(one) for one in (photograph, painted, last, other)])
     if ratios:
         print(f"from the painter: {statistics.median(ratios):.3f} of the steps (median), {max(ratios):.3f} at most")

@@ -540,7 +540,7 @@ BAD_INPUTS = {
     "unknown init": (
         lambda: None,
         ["--init", "random"],
-        r"unknown init 'random'; known are content, style, gaussian, uniform, mean, grey, or a picture's file",
+        r"unknown init 'random'; known are content, style, gaussian, uniform, mean, grey, painter:FILE, or a pict",
     ),
     "unknown backbone": (lambda: None, ["--backbone", "vgg11"], r"unknown backbone 'vgg11'; known are vgg16, "),
     "unknown optimizer": (lambda: None, ["--optimizer", "sgdd"], r"unknown optimizer 'sgdd'; known are lbfgs, adam"),
