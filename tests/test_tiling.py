@@ -175,32 +175,6 @@ def test_a_compiled_evaluation_is_one_for_every_size_and_takes_no_parameter(monk
     assert not any(isinstance(image, nn.Parameter) for image in given)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # Dynamo looks
-def test_a_compiled_evaluation_is_one_for_every_size_and_takes_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of a parameter, CUDA graphs are recorded anew for every picture, and beyond a limit nothing is compiled any more.
-    given, counter, compiling = [], CompileCounter(), torch.compile
-
-    def compiled(function: Callable[..., dict[str, Tensor]], **_: object) -> Callable[..., dict[str, Tensor]]:
-        made = compiling(function, dynamic=False, backend=counter)  # without Inductor, which takes its time
-
-        def call(image: Tensor, *arguments: object) -> dict[str, Tensor]:
-            given.append(image)
-            return made(image, *arguments)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    objective = Objective([Term("tv", (IMAGE,), TotalVariation(), 1.0)])
-    for side in range(8, 20):
-        image = nn.Parameter(torch.rand(1, 3, side, side))
-        evaluator = Whole(Backbone("vgg16", ("relu1_1",)), objective, compiled=True)
-        (value,) = evaluator.values(image, {}, 0).values()
-        torch.autograd.backward(value.sum())
-        assert image.grad is not None
-    assert counter.frame_count == 12
-    assert not any(isinstance(image, nn.Parameter) for image in given)
-
-
 @pytest.mark.parametrize("pooling", ["avg", "l2"])
 def test_other_poolings_and_a_replicated_border_equal_the_whole(pooling: Pooling, tmp_path: Path) -> None:
     goal = objective()
