@@ -1,8 +1,9 @@
 """What a step of `nst fit` asks of a GPU, by options, on one that counts instead of computing.
 
-    ../shared/pretended_gpu/on FOLDER python -m tests.benchmarks.pretended [--only NAME ...] [--names]
+    ON python -m tests.benchmarks.pretended [--only NAME ...] [--names]
 
-`../shared/pretended_gpu/build.sh FOLDER` builds that, see its README. Prints a row of a table for each set of options:
+ON starts a program on stand-ins for CUDA's runtime, driver, cuBLAS, cuDNN, cuFFT and NCCL, which are no part of this
+project. Prints a row of a table for each set of options:
 what a steady step launches (kernels, and copies and fills within the GPU), for what it waits (synchronisations, and
 copies to the host), and the most bytes that were allocated; or the error. Values and times mean nothing there. The exit
 code is the number of errors.
