@@ -139,6 +139,7 @@ class Sizing:
 
         # What stays from the first use on, of cuBLAS or filters that are transformed, would count as the small image's.
         evaluate(torch.rand(1, 3, 2 * side, 2 * side, device=worker.device))
+        self._optimise(torch.rand(1, 3, side, side, device=worker.device))
         return Footprint(
             evaluation=line(peak(evaluate)),
             state=line(peak(self._optimise)),

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from nst_lightning import images, memory, optim
 from nst_lightning.callbacks import ImageWriter
 from nst_lightning.data import PairDataModule, Worker
+from nst_lightning.interruption import UNFINISHED
 from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, TV_LOSSES
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.modules.evaluation import true_float32
@@ -295,12 +296,12 @@ class Bench:
         self.said = said.getvalue()
         return code == expect
 
-    def fit(self, name: str, *words: str, command: str = "fit", pictures: bool = True) -> bool:
+    def fit(self, name: str, *words: str, command: str = "fit", pictures: bool = True, expect: int = 0) -> bool:
         given = ["--content", "temple", "--style", "church_at_auvers"] if pictures else []
         if command == "fit":
             given += ["--output", str(self.out / name), "--overwrite", "true"]
         size, on = str(self.small), "gpu" if self.cuda else "cpu"
-        return self.nst(command, *given, "--size", size, "--trainer.accelerator", on, *words)
+        return self.nst(command, *given, "--size", size, "--trainer.accelerator", on, *words, expect=expect)
 
     def features(self) -> None:
         """Every option of `nst fit` that touches the device, and the other commands."""
@@ -352,7 +353,7 @@ class Bench:
         words = ("--steps", "24", "--scores", "off")
         on = ("--trainer.accelerator", "gpu" if self.cuda else "cpu")
         return (
-            self.fit("off", *words, "--trainer.max_steps", "17")
+            self.fit("off", *words, "--trainer.max_steps", "17", expect=UNFINISHED)
             and self.nst("validate", "--ckpt_path", str(checkpoint), "--scores", "outline,defects", *on)
             and self.fit("on", *words, "--ckpt_path", str(checkpoint))
             and self.nst("fit", "--resume", str(self.out / "off"), "--trainer.max_steps", "-1")

@@ -1,7 +1,7 @@
 """A painter beside the optimiser, on the objective that it was trained on.
 
     python -m tests.benchmarks.painter PHOTOGRAPHS [--painter FILE] [--style FILE] [--crops 8] [--side 128] [--pairs 6]
-        [--size 256] [--steps 300] [-o FOLDER]
+        [--size 256] [--steps 300] [--device cpu] [-o FOLDER]
 
 First, on crops of photographs that are held out: the loss of the painting, and of L-BFGS's picture after 50, 100, 200
 and 300 steps from the photograph; to how many steps the painter comes, by the mean of the logarithms. Then, on whole
@@ -31,19 +31,18 @@ from tests.benchmarks.machine import machine
 AT = (50, 100, 200, 300)
 
 
-def objective_of(trained: painters.Trained, style: str) -> Painter:
+def objective_of(trained: painters.Trained, style: str, device: torch.device) -> Painter:
     """Returns a painter in training whose losses are those that another was trained on."""
     known = inspect.signature(StyleTransfer).parameters
     options = {name: each for name, each in trained.settings.items() if name in known}
     painter = Painter(StyleTransfer(**options).problem, style, trained.settings["style_size"], trained.network.width)
-    cpu = Worker(torch.device("cpu"), "32-true", torch.no_grad, ALONE, False, 1, lambda value: value)
-    painter.look_at_styles(cpu)
+    painter.to(device).look_at_styles(Worker(device, "32-true", torch.no_grad, ALONE, False, 1, lambda value: value))
     return painter
 
 
 def curve(painter: Painter, photograph: Tensor, start: Tensor, steps: int) -> tuple[list[float], Tensor, float]:
     """Returns the loss after each number of steps of L-BFGS from 0, the last image, and the seconds of a step."""
-    image, place = nn.Parameter(start.clone()), torch.tensor([0])
+    image, place = nn.Parameter(start.clone()), torch.tensor([0], device=start.device)
     optimizer, found = optim.LBFGS([image]), [math.inf]
 
     def closure() -> Tensor:
@@ -72,19 +71,22 @@ def main() -> None:
     parser.add_argument("--style", default="cafe_terrace_at_night")
     for name, default in (("crops", 8), ("side", 128), ("pairs", 6), ("size", 256), ("steps", 300)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("-o", "--output", type=Path, default=Path("data/output-images/painter_benchmark"))
     given = parser.parse_args()
     trained = painters.load(given.painter)
-    painter = objective_of(trained, given.style)
+    trained.network.to(given.device)
+    painter = objective_of(trained, given.style, given.device)
     found = [Path(str(each)) for each in files.find("photographs", given.photographs, files.CONTENT_FOLDER)]
-    print(machine())
-    place = torch.tensor([0])
+    print(machine(given.device))
+    place = torch.tensor([0], device=given.device)
     rows, ratios, own, of_step, of_painting = [], [], [], [], []
     crops = Crops(found, given.side, 1)
     for number in range(given.crops):
-        photograph = crops[number][0][None]
+        photograph = crops[number][0][None].to(given.device)
         begun = time.perf_counter()
         painted = trained.paint(photograph)
+        painted.sum().item()  # which a GPU has then painted
         of_painting.append(time.perf_counter() - begun)
         with torch.no_grad():
             own.append(float(painter.losses(painted, photograph, place)["total"]))
@@ -105,7 +107,7 @@ def main() -> None:
     pictures = []
     for each in found[: given.pairs]:
         picture = images.read(each)
-        photograph = images.resize(picture.rgb, images.fit(*picture.size, given.size)).clamp(0, 1)
+        photograph = images.resize(picture.rgb, images.fit(*picture.size, given.size)).clamp(0, 1).to(given.device)
         painted = trained.paint(photograph)
         plain, last, _ = curve(painter, photograph, photograph, given.steps)
         begun_at, other, _ = curve(painter, photograph, painted, given.steps)
@@ -114,7 +116,7 @@ def main() -> None:
             f"{picture.name}: {plain[-1]:.4f} after {given.steps} steps; from the painter {begun_at[-1]:.4f}, "
             f"the other's after {ratios[-1]:.3f} of them"
         )
-        pictures.append([images.to_pil(one) for one in (photograph, painted, last, other)])
+        pictures.append([images.to_pil(one.cpu()) for one in (photograph, painted, last, other)])
     if ratios:
         print(f"from the painter: {statistics.median(ratios):.3f} of the steps (median), {max(ratios):.3f} at most")
         labels = ["photograph", "painter", f"L-BFGS {given.steps}", "painter, L-BFGS"]
