@@ -19,7 +19,7 @@ GUESSES: tuple[tuple[str, int, str], ...] = (
     ("fit --help", 0, FIT),
     ("fit -h", 0, FIT),
     ("fti photo.png painting.png", 2, r"unknown command 'fti'; did you mean fit\?"),
-    ("draw photo.png painting.png", 2, r"unknown command 'draw'.*commands: fit, ui, film, plan"),
+    ("draw photo.png painting.png", 2, r"unknown command 'draw'.*commands: fit, ui, film, paint"),
     ("fit", 2, r"no content image was given; name a file with --content, e\.g\. one of data/content-images"),
     ("fit photo.png", 2, r"no style image was given; name a file with --style"),
     ("fit nobody painting.png", 2, r"content image nobody is neither here nor in data/content-images"),

@@ -250,7 +250,7 @@ def stylized(name: str, **options: Any) -> Tensor:
         **OFFLINE,
         "preset": name,
         "size": 72,
-        "steps": 1 if name == "strotss" else 4,  # a step of it takes seconds
+        "steps": 3 if name == "strotss" else 8,  # a step of it takes seconds
         "progress": False,
         **options,
     }
