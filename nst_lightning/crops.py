@@ -41,10 +41,9 @@ class Crops(Dataset[tuple[Tensor, int]]):
         down, across = draw.random(2)
         photograph = self._from(first)
         height, width = photograph.shape[-2:]
-        short = self.side * _LARGEST**scale
-        factor = max(
-            self.side / min(height, width), min(1.0, short / min(height, width))
-        )  # not made larger unless too small
+        shortest = min(height, width)
+        # Not made larger, unless too small.
+        factor = max(self.side, min(shortest, self.side * _LARGEST**scale)) / shortest
         size = max(self.side, round(height * factor)), max(self.side, round(width * factor))
         large = images.resize(photograph.float().div(255), size).clamp(0, 1)
         top, left = (int(part * (whole - self.side + 1)) for part, whole in zip((down, across), size, strict=True))

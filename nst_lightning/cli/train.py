@@ -57,12 +57,8 @@ example:
 _NOT_OF_PAINTERS = {"init", "optimizer", "seed", "tile", "compile", "mask_edge", "temporal_weight"}
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_steps": 10_000, "max_epochs": -1}
 _TRAINER |= {"log_every_n_steps": 10, "val_check_interval": 500, "check_val_every_n_epoch": None}
-_TRAINER |= {
-    "num_sanity_val_steps": 0,
-    "inference_mode": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-}
+_TRAINER |= {"num_sanity_val_steps": 0}
+_TRAINER |= dict.fromkeys(("inference_mode", "enable_model_summary", "use_distributed_sampler"), False)
 _OF_TRAINER = ("devices", "strategy", "accelerator", "precision")
 _SHORT = {"steps": ["trainer.max_steps"], "seed": ["painter.seed", "data.seed"], "o": ["output"], "c": ["config"]}
 _SHORT |= {name: [f"trainer.{name}"] for name in _OF_TRAINER}
@@ -171,7 +167,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
     parser.add_argument("--checkpoint_minutes", type=float, default=2.0)
     keys = [*parser.get_defaults().keys()]
     given = [*_options(arguments, [*keys, "config", "preset"])]
-    named = {key: value for key, value in given}
+    named = dict(given)
     if "preset" in named:
         brought = yaml.safe_load(presets.path(named["preset"]).read_text(encoding="utf-8"))["model"]
         parser.set_defaults({f"model.{name}": each for name, each in brought.items() if f"model.{name}" in keys})
