@@ -20,7 +20,7 @@ from nst_lightning.errors import DAMAGED, InputError
 from nst_lightning.runs import Run, file_beside, regular, replacing
 from nst_lightning.schedule import Stage, stage_of
 
-FORMAT = 3
+FORMAT = 4
 """The number of what a checkpoint notes; those of another cannot be gone on from."""
 
 

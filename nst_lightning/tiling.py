@@ -158,39 +158,33 @@ class Evaluator(ABC):
 
 
 class Whole(Evaluator):
-    """Evaluates an objective on the whole image at once; `compiled`, by torch.compile, anew for every size."""
+    """Evaluates an objective on the whole image at once; `compiled`, the network by torch.compile, for every size."""
 
     def __init__(self, backbone: Backbone, objective: Objective, compiled: bool = False) -> None:
         super().__init__(backbone, objective)
-        self._compiled = torch.compile(self._values, dynamic=False, mode="reduce-overhead") if compiled else None
+        self._network = torch.compile(backbone, dynamic=False) if compiled else backbone
         if compiled:
             torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, _SIZES)
 
     def values(self, image: Tensor, targets: Targets, draw: int, where: Weights = EVERYWHERE) -> dict[str, Tensor]:
-        """Returns every term's value, see `Evaluator.values`."""
-        if self._compiled is None:
-            return self._values(image, targets, draw, where)
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call, unused-ignore]
+        """Returns every term's value, see `Evaluator.values`; an InputError where torch.compile fails."""
         try:
-            # A view, for CUDA graphs are recorded anew for every parameter, whose memory they take to stay where it is;
-            # and copies, for the next replay writes to the same memory, and the losses of a step are kept.
-            found = self._compiled(image.view_as(image), targets, draw, where)
-            return {name: value.clone() for name, value in found.items()}
+            features = self._features(self._network, image, where)
         except torch._dynamo.exc.TorchDynamoException as error:
             words = " ".join(str(error).split())[:200]
             raise InputError(f"torch.compile failed ({words}): leave out compile") from error
-
-    def _values(self, image: Tensor, targets: Targets, draw: int, where: Weights) -> dict[str, Tensor]:
-        return self._objective.values(self._features(image, where), targets, draw)
+        return self._objective.values(features, targets, draw)
 
     def kept(self, source: Source, image: Tensor, draw: int, where: Weights = EVERYWHERE) -> dict[str, Kept]:
         """Returns what the terms keep of one source image, see `Evaluator.kept`."""
-        return self._objective.kept(source, self._features(image, where), draw)
+        return self._objective.kept(source, self._features(self._backbone, image, where), draw)
 
-    def _features(self, image: Tensor, where: Weights) -> dict[str, Features]:
+    def _features(
+        self, network: Callable[..., dict[str, Tensor]], image: Tensor, where: Weights
+    ) -> dict[str, Features]:
         layers = self._objective.layers
-        found = self._backbone(image, layers, filtered=True) if layers else {}
-        return {name: Features.whole(values, where.get(name)) for name, values in {IMAGE: image, **found}.items()}
+        found = {IMAGE: image, **(network(image, layers, filtered=True) if layers else {})}
+        return {name: Features.whole(values, where.get(name)) for name, values in found.items()}
 
 
 class Tiled(Evaluator):

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from nst_lightning.backbones.winograd import WinogradConvolution
+from tests.tape import Tape
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -114,3 +115,17 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
+    """The CUDA graphs that a test makes, on tape."""
+    made: list[Tape] = []
+
+    def graph() -> Tape:
+        made.append(Tape())
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda tape, capture_error_mode: tape)
+    return made

@@ -20,7 +20,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch._inductor import config as inductor_config
 
-from nst_lightning import memory
+from nst_lightning import memory, optim
 from nst_lightning.api import quiet
 from nst_lightning.backbones import Backbone
 from nst_lightning.batches import Step
@@ -30,11 +30,12 @@ from nst_lightning.images import resize
 from nst_lightning.losses import IMAGE, Features, Source
 from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
 from nst_lightning.modules.evaluation import true_float32
-from nst_lightning.modules.problem import Losses, Tile
+from nst_lightning.modules.problem import Losses, Problem, Tile
 from nst_lightning.optim import LBFGS, Adam
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Targets, Weights, Whole
 from tests.questions import NoQuestions
+from tests.tape import Tape
 
 STAGES = [Stage(20, 4), Stage(32, 5)]
 SHALLOW: dict[str, Any] = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "style_loss": "gram"}
@@ -147,6 +148,49 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         fit(StyleTransfer(**SHALLOW, compile=True), data(stages=[Stage(28, 2)]))
 
 
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_steps_as_one_graph_give_the_same_pictures_losses_and_checkpoints(
+    tapes: list[Tape], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Problem, "check", lambda *_: None)  # which asks for a GPU
+    found: list[tuple[Results, list[dict[str, Tensor]]]] = []
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=5, save_top_k=-1)
+    for graph in (False, True):
+        losses: list[dict[str, Tensor]] = []
+
+        def note(module: ImageOptimization, losses: list[dict[str, Tensor]] = losses) -> None:
+            losses.append({name: value.clone() for name, value in module.losses.items()})
+
+        watch = Watch(note)
+        module = StyleTransfer(**SHALLOW, graph=graph)
+        found.append((fit(module, data(3, batch_size=2), (watch, keep)[: 1 + graph]), losses))
+    resumed = fit(StyleTransfer(**SHALLOW, graph=True), data(3, batch_size=2), ckpt_path=tmp_path / "step=10.ckpt")
+    (plain, losses), (recorded, of_graphs) = found
+    assert [tape.replays for tape in tapes] == [3, 4, 3, 4, 2, 4]  # all but the first of each stage
+    for place, image in plain.images.items():
+        assert torch.equal(image, recorded.images[place])
+    assert torch.equal(resumed.images[1], plain.images[1])
+    assert len(losses) == len(of_graphs) == 18
+    for one, other in zip(losses, of_graphs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_graph_is_refused_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="graph needs optimizer lbfgs, whose steps are all alike, got Adam"):
+        StyleTransfer(**SHALLOW, optimizer=Adam, graph=True)
+    with pytest.raises(InputError, match="graph needs a CUDA GPU that computes whole steps: leave it out on cpu"):
+        fit(StyleTransfer(**SHALLOW, graph=True), data())
+
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(Problem, "check", lambda *_: None)
+    monkeypatch.setattr(optim, "StepGraph", refused)
+    message = r"the step cannot be had as a CUDA graph \(operation not permitted when stream is .+\): leave out graph"
+    with pytest.raises(InputError, match=message):
+        fit(StyleTransfer(**SHALLOW, graph=True), data())
+
+
 def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3)
     fit(StyleTransfer(**SHALLOW), data(), (keep,))
@@ -154,7 +198,7 @@ def test_a_checkpoint_holds_the_image_and_not_the_backbone(tmp_path: Path) -> No
     checkpoint = torch.load(path, weights_only=True)
     assert list(checkpoint["state_dict"]) == ["image"]
     assert checkpoint["batch"] == {
-        "format": 3,
+        "format": 4,
         "names": ["image_image"],
         "stages": [[20, 4, {}], [32, 5, {}]],
         "taken": 9,

@@ -95,7 +95,7 @@ def test_the_one_before_a_damaged_checkpoint_is_taken(tmp_path: Path) -> None:
         assert [each.taken for each in Progress.of(tmp_path).saved] == [2]
 
 
-@pytest.mark.parametrize("note", [{"format": 3}, {"format": 3, "names": 3, "stages": 1, "taken": None}, [2], "x"])
+@pytest.mark.parametrize("note", [{"format": 4}, {"format": 4, "names": 3, "stages": 1, "taken": None}, [2], "x"])
 def test_a_note_that_says_nothing_is_as_a_damaged_file(note: object, tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.config.touch()

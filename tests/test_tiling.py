@@ -150,29 +150,20 @@ def test_those_of_single_precision_differ_by_rounding(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # Dynamo looks
-def test_a_compiled_evaluation_is_one_for_every_size_and_takes_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of a parameter, CUDA graphs are recorded anew for every picture, and beyond a limit nothing is compiled any more.
-    given, counter, compiling = [], CompileCounter(), torch.compile
-
-    def compiled(function: Callable[..., dict[str, Tensor]], **_: object) -> Callable[..., dict[str, Tensor]]:
-        made = compiling(function, dynamic=False, backend=counter)  # without Inductor, which takes its time
-
-        def call(image: Tensor, *arguments: object) -> dict[str, Tensor]:
-            given.append(image)
-            return made(image, *arguments)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    objective = Objective([Term("tv", (IMAGE,), TotalVariation(), 1.0)])
-    for side in range(8, 20):
+def test_a_network_is_compiled_once_for_each_of_many_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Beyond a limit, eight by default, nothing is compiled any more, unsaid.
+    counter, compiling = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiling(network, dynamic=False, backend=counter))
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 1)
+    backbone, objective = Backbone("vgg16", ("relu1_1",)), Objective([Term("style", ("relu1_1",), Gram(), 1.0)])
+    for side in (8, 9, 10, 8):
         image = nn.Parameter(torch.rand(1, 3, side, side))
-        evaluator = Whole(Backbone("vgg16", ("relu1_1",)), objective, compiled=True)
-        (value,) = evaluator.values(image, {}, 0).values()
+        evaluator = Whole(backbone, objective, compiled=True)
+        targets = evaluator.targets("style", [image], [1.0], 0)
+        (value,) = evaluator.values(image, targets, 0).values()
         torch.autograd.backward(value.sum())
         assert image.grad is not None
-    assert counter.frame_count == 12
-    assert not any(isinstance(image, nn.Parameter) for image in given)
+    assert counter.frame_count == 3
 
 
 @pytest.mark.parametrize("pooling", ["avg", "l2"])

@@ -30,7 +30,7 @@ from nst_lightning.runs import Run, no_folder, replacing
 
 _YEAR = 365 * 24 * 60  # minutes
 # What may differ as a run goes on: there may be more steps, and the others change no pixel.
-_FREE = {"stages", "tile", "compile"}
+_FREE = {"stages", "tile", "compile", "graph"}
 
 
 class CheckpointFiles(TorchCheckpointIO):

@@ -54,7 +54,7 @@ example:
   nst train --photographs photos/ --styles painting.jpg -o painter.safetensors
   nst paint photo.jpg --painter painter.safetensors
 """
-_NOT_OF_PAINTERS = {"init", "optimizer", "seed", "tile", "compile", "mask_edge", "temporal_weight"}
+_NOT_OF_PAINTERS = {"init", "optimizer", "seed", "tile", "compile", "graph", "mask_edge", "temporal_weight"}
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_steps": 10_000, "max_epochs": -1}
 _TRAINER |= {"log_every_n_steps": 10, "val_check_interval": 500, "check_val_every_n_epoch": None}
 _TRAINER |= {"num_sanity_val_steps": 0}

@@ -57,15 +57,15 @@ class Sliced(Histogram):
     layers: ClassVar[tuple[str, ...]] = ()
 
     def _projected(self, own: Tensor, other: Tensor, draw: int) -> tuple[Tensor, Tensor]:
-        directions = _directions(len(own), draw, own.dtype, own.device)
+        directions = moved(_directions(len(own), draw, own.dtype), own.device)
         return directions @ own, directions @ other
 
 
 @lru_cache(maxsize=16)  # a quasi-Newton method asks for the same ones again and again
-def _directions(channels: int, draw: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _directions(channels: int, draw: int, dtype: torch.dtype) -> Tensor:
     generator = torch.Generator().manual_seed(draw)
     drawn = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-    return moved(normalize(drawn, dim=1).to(dtype), device)
+    return normalize(drawn, dim=1).to(dtype)
 
 
 def _apart(own: Tensor, other: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -21,6 +22,7 @@ from nst_lightning.losses import IMAGE, Features, Objective, Pointwise, Target, 
 from nst_lightning.losses.objective import Kept
 from nst_lightning.memory import Footprint, Line, peak_bytes
 from nst_lightning.modules.problem import Problem
+from nst_lightning.optim import StepGraph
 from nst_lightning.regions import pooled
 from nst_lightning.tiling import EVERYWHERE, Evaluator, Tiled, Weights, Whole
 
@@ -116,9 +118,13 @@ class Sizing:
             if time.monotonic() > ends:
                 break
             step(_square)
+        step(evaluate)
+        again: Callable[[], None] = partial(step, evaluate)
+        if self._problem.graph:
+            again = StepGraph(again, optimizer.state[parameter]).replay
         while True:
-            step(evaluate)
             yield
+            again()
 
     def _measured(self, worker: Worker) -> Footprint:
         backbone = self._problem.backbone

@@ -64,6 +64,7 @@ class ImageOptimization(L.LightningModule):
         self.evaluation: Evaluation | None = None  # of the current batch and stage; None before the first step
         self.stuck: Step | None = None  # the step that is taken, or that could not be
         self.shown: Step | None = None  # one of the batch and stage that the image is of
+        self._graph: optim.StepGraph | None = None  # of a step at this stage, if asked for
         self._whole: Tensor | None = None  # the image as it was when it was last looked at, at this stage
         self._left = 0  # how often it may still go back there
         self.sizing = Sizing(problem)
@@ -144,6 +145,9 @@ class ImageOptimization(L.LightningModule):
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Returns the losses of the images, (N,)."""
+        if self._graph is not None:
+            self._graph.replay()  # of the whole step, of which Lightning is told the losses
+            return self.losses["total"]
         assert self.evaluation is not None
         # Where positions are drawn, a quasi-Newton method needs the same ones from one step to the next.
         quasi_newton = isinstance(self.trainer.optimizers[0], _QUASI_NEWTON)
@@ -154,26 +158,25 @@ class ImageOptimization(L.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Calls backward on the sum over images, so that each one's gradient is that of its own loss."""
-        torch.autograd.backward(loss.sum())
+        if self._graph is None:
+            torch.autograd.backward(loss.sum())
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: _Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         """Takes a step, of fewer images at once where the memory does not hold them all."""
-        before = self.losses
         timeline = self.trainer.train_dataloader
         assert isinstance(timeline, Timeline)
         with self._taking(step := timeline.step(self.trainer.global_step)):
-            while True:
-                try:
-                    super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-                    break
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                # Behind the clause, whose traceback keeps the graph that did not fit.
-                self._forget_step(before)
-            self._settle(step, before, optimizer)
+            take = partial(self._take, partial(super().optimizer_step, epoch, batch_idx, optimizer, optimizer_closure))
+            if self.problem.graph and self.losses and self._graph is None:  # what a first step makes is there
+                self._graph = self._recorded(take)
+            if self._graph is None:
+                take()
+            else:
+                assert optimizer_closure is not None
+                optimizer_closure()
+            self._look_at_image(step)
         if self._is_logged(self.trainer.global_step + 1) or step.is_last:  # here, for callbacks look before the module
             means = {tag_of(name): value.mean() for name, value in self.losses.items()}
             self.log_dict(means, batch_size=len(self.image))
@@ -235,7 +238,7 @@ class ImageOptimization(L.LightningModule):
         together = len(step.batch.pairs)
         if self.evaluation is not None and not step.is_first:  # what was too much at one stage is at the next
             together = self.evaluation.together
-        self.losses, self.shown = {}, step
+        self.losses, self.shown, self._graph = {}, step, None
         self._whole, self._left = None, _TRIES
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
 
@@ -269,6 +272,7 @@ class ImageOptimization(L.LightningModule):
             self.trainer.optimizers[0].state[self.image] = state
 
     def _place(self, image: Tensor) -> None:
+        self._graph = None
         self.image = nn.Parameter(image)
         self.trainer.strategy.setup_optimizers(self.trainer)
 
@@ -283,24 +287,46 @@ class ImageOptimization(L.LightningModule):
         carried = step.batch.befores(step.stage)
         return torch.cat(starts) if carried is None else torch.lerp(torch.cat(starts), *carried)
 
-    def _forget_step(self, losses: dict[str, Tensor]) -> None:
-        """Makes ready to take a step again that the memory did not hold."""
-        assert self.evaluation is not None
-        self.evaluation.take_fewer(self.image)
-        self.zero_grad(set_to_none=True)
-        self.losses = losses
-
-    def _settle(self, step: Step, before: dict[str, Tensor], optimizer: _Optimizer) -> None:
-        """Checks what a step made, and keeps the losses of the images that the optimiser took back with the images."""
-        self._look_at_image(step)
-        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    def _take(self, take: Callable[[], None]) -> None:
+        """Takes a step, and keeps the losses of the images that the optimiser took back with the images."""
+        before = self.losses
+        while True:
+            try:
+                take()
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Behind the clause, whose traceback keeps the graph that did not fit.
+            assert self.evaluation is not None
+            self.evaluation.take_fewer(self.image)
+            self.zero_grad(set_to_none=True)
+            self.losses = before
+        (optimizer,) = self.trainer.optimizers
         if not before:
             if wrong := [name for name, value in self.losses.items() if not bool(value.isfinite().all())]:
                 msg = f"the loss is not finite when a stage begins ({', '.join(wrong[:3])})"
                 raise InputError(f"{msg}: are the weights, or is the learning rate, far too large?")
-        elif isinstance(inner, optim.LBFGS):
-            taken = inner.accepted
+        elif isinstance(optimizer, optim.LBFGS):
+            taken = optimizer.accepted
             self.losses = {name: torch.where(taken, value, before[name]) for name, value in self.losses.items()}
+
+    def _recorded(self, take: Callable[[], None]) -> optim.StepGraph:
+        """Returns the graph of a step, which writes its losses where those of the step before are."""
+        (optimizer,) = self.trainer.optimizers
+        losses = dict(self.losses)
+
+        def step() -> None:
+            take()
+            losses.update(self.losses)
+
+        try:
+            graph = optim.StepGraph(step, optimizer.state[self.image], losses)
+        except RuntimeError as error:
+            words = " ".join(str(error).split())[:200]
+            raise InputError(f"the step cannot be had as a CUDA graph ({words}): leave out graph") from error
+        self.losses = losses
+        return graph
 
     def _look_at_image(self, step: Step) -> None:
         """Looks at the pixels once in a while, and before they are written; sets back a single image that diverged."""

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from nst_lightning import initializers, regions
+from nst_lightning import initializers, optim, regions
 from nst_lightning.backbones import Backbone, Spec
 from nst_lightning.cards import Card, is_card
 from nst_lightning.data import Worker
@@ -49,6 +49,7 @@ class Problem:
     seed: int = 0
     tile: Tile = "off"
     compile: bool = False
+    graph: bool = False
     style_rotations: bool = False
     mask_edge: regions.Edge = "even"
 
@@ -66,6 +67,8 @@ class Problem:
         if self.compile and tile != "off":
             raise InputError(f"compile works on whole images only: set tile to off, got {tile}")
         _take_step(self.make_optimizer)
+        if self.graph and not isinstance(made := self.make_optimizer([nn.Parameter(torch.zeros(1))]), optim.LBFGS):
+            raise InputError(f"graph needs optimizer lbfgs, whose steps are all alike, got {type(made).__name__}")
 
     @property
     def settings(self) -> dict[str, str | int | float]:
@@ -96,6 +99,10 @@ class Problem:
             raise InputError(msg)
         if worker.deals_tiles and any(pair.before is not None for pair in pairs):
             raise InputError("trainer.strategy must be pair_parallel for a film, whose chunks it deals out")
+        if self.graph and (worker.device.type != "cuda" or worker.deals_tiles):
+            raise InputError(f"graph needs a CUDA GPU that computes whole steps: leave it out on {worker.device.type}")
+        if self.graph and torch.__version__ < "2.11":  # before, what is copied to the GPU may be lost by a graph
+            raise InputError(f"graph needs torch 2.11 or newer, this is {torch.__version__}: leave it out")
         self._check_cards(pairs)
         known = dict.fromkeys(name for term in self.objective.terms for name in (term.group, term.label) if name)
         for stage in stages:

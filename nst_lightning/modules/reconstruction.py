@@ -39,6 +39,7 @@ class Reconstruction(ImageOptimization):
         seed: int = 0,
         tile: Tile = "off",
         compile: bool = False,
+        graph: bool = False,
     ) -> None:
         if source not in {"content", "style"}:
             raise InputError(f"unknown representation {source!r}; known are content, style")
@@ -49,6 +50,6 @@ class Reconstruction(ImageOptimization):
         objective = Objective([*terms, smoothness("l1")])
         network = Backbone(backbone, objective.layers, weights, pooling)
         of_groups = {source: 1.0, "tv": tv_weight}
-        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile))
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, graph))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {**self.hparams, **self.problem.settings, "layers": listed(objective, source)}

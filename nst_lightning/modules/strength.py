@@ -148,7 +148,7 @@ def _judged(trainer: L.Trainer, module: ImageOptimization, step: Step, pair: Pai
         callbacks=[judge],
         **off,
     )
-    inner.fit(ImageOptimization(replace(problem, compile=False)), datamodule=small)
+    inner.fit(ImageOptimization(replace(problem, compile=False, graph=False)), datamodule=small)
     problem.backbone.to(device)  # the end of a run brings its module to the CPU
     if device.type == "cpu":
         memory.reuse_freed()

@@ -69,8 +69,11 @@ class StyleTransfer(ImageOptimization):
         seed: The seed of the noise to start from.
         tile: Side of the tiles in pixels that the network sees one at a time, so that its memory does not grow with
             the image; the result is the same. `auto` takes the largest that fits, `off` the whole image at once.
-        compile: Whether torch.compile makes the evaluation, anew for every size, on a GPU as CUDA graphs. On the CPUs
-            where it was measured it takes half a minute and the steps are no faster.
+        compile: Whether torch.compile makes the network, anew for every size. On the CPUs where it was measured it
+            takes half a minute and the steps are no faster.
+        graph: Whether a GPU is given a whole step as one CUDA graph, recorded anew at every stage, instead of hundreds
+            of kernels one by one, which below 1024 px take longer to be launched than to run. For `lbfgs` alone;
+            callbacks do not see the image's gradient.
 
     Raises:
         InputError: If a name is unknown or a weight out of range; as `WeightsError`, if the weights cannot be had.
@@ -102,6 +105,7 @@ class StyleTransfer(ImageOptimization):
         seed: int = 0,
         tile: Tile = "off",
         compile: bool = False,
+        graph: bool = False,
     ) -> None:
         optimizer = optim.LBFGS if optimizer is None else optimizer
         spec = spec_of(backbone)
@@ -118,7 +122,7 @@ class StyleTransfer(ImageOptimization):
         of_network = pooling, border, pixel_range, normalized
         network = Backbone(backbone, objective.layers, weights, *of_network)
         of_masks = style_rotations, mask_edge
-        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, *of_masks))
+        super().__init__(Problem(network, objective, of_groups, optimizer, init, seed, tile, compile, graph, *of_masks))
         self.save_hyperparameters(ignore="optimizer")
         self.settings = {
             **self.hparams,

@@ -8,6 +8,7 @@ import torch
 
 from nst_lightning.optim.adam import Adam as Adam
 from nst_lightning.optim.adam import carried_state as carried_state
+from nst_lightning.optim.graph import StepGraph as StepGraph
 from nst_lightning.optim.lbfgs import LBFGS as LBFGS
 from nst_lightning.optim.pyramid import Pyramid as Pyramid
 

@@ -136,9 +136,10 @@ def _first_state(parameter: Tensor, history_size: int) -> State:
         "direction": torch.zeros_like(values),
         "length": values.new_zeros(images),
         "scale": values.new_ones(images),
-        # One slot for each of the last steps, the same for all images, so that no value has to be read to find one.
-        # Where an image has no pair, because the step was taken back or the loss was concave, the curvature is 0.
-        "taken": 0,
+        # One slot for each of the last steps, the same for all images. Which one is the newest's is known to the device
+        # alone, so that every step launches the same; it is of the images' type, for that is what torch loads it as.
+        # Where there is no pair yet, the step was taken back or the loss was concave, the curvature is 0.
+        "slot": values.new_zeros(1),
         "steps": values.new_zeros(history_size, images, size),
         "changes": values.new_zeros(history_size, images, size),
         "curvature": values.new_zeros(history_size, images),
@@ -174,14 +175,14 @@ def _store_pair(state: State, gradient: Tensor, accepted: Tensor, precondition: 
     # Departs from torch.optim.LBFGS, whose bound is 1e-10 whatever the loss is measured in: small losses stall.
     bound = torch.finfo(gradient.dtype).eps * step.norm(dim=1) * change.norm(dim=1)
     convex = accepted & (curvature > bound)
-    slot = state["taken"] % len(state["steps"])
-    state["steps"][slot] = torch.where(convex[:, None], step, 0)
-    state["changes"][slot] = torch.where(convex[:, None], change, 0)
-    state["curvature"][slot] = torch.where(convex, curvature, 0)
+    state["slot"] = (state["slot"] + 1) % len(state["steps"])
+    slot = state["slot"].long()
+    state["steps"].index_copy_(0, slot, torch.where(convex[:, None], step, 0)[None])
+    state["changes"].index_copy_(0, slot, torch.where(convex[:, None], change, 0)[None])
+    state["curvature"].index_copy_(0, slot, torch.where(convex, curvature, 0)[None])
     # Where the loss is concave along a step that helped, the scale of an earlier one holds the next steps back.
     guess = torch.where(accepted, _GROWTH * state["scale"], state["scale"])
     state["scale"] = torch.where(convex, curvature / _dot(change, precondition(change)), guess)
-    state["taken"] += 1
 
 
 def _shorten(state: State, loss: Tensor, rejected: Tensor) -> None:
@@ -222,20 +223,21 @@ def _step_along(state: State, gradient: Tensor, precondition: Precondition) -> T
     The two loops of Nocedal and Wright (2006), algorithm 7.4, solve two triangular systems in the inner products of
     steps and changes. With these at hand each half of the history is read twice, however many pairs there are.
     """
-    size, taken = len(state["steps"]), state["taken"]
-    kept, oldest, newest = min(taken, size), taken % size if taken > size else 0, (taken - 1) % size
-    steps, changes = (state[name][:kept].transpose(0, 1) for name in ("steps", "changes"))
-    state["products"][:, :kept, newest] = _dots(steps, state["changes"][newest])
+    slot, slots = state["slot"].long(), torch.arange(len(state["steps"]), device=gradient.device)
+    by_age, ages = (slots + slot + 1) % len(slots), (slots - slot - 1) % len(slots)  # from the oldest
+    steps, changes = (state[name].transpose(0, 1) for name in ("steps", "changes"))
+    newest = state["changes"].index_select(0, slot)[0]
+    state["products"].index_copy_(2, slot, _dots(steps, newest)[..., None])
     # The systems have the oldest pair first, and double precision, for they may be badly conditioned.
     exact = gradient.dtype if gradient.device.type == "mps" else torch.float64
-    curvature = state["curvature"][:kept].T.roll(-oldest, 1).to(exact)
+    curvature = state["curvature"].index_select(0, by_age).T.to(exact)
     there = curvature > 0
-    products = state["products"][:, :kept, :kept].roll((-oldest, -oldest), (1, 2)).to(exact)
+    products = state["products"].index_select(1, by_age).index_select(2, by_age).to(exact)
     products = torch.where(there[:, :, None] & there[:, None, :], products, 0).triu(1)
     system = products + torch.where(there, curvature, 1).diag_embed()
 
     def along(history: Tensor, vectors: Tensor) -> Tensor:
-        return _dots(history, vectors).roll(-oldest, 1).to(exact)
+        return _dots(history, vectors).index_select(1, by_age).to(exact)
 
     def solved(matrix: Tensor, known: Tensor, upper: bool) -> Tensor:
         right = torch.where(there, known, 0)[..., None]
@@ -243,7 +245,7 @@ def _step_along(state: State, gradient: Tensor, precondition: Precondition) -> T
         return found[..., 0]
 
     def add(vectors: Tensor, history: Tensor, weights: Tensor) -> None:
-        _add(vectors, history, weights.to(vectors.dtype).roll(oldest, 1))
+        _add(vectors, history, weights.to(vectors.dtype).index_select(1, ages))
 
     alpha = solved(system, -along(steps, gradient), upper=True)
     direction: Tensor = -gradient

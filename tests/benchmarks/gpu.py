@@ -266,6 +266,26 @@ class Bench:
             if loss != "gram":  # of nearest neighbours a near tie may turn
                 off(f"float32, {loss}", 5e-2, loss=loss)
         self.checks.attempt("60 steps", self.sixty_steps)
+        if self.cuda:
+            self.checks.attempt("graph", self.graph)
+
+    def graph(self) -> None:
+        """How far the pictures are apart that steps by themselves and the same as one graph make."""
+        found = []
+        for recorded in (False, True):
+            image, evaluate = problem(self.small, self.device)
+            optimizer = optim.LBFGS([image])
+            take: Callable[[], object] = partial(optimizer.step, evaluate)
+            with true_float32(self.device):
+                take()
+                if recorded:
+                    take = optim.StepGraph(take, optimizer.state[image]).replay
+                for _ in range(20):
+                    take()
+            found.append(image.detach())
+        self.checks.check(
+            "20 steps as one graph, float32, off from eager ones", float((found[0] - found[1]).abs().max()), 0.01
+        )
 
     def sixty_steps(self) -> None:
         def last(device: torch.device, precision: str) -> float:
@@ -309,7 +329,7 @@ class Bench:
             self.checks.check("nst fit, for want of jsonargparse not run", 0, 1, at_most=False)
             return
         short = ("--steps", "12" if self.cuda else "4", "--scores", "off")
-        tile = str(max(16, self.small // 2))
+        tile, graph = str(max(16, self.small // 2)), ("--graph", str(self.cuda).lower())
         rows: dict[str, tuple[str, ...]] = {
             "everything": ("--steps", "24", *BF16, "--representations", "relu4_1", "--save_every", "6"),
             "film": (*short, *BF16, "--video", "webp" if importlib.util.find_spec("av") is None else "true"),
@@ -335,6 +355,9 @@ class Bench:
             **{f"style {loss}, tiles": (*short, *BF16, "--style_loss", loss, "--tile", tile) for loss in STYLE_LOSSES},
             **{f"content {loss}": (*short, *BF16, "--content_loss", loss) for loss in CONTENT_LOSSES},
             **{f"tv {loss}": (*short, *BF16, "--tv_loss", loss, "--tv_weight", "1") for loss in TV_LOSSES},
+            **{f"graph, {loss}": (*short, *BF16, *graph, "--style_loss", loss) for loss in STYLE_LOSSES},
+            "graph, tiles": (*short, *BF16, *graph, "--tile", tile),
+            "graph, batch auto": (*short, *BF16, *graph, "--batch_size", "auto"),
             "two styles": (*short, *BF16, "--style_loss", "{gram: 1, nearest: 0.5}"),
         }
         for name, words in rows.items():
@@ -456,37 +479,42 @@ class Bench:
     # ---- speed ----
 
     def speed(self, compiled: bool = False) -> None:
-        """What a step takes, of what it could."""
+        """What a step takes, of what it could, by itself and as one graph."""
         for size in self.sizes:
             for pairs, precision in ((10, "bf16-mixed"), (100, "bf16-mixed"), (10, "32-true")):
-                name = f"{size} px, {precision}, {pairs} pairs{', compiled' if compiled else ''}"
-                self.checks.attempt(f"speed, {name}", partial(self.step, name, size, pairs, precision, compiled))
+                for graph in (True, False) if self.cuda else (False,):
+                    words = [word for word, said in (("compiled", compiled), ("graph", graph)) if said]
+                    name = ", ".join([f"{size} px, {precision}, {pairs} pairs", *words])
+                    step = partial(self.step, name, size, pairs, precision, compiled, graph)
+                    self.checks.attempt(f"speed, {name}", step)
 
-    def step(self, name: str, size: int, pairs: int, precision: str, compiled: bool) -> None:
+    def step(self, name: str, size: int, pairs: int, precision: str, compiled: bool, graph: bool) -> None:
         image, evaluate = problem(size, self.device, precision, compiled=compiled)
         optimizer = optim.LBFGS([image], history_size=pairs)
+        take: Callable[[], object] = partial(optimizer.step, evaluate)
         with true_float32(self.device):
-            for _ in range(pairs + 5 if self.cuda else 2):
-                optimizer.step(evaluate)
-            bare = seconds(lambda: optimizer.step(evaluate), self.device)
-            alone = seconds(evaluate, self.device)
-            busy, launches, largest = self.kernels(lambda: optimizer.step(evaluate))
-            graphed = math.nan if compiled or not self.cuda else replayed(evaluate, self.device)
+            take()
+            if graph:
+                take = optim.StepGraph(take, optimizer.state[image]).replay
+            for _ in range(pairs + 4 if self.cuda else 1):
+                take()
+            bare = seconds(take, self.device)
+            busy, launches, largest = self.kernels(take)
         skip = pairs + 5 if self.cuda else 1
         clock = _Clock(self.device, skip)
-        module = StyleTransfer(optimizer=partial(optim.LBFGS, history_size=pairs), compile=compiled)
+        module = StyleTransfer(optimizer=partial(optim.LBFGS, history_size=pairs), compile=compiled, graph=graph)
         fit(module, self.data(size, skip + self.steps), clock, device=self.device, precision=precision)
         taken = clock.seconds_a_step
         flops = 2 * 2 * sum(9 * a * b * (size >> halved) ** 2 for a, b, halved in LAYERS)
         roof = flops / self.ceiling / taken
-        ms = {"step": bare, "evaluation": alone, "evaluation_as_graph": graphed, "kernels": busy, "trainer": taken}
+        ms = {"step": bare, "kernels": busy, "trainer": taken}
         self.checks.tell(name, unit="ms", **{key: 1e3 * each for key, each in ms.items()}, launches=launches, roof=roof)
         for kernel, part, count in largest[:8]:
             print(f"        {1e3 * part:8.3f} ms in {count:4} of {kernel[:100]}", flush=True)
         self.checks.note(told=f"kernels, {name}", kernels=largest)
         self.checks.check(f"Lightning's share, {name}", 1 - bare / taken, 0.03)
         if self.cuda:
-            self.checks.check(f"launches a step, {name}", launches, 150)
+            self.checks.check(f"launches a step, {name}", 1 if graph else launches, 150)
             self.checks.check(f"GPU busy, {name}", busy / taken, 0.85, at_most=False)
         if precision == "bf16-mixed" and size >= 1024:
             self.checks.check(f"of the convolutions' roofline, {name}", roof, 0.6, at_most=False)
@@ -542,23 +570,24 @@ class Bench:
     def batches(self) -> None:
         """Images an hour, pictures written, by how many are optimised together."""
         for together, pairs in ((1, 4), (8, 16), (32, 64)) if self.cuda else ((1, 2), (2, 2)):
-            self.checks.attempt(f"batches of {together}", partial(self.batch, together, pairs))
+            for graph in (False, True) if self.cuda else (False,):
+                name = f"batches of {together}" + (", graph" if graph else "")
+                self.checks.attempt(name, partial(self.batch, name, together, pairs, graph))
 
-    def batch(self, together: int, pairs: int) -> None:
+    def batch(self, name: str, together: int, pairs: int, graph: bool) -> None:
         size, steps = min(256, *self.sizes), 300 if self.cuda else 4
-        folder = self.out / f"batches_of_{together}"
+        folder = self.out / name.replace(" ", "_").replace(",", "")
         contents = [picture(CONTENT, size)[0].roll(3 * number, 2) for number in range(pairs)]
         clock = _Clock(self.device, 0)
         data = PairDataModule(contents, picture(STYLE, size)[0], size=size, steps=steps, batch_size=together)  # type: ignore[arg-type] # see api.stylize
         writer = ImageWriter(overwrite=True)
-        fit(StyleTransfer(), data, writer, clock, device=self.device, precision="bf16-mixed", folder=folder)
+        module = StyleTransfer(graph=graph)
+        fit(module, data, writer, clock, device=self.device, precision="bf16-mixed", folder=folder)
         hourly = 3600 * pairs / clock.whole
-        self.checks.tell(f"batches of {together}", images_an_hour=hourly, pairs=pairs, seconds=clock.whole, size=size)
+        self.checks.tell(name, images_an_hour=hourly, pairs=pairs, seconds=clock.whole, size=size)
         told = {entry["told"]: entry for entry in entries(self.out / "gpu.log") if "told" in entry}
         one = told.get("batches of 1", {"images_an_hour": hourly})["images_an_hour"]
-        self.checks.check(
-            f"images an hour, batches of {together} / of 1", hourly / one, 3 if together > 8 else 1, at_most=False
-        )
+        self.checks.check(f"images an hour, {name} / of 1", hourly / one, 3 if together > 8 else 1, at_most=False)
 
     # ---- compiled ----
 
@@ -621,24 +650,6 @@ class _Waits(L.Callback):
             self._stack.close()
             found = [each for each in self._caught if "called a synchronizing" in str(each.message)]
             self.places = ["/".join([*Path(each.filename).parts[-2:]]) + f":{each.lineno}" for each in found]
-
-
-def replayed(evaluate: Step, device: torch.device) -> float:
-    """Returns the seconds of an evaluation as one CUDA graph, which this project does not make: what could be had."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    try:
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                evaluate()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            evaluate()
-        return seconds(graph.replay, device)
-    except RuntimeError as error:
-        told(error)
-        return math.nan
 
 
 def work(options: argparse.Namespace) -> None:

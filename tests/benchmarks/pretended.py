@@ -55,6 +55,7 @@ class Counter(Callback):
 def rows() -> dict[str, tuple[str, ...]]:
     """Returns the options of `nst fit`, by the row's name."""
     adam = ("--optimizer", "adam")
+    graph = ("--model.graph", "true")
     several = ("--content", "temple", "coffee", "chelsea", "--style", "church_at_auvers", "--upscale", "true")
     return {
         "32-true": (),
@@ -91,6 +92,14 @@ def rows() -> dict[str, tuple[str, ...]]:
         "pictures, curves, scores": (*BF16, "--save_every", "2", "--scores", "auto"),
         "film": (*BF16, "--video", "webp"),
         "compiled": (*BF16, "--compile", "true", "--style_loss", "gram"),
+        **{f"graph, style {loss}": (*BF16, "--style_loss", loss, *graph) for loss in STYLE_LOSSES},
+        "graph": (*BF16, *graph),
+        "graph, 100 pairs": (*BF16, *graph, "--optimizer", "lbfgs", "--model.optimizer.history_size", "100"),
+        "graph, batch auto": (*BF16, *graph, "--batch_size", "auto", *several),
+        "graph, tiles of 32": (*BF16, *graph, "--tile", "32"),
+        "graph, regions": (*BF16, *graph, "--content_mask", "temple", "--regions", "red", "--keep_outside", "true"),
+        "graph, two stages, film": (*BF16, *graph, "--stages", "2", "--video", "webp", "--save_every", "2"),
+        "graph, compiled": (*BF16, *graph, "--compile", "true"),
     }
 
 

@@ -383,7 +383,7 @@ def test_a_history_does_not_hold_an_image_back_where_the_loss_is_concave() -> No
 def two_loops(state: dict[str, Any], gradient: Tensor, precondition: Loss) -> Tensor:
     """Nocedal and Wright (2006), algorithm 7.4, pair by pair."""
     size = len(state["steps"])
-    slots = [(state["taken"] - 1 - age) % size for age in range(min(state["taken"], size))]
+    slots = [(int(state["slot"]) - age) % size for age in range(size)]
     inverses = [torch.where(each > 0, 1 / each, 0)[:, None] for each in state["curvature"]]
     direction: Tensor = -gradient
     alphas: dict[int, Tensor] = {}
