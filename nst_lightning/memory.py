@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -168,46 +169,66 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
     return memory.peak
 
 
-@dataclass(frozen=True)
-class Line:
-    """Bytes as a straight line over pixels, of which more must not take fewer bytes: else an InputError."""
+class Curve:
+    """Bytes over pixels: straight lines between measurements, and on beyond the last one.
 
-    constant: float  # rounding of small measurements can take it below 0
-    per_pixel: float
+    The first two are taken at once, each other one when more pixels are asked for than before. A peak is the highest of
+    several moments, and samples of an image grow with it up to a number: a line through small images is far too low.
 
-    def __post_init__(self) -> None:
-        if not self.per_pixel >= 0:
-            raise InputError(f"bytes per pixel must be 0 or above, got {self.per_pixel}")
+    Args:
+        measure: Returns the bytes that so many pixels take.
+        pixels: Where to measure at most, at least two numbers, each larger than the one before.
+        room: The bytes that a measurement may take, by four times those of the one before.
 
-    @classmethod
-    def through(cls, measure: Callable[[int], int], small: int, large: int) -> Line:
-        """Returns the line through two measurements, at `small` pixels and at `large` ones, more than those.
+    Raises:
+        InputError: If more pixels were found to take fewer bytes.
+    """
 
-        A peak is the highest of several moments, each a line of its own, so it bends upwards: measured on images so
-        small that what does not grow with them is at its peak, the line is too low for large ones.
-        """
-        first, second = measure(small), measure(large)
-        per_pixel = (second - first) / (large - small)
-        return cls(first - per_pixel * small, per_pixel)
+    def __init__(self, measure: Callable[[int], int], pixels: Sequence[int], room: int = 0) -> None:
+        self._measure, self._pixels, self._room = measure, pixels, room
+        self._bytes = [measure(pixels[0])]
+        self._go_on()
 
     def at(self, pixels: int) -> int:
         """Returns the bytes that so many pixels take, >= 0."""
-        return max(0, round(self.constant + self.per_pixel * pixels))
+        while pixels > self._pixels[len(self._bytes) - 1] and self._may_go_on:
+            self._go_on()
+        constant, per_pixel = self._line(bisect(self._pixels, pixels, 1, len(self._bytes) - 1))
+        return max(0, round(constant + per_pixel * pixels))
 
     def pixels_within(self, budget: int) -> int:
         """Returns the most pixels that take no more than a budget in bytes: 0 where none, `sys.maxsize` where all."""
-        if self.per_pixel == 0:
-            return sys.maxsize if self.constant <= budget else 0
-        return max(0, int((budget - self.constant) / self.per_pixel))
+        while self._bytes[-1] <= budget and self._may_go_on:
+            self._go_on()
+        constant, per_pixel = self._line(bisect(self._bytes, budget, 1, len(self._bytes) - 1))
+        if per_pixel == 0:
+            return sys.maxsize if constant <= budget else 0
+        return max(0, int((budget - constant) / per_pixel))
+
+    @property
+    def _may_go_on(self) -> bool:
+        return len(self._bytes) < len(self._pixels) and 4 * self._bytes[-1] <= self._room
+
+    def _go_on(self) -> None:
+        self._bytes.append(self._measure(self._pixels[len(self._bytes)]))
+        _, per_pixel = self._line(len(self._bytes) - 1)
+        if per_pixel < 0:
+            raise InputError(f"bytes per pixel must be 0 or above, got {per_pixel}")
+
+    def _line(self, end: int) -> tuple[float, float]:
+        """Returns the line through a measurement and the one before: the bytes at 0 pixels, and those per pixel."""
+        (left, right), (low, high) = self._pixels[end - 1 : end + 1], self._bytes[end - 1 : end + 1]
+        per_pixel = (high - low) / (right - left)
+        return low - per_pixel * left, per_pixel
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a step on one image, as lines over pixels."""
+    """Bytes of a step on one image, over its pixels."""
 
-    evaluation: Line  # of the targets, the features and the gradient of what is evaluated at once
-    state: Line  # of the image, its gradient and its optimiser's memory
-    maps: Line  # of the targets that grow with the image
+    evaluation: Curve  # of the targets, the features and the gradient of what is evaluated at once
+    state: Curve  # of the image, its gradient and its optimiser's memory
+    maps: Curve  # of the targets that grow with the image
 
     def of_step(self, pixels: int, tile_pixels: int | None = None) -> int:
         """Returns the bytes of a step on an image of so many pixels, evaluated at once or in tiles of so many."""

@@ -241,36 +241,55 @@ def step(side: int) -> int:
 
 
 def test_a_step_grows_in_a_straight_line() -> None:
-    line = memory.Line.through(lambda pixels: step(int(pixels**0.5)), 96**2, 128**2)
-    assert line.at(160**2) == pytest.approx(step(160), rel=1e-3)
-    assert line.per_pixel >= 3 * 4 + 2 * 64 * 4  # the image's gradient, and a feature map with its gradient
+    curve = memory.Curve(lambda pixels: step(int(pixels**0.5)), [96**2, 128**2])
+    assert curve.at(160**2) == pytest.approx(step(160), rel=1e-3)
+    # The image's gradient, and a feature map with its gradient, for each pixel.
+    assert curve.at(161**2) - curve.at(160**2) >= (3 * 4 + 2 * 64 * 4) * 321
 
 
-def test_a_line_goes_through_both_measurements() -> None:
-    line = memory.Line.through({10: 1070, 30: 1210}.__getitem__, 10, 30)
-    assert (line.constant, line.per_pixel) == (1000, 7)
-    assert line.at(100) == 1700
-    assert memory.Line(-100, 1).at(50) == 0
-    assert [line.pixels_within(budget) for budget in (0, 1006, 1007, 1013, 1014)] == [0, 0, 1, 1, 2]
+def test_a_curve_goes_through_all_measurements_and_takes_those_it_needs() -> None:
+    found = {10: 1070, 30: 1210, 50: 3210, 70: 3210, 90: 9999}
+    measured = []
+
+    def measure(pixels: int) -> int:
+        measured.append(pixels)
+        return found[pixels]
+
+    curve = memory.Curve(measure, [*found], room=12_840)  # four times what the last but one takes
+    assert (curve.at(0), curve.at(20), curve.at(30)) == (1000, 1140, 1210)
+    assert measured == [10, 30]
+    assert (curve.at(40), curve.at(29), measured) == (2210, 1203, [10, 30, 50])
+    assert [curve.pixels_within(budget) for budget in (0, 1006, 1007, 1013, 1014, 2210)] == [0, 0, 1, 1, 2, 40]
+    assert curve.pixels_within(3210) == 70
+    assert (curve.at(80), measured) == (6604, [10, 30, 50, 70, 90])
+    assert curve.at(110) == 16788
+    assert memory.Curve({10: 0, 30: 200}.__getitem__, [10, 30]).at(5) == 0
+
+
+def test_what_there_is_no_room_to_measure_goes_by_the_last_line() -> None:
+    curve = memory.Curve({10: 1070, 30: 1210}.__getitem__, [10, 30, 50], room=4 * 1210 - 1)
+    assert (curve.at(50), curve.pixels_within(1350)) == (1350, 50)
 
 
 @pytest.mark.parametrize("budget", [0, 999, 12345, 10**9, 3 * 10**12 + 1])
-@pytest.mark.parametrize("line", [memory.Line(-50.5, 0.3), memory.Line(1e6 / 3, 1999.7)])
-def test_the_pixels_within_a_budget_are_within_it(line: memory.Line, budget: int) -> None:
-    pixels = line.pixels_within(budget)
-    assert pixels == 0 or line.at(pixels) <= budget
-    assert line.at(pixels + 4) > budget  # rounding to whole bytes is worth two pixels at most here
+@pytest.mark.parametrize("line", [(-50.5, 0.3), (1e6 / 3, 1999.7)])
+def test_the_pixels_within_a_budget_are_within_it(line: tuple[float, float], budget: int) -> None:
+    constant, per_pixel = line
+    curve = memory.Curve(lambda pixels: round(constant + per_pixel * pixels), [10**4, 4 * 10**4])
+    pixels = curve.pixels_within(budget)
+    assert pixels == 0 or curve.at(pixels) <= budget
+    assert curve.at(pixels + 4) > budget  # rounding to whole bytes is worth two pixels at most here
 
 
 def test_sizes_that_make_no_line_are_refused() -> None:
     with pytest.raises(InputError, match=r"^bytes per pixel must be 0 or above, got -1\.0$"):
-        memory.Line.through(lambda pixels: 100 - pixels, 10, 30)
+        memory.Curve(lambda pixels: 100 - pixels, [10, 30])
 
 
 def test_what_does_not_grow_fits_always_or_never() -> None:
-    line = memory.Line.through(lambda pixels: 5, 10, 30)
-    assert line.at(10**9) == 5
-    assert [line.pixels_within(budget) for budget in (4, 5)] == [0, sys.maxsize]
+    curve = memory.Curve(lambda pixels: 5, [10, 30])
+    assert curve.at(10**9) == 5
+    assert [curve.pixels_within(budget) for budget in (4, 5)] == [0, sys.maxsize]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

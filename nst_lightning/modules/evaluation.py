@@ -20,7 +20,7 @@ from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.losses import IMAGE, Features, Objective, Pointwise, Target, Values
 from nst_lightning.losses.objective import Kept
-from nst_lightning.memory import Footprint, Line, peak_bytes
+from nst_lightning.memory import Curve, Footprint, peak_bytes
 from nst_lightning.modules.problem import Problem
 from nst_lightning.optim import StepGraph
 from nst_lightning.regions import pooled
@@ -130,12 +130,14 @@ class Sizing:
         backbone = self._problem.backbone
         # Below, Gram matrices outweigh the features, or an image is computed as two.
         side = max(128, backbone.min_side, math.isqrt(backbone.small) + 1)
+        sides = [side, 2 * side, 4 * side]
 
-        def line(measure: Callable[[Tensor], int]) -> Line:
+        def curve(measure: Callable[[Tensor], int], sides: Sequence[int]) -> Curve:
             def at(pixels: int) -> int:
-                return measure(torch.rand(1, 3, *[math.isqrt(pixels)] * 2, device=worker.device))
+                with true_float32(worker.device):
+                    return measure(torch.rand(1, 3, *[math.isqrt(pixels)] * 2, device=worker.device))
 
-            return Line.through(at, side**2, (2 * side) ** 2)
+            return Curve(at, [each**2 for each in sides], worker.memory)
 
         def peak(work: Callable[[Tensor], object]) -> Callable[[Tensor], int]:
             return lambda image: peak_bytes(lambda: work(image), worker.device)
@@ -147,9 +149,9 @@ class Sizing:
         evaluate(torch.rand(1, 3, 2 * side, 2 * side, device=worker.device))
         self._optimise(torch.rand(1, 3, side, side, device=worker.device))
         return Footprint(
-            evaluation=line(peak(evaluate)),
-            state=line(peak(self._optimise)),
-            maps=line(lambda image: self._bytes_of_maps(worker, image)),
+            evaluation=curve(peak(evaluate), sides if worker.device.type == "cpu" else [*sides, 8 * side]),
+            state=curve(peak(self._optimise), sides[:2]),
+            maps=curve(lambda image: self._bytes_of_maps(worker, image), sides[:2]),
         )
 
     def _targets(self, worker: Worker, evaluator: Evaluator, image: Tensor) -> dict[str, Target]:

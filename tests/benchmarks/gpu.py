@@ -396,7 +396,7 @@ class Bench:
         """What is planned with against what is taken, and a batch that does not fit."""
         size = max(256, *self.sizes)  # below, what does not grow with pixels is most of it
         for precision in ("32-true", "bf16-mixed"):
-            for loss in ("gram", "wasserstein", "nearest", "strotss", "cmd"):
+            for loss in ("gram", "wasserstein", "nearest", "strotss", "cmd", "matched", "gram,matched,nearest"):
                 name = f"{size} px, {precision}, {loss}"
                 self.checks.attempt(f"planned, {name}", partial(self.planned, name, size, precision, loss))
         if importlib.util.find_spec("jsonargparse") is not None:
