@@ -800,3 +800,16 @@ def test_an_image_that_diverges_goes_on_from_where_it_was_whole_with_shorter_ste
     assert (Once.rates[0], Once.rates[-1]) == (0.02, 0.01)
     line = "nst: image_image: pixels that are not finite after step 51: goes on from where it was whole with 0.5 of"
     assert line in capfd.readouterr().err
+
+
+def test_a_graph_is_recorded_anew_of_an_image_that_diverged(tapes: list[Tape], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Problem, "check", lambda *_: None)
+
+    def spoil(module: ImageOptimization) -> None:
+        if module.trainer.global_step == 30:
+            module.image.data.fill_(float("nan"))
+
+    module = StyleTransfer(**SHALLOW, graph=True)
+    fit(module, data(stages=[Stage(32, 60)]), (Watch(spoil),))
+    assert bool(module.image.isfinite().all())
+    assert [tape.replays for tape in tapes] == [50, 8]

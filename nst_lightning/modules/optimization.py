@@ -169,7 +169,8 @@ class ImageOptimization(L.LightningModule):
         assert isinstance(timeline, Timeline)
         with self._taking(step := timeline.step(self.trainer.global_step)):
             take = partial(self._take, partial(super().optimizer_step, epoch, batch_idx, optimizer, optimizer_closure))
-            if self.problem.graph and self.losses and self._graph is None:  # what a first step makes is there
+            begun = self.losses and self.trainer.optimizers[0].state[self.image]  # what a first step makes
+            if self.problem.graph and self._graph is None and begun:
                 self._graph = self._recorded(take)
             if self._graph is None:
                 take()
