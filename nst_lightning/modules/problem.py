@@ -99,8 +99,10 @@ class Problem:
             raise InputError(msg)
         if worker.deals_tiles and any(pair.before is not None for pair in pairs):
             raise InputError("trainer.strategy must be pair_parallel for a film, whose chunks it deals out")
-        if self.graph and (worker.device.type != "cuda" or worker.deals_tiles):
-            raise InputError(f"graph needs a CUDA GPU that computes whole steps: leave it out on {worker.device.type}")
+        if self.graph and worker.device.type != "cuda":
+            raise InputError(f"graph needs a CUDA GPU: leave it out on {worker.device.type}")
+        if self.graph and worker.deals_tiles:
+            raise InputError("graph does not work with trainer.strategy tile_parallel, whose processes wait for others")
         if self.graph and torch.__version__ < "2.11":  # before, what is copied to the GPU may be lost by a graph
             raise InputError(f"graph needs torch 2.11 or newer, this is {torch.__version__}: leave it out")
         self._check_cards(pairs)
