@@ -111,6 +111,22 @@ def test_resumes_bitwise_after_every_step_across_stages_and_batches(
         assert set(resumed.images) == ({0, 1} if done < 9 else {1})
 
 
+class SavedAtItsEnd(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+@WITHOUT_ITS_CHECKPOINT_CALLBACK
+def test_goes_on_from_the_checkpoint_of_a_run_that_its_trainer_broke_off(tmp_path: Path) -> None:
+    whole = fit(StyleTransfer(**SHALLOW), data()).images[0]
+    path = tmp_path / "begun.ckpt"
+    assert fit(StyleTransfer(**SHALLOW), data(), (SavedAtItsEnd(path),), options={"max_steps": 6}).images == {}
+    assert torch.equal(fit(StyleTransfer(**SHALLOW), data(), ckpt_path=path).images[0], whole)
+
+
 def test_a_step_asks_no_tensor_for_its_value() -> None:
     guarded = []
 

@@ -127,7 +127,11 @@ class ImageOptimization(L.LightningModule):
             if self.trainer.world_size > 1 and isinstance(self.trainer.strategy, PairParallel):
                 raise InputError("a checkpoint is of one process's pairs: resume with --resume and the run's folder")
             if self.trainer.state.fn == TrainerFn.FITTING:  # what is validated is one batch, not all of its run's steps
-                self._check_batch(Saved.of(Path(), note), checkpoint["global_step"])
+                timeline, taken = Timeline(data_of(self.trainer).batches), checkpoint["global_step"]
+                self._check_batch(Saved.of(Path(), note), timeline, taken)
+                if taken < len(timeline):  # though its one epoch counts as over where max_steps broke it off
+                    for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+                        counts |= {"processed": 0, "completed": 0}
         self.image = nn.Parameter(torch.empty_like(checkpoint["state_dict"]["image"]))
 
     def on_fit_start(self) -> None:
@@ -360,9 +364,8 @@ class ImageOptimization(L.LightningModule):
                         msg = f"pair {pair.name}: its {what} is of {width}x{height} px at the stage of {stage.size} px"
                         raise InputError(f"{msg}, too small for these layers: {least} px a side at least")
 
-    def _check_batch(self, saved: Saved, taken: int) -> None:
+    def _check_batch(self, saved: Saved, timeline: Timeline, taken: int) -> None:
         """Refuses a checkpoint, after so many steps of the run, of a batch that this run would not go on with."""
-        timeline = Timeline(data_of(self.trainer).batches)
         batch = timeline.step(taken - 1).batch if 0 < taken <= len(timeline) else None
         if batch is not None and saved.taken < batch.steps and not batch.continues(saved):
             found = f"{', '.join(saved.names)}, {described(saved.stages)}"
