@@ -198,7 +198,7 @@ class OneDevice(SingleDeviceStrategy):
 
 
 # A stage, or what is resumed, begins with a look at the losses, the pixels and masks, and a pair ends with another.
-ONCE = {"optimization._settle", "optimization._look_at_image", "base._at_hand"}
+ONCE = {"optimization._take", "optimization._look_at_image", "base._at_hand"}
 
 
 class Steady(Callback):
