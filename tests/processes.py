@@ -43,6 +43,15 @@ def in_two(function: Callable[[int, Path], None], folder: Path) -> None:
     start_processes(function, (folder,), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
+def apart(function: Callable[..., None], *arguments: object) -> int:
+    """Calls a function in a process of its own; returns the code that it ended with, negative where a signal did it."""
+    process = FORKS.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 class Program:
     """The program in a process of its own, which is one in all but its start and Python's last end; killed on leaving.
 
