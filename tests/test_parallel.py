@@ -159,7 +159,7 @@ def agree(environments: Sequence[Mapping[str, str]], rank: int, folder: Path) ->
     for environment in environments:
         os.environ.update(environment)
         parallel._store.cache_clear()
-        found.append([agreed(what, lambda what=what: f"{what} of {rank}") for what in ("folder", "progress")])
+        found.append([agreed(what, f"{what} of {rank}".__str__) for what in ("folder", "progress")])
         for name in environment:
             del os.environ[name]
     (folder / str(rank)).write_text(json.dumps(found))
@@ -191,8 +191,8 @@ def test_processes_of_torchrun_and_of_slurm_agree_with_their_first(tmp_path: Pat
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    for rank in ("0", "1"):
-        assert json.loads((tmp_path / rank).read_text()) == [["folder of 0", "progress of 0"]] * 2
+    for name in ("0", "1"):
+        assert json.loads((tmp_path / name).read_text()) == [["folder of 0", "progress of 0"]] * 2
 
 
 def test_a_first_process_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

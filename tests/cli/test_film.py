@@ -41,7 +41,7 @@ class Killing(ImageWriter):
 def film_until_killed(folder: Path, *words: str) -> None:
     """What the killed process of a test runs."""
     os.chdir(folder)
-    configuration.ImageWriter = Killing  # type: ignore[misc]
+    setattr(configuration, "ImageWriter", Killing)  # noqa: B010 - mypy has it a type
     with threads(1):
         film(*words)
 
