@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # of the processes that share the machi
     torch.set_num_threads(1)
     os.environ.pop("COLUMNS", None)  # they are told of a terminal of 80 that is not there
 SAMPLES = Path(__file__).parents[1] / "data"
+
+
+def pytest_collection() -> None:
+    """Has no garbage looked for while all tests and what they need are imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Has it looked for in what the tests make alone."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from nst_lightning.__main__ import main
 from nst_lightning.errors import InputError, is_out_of_memory, refused
 
 
@@ -73,7 +74,6 @@ def test_any_other_error_is_one_line_and_exit_code_1(error: Exception, capsys: p
         ),
         ("MPLBACKEND=x", "matplotlib cannot be imported (Key backend: 'x' is not a valid value for backend; supported"),
         ("JSONARGPARSE_DEBUG=1", "Invalid boolean value for environment variable JSONARGPARSE_DEBUG: 1"),
-        ("NST_LIGHTNING_AGREED=x", "NST_LIGHTNING_AGREED in the environment is not what this program writes there: un"),
     ],
 )
 def test_a_variable_that_a_library_cannot_read_is_one_line_and_exit_code_2(
@@ -84,6 +84,16 @@ def test_a_variable_that_a_library_cannot_read_is_one_line_and_exit_code_2(
     done = subprocess.run(command, capture_output=True, text=True, cwd=pictures, env=environment)
     assert done.returncode == 2
     assert re.fullmatch(rf"nst: error: {re.escape(line)}[^\n]*\n", done.stderr), done.stderr
+
+
+def test_a_variable_of_this_program_that_it_did_not_write_is_refused(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("NST_LIGHTNING_AGREED", "x")
+    assert main(["plan", "content.png", "style.png"]) == 2
+    line = "nst: error: NST_LIGHTNING_AGREED in the environment is not what this program writes there: unset it\n"
+    assert capfd.readouterr().err == line
 
 
 def test_the_traceback_is_shown_where_it_is_asked_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nst_lightning import interruption
-from nst_lightning.interruption import Interrupted, Wish, break_off, handled
+from nst_lightning.interruption import Interrupted, Wish, break_off, handled, importing
 from tests.conftest import SAMPLES
 
 
@@ -61,6 +62,14 @@ def test_handlers_are_put_back_and_ignored_signals_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_garbage_is_looked_for_again_after_imports_and_nothing_of_the_callers_is_kept_from_it() -> None:
+    kept = gc.get_freeze_count()
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == kept
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Jobs of several processes as they are launched: the pictures are those of one process, whatever happens to another.
 
-The jobs run on CPUs. Every launch imports torch and Lightning anew in every process, so the tests share them.
+The jobs run on CPUs. Every launch imports torch and Lightning anew in all processes but the first, so the tests share
+them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,12 @@ from nst_lightning.__main__ import main
 from nst_lightning.parallel import telling
 from nst_lightning.progress import Progress
 from tests.conftest import threads
+from tests.processes import Program, run
 
-PROGRAM = [sys.executable, "-m", "nst_lightning"]
 FAST = ["--stages", "1", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1", "--style_loss", "gram"]
 NOISE = ["--init", "gaussian", "--trainer.accelerator", "cpu"]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "pair_parallel"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 HEADER = "content,style,name,size,steps,style_weight\n"
 
 SIX = [f"c{n}.png,s{n % 2}.png,p{n},,," for n in range(6)]  # three pairs for each of two processes
@@ -96,13 +97,13 @@ def alone(place: Path, rows: Sequence[str], output: str) -> dict[str, bytes]:
     return found
 
 
-def launched(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=ENVIRONMENT)
+def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(*arguments, environment=ENVIRONMENT)
 
 
-def told(run: subprocess.CompletedProcess[str]) -> list[str]:
+def told(job: subprocess.CompletedProcess[str]) -> list[str]:
     """The program's own errors on stderr, which processes share: two lines may come before both their ends."""
-    return re.findall(r"nst: error: (?:(?!nst: error: )[^\r\n])*", run.stderr)
+    return re.findall(r"nst: error: (?:(?!nst: error: )[^\r\n])*", job.stderr)
 
 
 # ---- the same pictures, however the pairs are dealt out ----
@@ -111,7 +112,7 @@ def told(run: subprocess.CompletedProcess[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def two(place: Path) -> subprocess.CompletedProcess[str]:
     """A job of two processes on six pairs and a seventh, bad, that cannot be finished; its folder is `two`."""
-    return launched([*PROGRAM, *options(place, [*SIX, "c6.png,s0.png,bad,,,1e39"], "two"), *TWO])
+    return launched(*options(place, [*SIX, "c6.png,s0.png,bad,,,1e39"], "two"), *TWO)
 
 
 def test_two_processes_of_three_pairs_one_of_six_and_six_runs_give_the_same_files(
@@ -138,8 +139,9 @@ def seven(place: Path) -> dict[str, bytes]:
 
 def test_seven_unequal_pairs_under_torchrun_give_the_same_files(place: Path, seven: dict[str, bytes]) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "nst_lightning"]
-    run = launched([*torchrun, *options(place, SEVEN, "torchrun"), *TWO])
-    assert run.returncode == 0, run.stderr
+    command, environment = [*torchrun, *options(place, SEVEN, "torchrun"), *TWO], {**os.environ, **ENVIRONMENT}
+    job = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=environment)
+    assert job.returncode == 0, job.stderr
     assert pictures(place / "torchrun") == seven
     assert len({(len(each), each) for each in seven.values()}) == 7
     assert not (place / "torchrun-2").exists()  # both took the folder that the first one chose
@@ -151,31 +153,27 @@ def port() -> int:
         return int(probe.getsockname()[1])
 
 
-def slurm(place: Path, output: str, *more: str) -> list[tuple[int, str, str]]:
+def slurm(place: Path, output: str, *more: str) -> list[subprocess.CompletedProcess[str]]:
     """What two tasks of one step end with and print, with the variables that srun would set and a port that is free."""
     common = {
         **dict.fromkeys(("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS"), "2"),
         **{"SLURM_JOB_ID": "1234567", "SLURM_JOB_NAME": "paint", "SLURM_NODEID": "0", "SLURM_NNODES": "1"},
         **{"SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(port())},
     }
-    command = [*PROGRAM, *options(place, SEVEN, output), *more]
-    tasks = [
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**ENVIRONMENT, **common, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
-        )
-        for rank in ("0", "1")
-    ]
-    ended = [task.communicate(timeout=100) for task in tasks]
-    return [(task.returncode, out, err) for task, (out, err) in zip(tasks, ended, strict=True)]
+    command = [*options(place, SEVEN, output), *more]
+    with ExitStack() as stack:
+        tasks = [
+            stack.enter_context(
+                Program(*command, environment={**ENVIRONMENT, **common, "SLURM_PROCID": rank, "SLURM_LOCALID": rank})
+            )
+            for rank in ("0", "1")
+        ]
+        return [task.ended() for task in tasks]
 
 
 def test_seven_unequal_pairs_under_slurm_give_the_same_files(place: Path, seven: dict[str, bytes]) -> None:
-    for code, _, err in slurm(place, "slurm", *TWO):
-        assert code == 0, err
+    for task in slurm(place, "slurm", *TWO):
+        assert task.returncode == 0, task.stderr
     assert pictures(place / "slurm") == seven
     assert not (place / "slurm-2").exists()
 
@@ -216,17 +214,12 @@ def children(parent: int) -> list[int]:
 @pytest.fixture(scope="module")
 def killed(place: Path) -> subprocess.CompletedProcess[str]:
     """A job of four pairs, k0 and k2 for one process, k1 and k3 for another that is killed at its first checkpoint."""
-    command = [*PROGRAM, *options(place, FOUR, "killed"), *TWO, "--checkpoint_minutes", "0.0001"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as run:
-        deadline = time.monotonic() + 120
-        while not (place / "killed/checkpoints/k1.ckpt").exists():
-            assert run.poll() is None, "the job ended before the second process wrote a checkpoint"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        (other,) = children(run.pid)
+    command = [*options(place, FOUR, "killed"), *TWO, "--checkpoint_minutes", "0.0001"]
+    with Program(*command, environment=ENVIRONMENT) as job:
+        job.until((place / "killed/checkpoints/k1.ckpt").exists)
+        (other,) = children(job.pid)
         os.kill(other, signal.SIGKILL)
-        out, err = run.communicate(timeout=120)
-    return subprocess.CompletedProcess(command, run.returncode, out, err)
+        return job.ended()
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +253,9 @@ def test_a_job_that_lost_a_process_goes_on_with_any_number_to_the_same_files(
     if devices == 1:
         assert here(command) == 0
     else:
-        run = launched([*PROGRAM, *command])
-        assert (run.returncode, told(run)) == (0, [])
-        assert sorted(run.stdout.split()) == [str(folder / f"{name}.png") for name in ("k1", "k3")]
+        job = launched(*command)
+        assert (job.returncode, told(job)) == (0, [])
+        assert sorted(job.stdout.split()) == [str(folder / f"{name}.png") for name in ("k1", "k3")]
     assert pictures(folder) == four
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert list(folder.glob("checkpoints/*.ckpt")) == []
@@ -281,44 +274,38 @@ def test_a_pair_that_one_process_cannot_finish_is_named_and_all_others_are_paint
 
 
 @contextmanager
-def long_job(place: Path, output: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def long_job(place: Path, output: str) -> Iterator[tuple[Program, int]]:
     """A job of two processes that have much to do, once both are at work, and the number of the second, that of k1."""
     rows = ["c0.png,s0.png,k0,,6100,", "c0.png,s1.png,k1,,6000,"]
     # So seldom that there is something to save when the job is told to end.
-    command = [*PROGRAM, *options(place, rows, output), *TWO, "--checkpoint_minutes", "0.02"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as run:
-        deadline = time.monotonic() + 120
-        while not all((place / output / f"checkpoints/{name}.ckpt").exists() for name in ("k0", "k1")):
-            assert run.poll() is None, "the job ended early"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        (other,) = children(run.pid)
-        yield run, other
-        for process in (other, run.pid):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+    command = [*options(place, rows, output), *TWO, "--checkpoint_minutes", "0.02"]
+    with Program(*command, environment=ENVIRONMENT) as job:
+        job.until(lambda: all((place / output / f"checkpoints/{name}.ckpt").exists() for name in ("k0", "k1")))
+        (other,) = children(job.pid)
+        yield job, other
+        with suppress(ProcessLookupError):
+            os.kill(other, signal.SIGKILL)
 
 
 def test_a_stopped_process_saves_what_it_has_when_the_job_is_told_to_end(place: Path) -> None:
-    with long_job(place, "stopped") as (run, other):
+    with long_job(place, "stopped") as (job, other):
         os.kill(other, signal.SIGSTOP)
         time.sleep(1)
         stopped = time.time()
-        run.send_signal(signal.SIGTERM)
+        job.send_signal(signal.SIGTERM)
         before = time.monotonic()
-        told = run.communicate(timeout=30)[1]
+        ended = job.ended(30)
         assert time.monotonic() - before < 10
-    assert run.returncode == 143
-    assert f"nst: interrupted; to go on: nst fit --resume {place}/stopped\n" in told
-    assert "Traceback" not in told
+    assert ended.returncode == 143
+    assert f"nst: interrupted; to go on: nst fit --resume {place}/stopped\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert {each.names for each in Progress.of(place / "stopped").saved} == {("k0",), ("k1",)}
     assert max(path.stat().st_mtime for path in (place / "stopped/checkpoints").glob("k1.ckpt")) > stopped
 
 
 def test_a_process_whose_parent_was_killed_saves_what_it_has_and_ends(place: Path) -> None:
-    with long_job(place, "orphan") as (run, other):
-        run.kill()
-        run.wait()
+    with long_job(place, "orphan") as (job, other):
+        job.send_signal(signal.SIGKILL)
         deadline = time.monotonic() + 30
         while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text().split()[2]:
             assert time.monotonic() < deadline, "the process goes on, though nobody waits for it"
@@ -391,9 +378,9 @@ TILES = ["--trainer.devices", "2", "--trainer.strategy", "tile_parallel"]
 
 
 def test_two_processes_on_the_tiles_of_one_image_give_the_picture_of_one(place: Path) -> None:
-    run = launched([*PROGRAM, *tiled(place, "shared", "--model.tile", "32", *TILES)])
-    assert (run.returncode, told(run)) == (0, [])
-    assert run.stdout == f"{place}/shared/large_s0.png\n"
+    job = launched(*tiled(place, "shared", "--model.tile", "32", *TILES))
+    assert (job.returncode, told(job)) == (0, [])
+    assert job.stdout == f"{place}/shared/large_s0.png\n"
     assert [path.name for path in place.glob("shared/*.png")] == ["large_s0.png"]
     assert here(tiled(place, "single", "--model.tile", "32")) == 0
     shared, single = (np.asarray(Image.open(place / of / "large_s0.png")).astype(int) for of in ("shared", "single"))
@@ -401,10 +388,10 @@ def test_two_processes_on_the_tiles_of_one_image_give_the_picture_of_one(place: 
 
 
 def test_tiles_of_an_image_that_is_not_tiled_are_refused(place: Path) -> None:
-    run = launched([*PROGRAM, *tiled(place, "off", *TILES)])
-    assert run.returncode == 2
-    assert set(told(run)) == {
+    job = launched(*tiled(place, "off", *TILES))
+    assert job.returncode == 2
+    assert set(told(job)) == {
         "nst: error: trainer.strategy tile_parallel deals out tiles: set model.tile to auto or a number of pixels"
     }
-    assert "Traceback" not in run.stderr
+    assert "Traceback" not in job.stderr
     assert pictures(place / "off") == {}

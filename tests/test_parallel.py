@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from nst_lightning import parallel
 from nst_lightning.errors import InputError
 from nst_lightning.parallel import PairParallel, RankError, TileParallel, agreed, check_launched, check_world, telling
+from tests.processes import FORKS
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "NST_LIGHTNING_AGREED")
 
@@ -152,18 +153,16 @@ def free_port() -> int:
             return port
 
 
-AGREE = """
-import json, os, sys
-from nst_lightning import parallel
-found = []
-for environment in json.loads(sys.argv[1]):
-    os.environ.update(environment)
-    parallel._store.cache_clear()
-    found.append([parallel.agreed(what, lambda: f"{what} of {sys.argv[2]}") for what in ("folder", "progress")])
-    for name in environment:
-        del os.environ[name]
-print(json.dumps(found))
-"""
+def agree(environments: Sequence[Mapping[str, str]], rank: int, folder: Path) -> None:
+    """Writes what a process agrees on with others, in one environment after the other."""
+    found = []
+    for environment in environments:
+        os.environ.update(environment)
+        parallel._store.cache_clear()
+        found.append([agreed(what, f"{what} of {rank}".__str__) for what in ("folder", "progress")])
+        for name in environment:
+            del os.environ[name]
+    (folder / str(rank)).write_text(json.dumps(found))
 
 
 def torchrun_environment(rank: int, port: int) -> dict[str, str]:
@@ -182,17 +181,18 @@ def slurm_environment(rank: int, port: int) -> dict[str, str]:
     return {**ranks, **worlds, **job, "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def test_processes_of_torchrun_and_of_slurm_agree_with_their_first() -> None:
+def test_processes_of_torchrun_and_of_slurm_agree_with_their_first(tmp_path: Path) -> None:
     ports = free_port(), free_port()
     processes = []
     for rank in (1, 0):  # whoever comes first waits
         environments = [torchrun_environment(rank, ports[0]), slurm_environment(rank, ports[1])]
-        command = [sys.executable, "-c", AGREE, json.dumps(environments), str(rank)]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        processes.append(FORKS.Process(target=agree, args=(environments, rank, tmp_path)))
+        processes[-1].start()
     for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert json.loads(out) == [["folder of 0", "progress of 0"]] * 2
+        process.join(120)
+        assert process.exitcode == 0
+    for name in ("0", "1"):
+        assert json.loads((tmp_path / name).read_text()) == [["folder of 0", "progress of 0"]] * 2
 
 
 def test_a_first_process_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

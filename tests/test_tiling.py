@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
-from torch.multiprocessing.spawn import start_processes
 from torchvision.models import VGG, resnet50
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.vgg import cfgs, make_layers
@@ -26,7 +25,7 @@ from nst_lightning.losses import IMAGE, Content, Gram, Objective, Target, Term, 
 from nst_lightning.tiling import ALONE, Evaluator, Plan, Share, Tiled, Whole
 from tests.backbones.test_network import vgg19_file  # noqa: F401 - a fixture
 from tests.conftest import threads
-from tests.processes import one_of_two
+from tests.processes import in_two, one_of_two
 
 SIZE = (243, 317)  # odd along both axes: every pooling of a VGG leaves a row or a column over
 
@@ -435,7 +434,7 @@ def evaluate_on_a_rank(rank: int, folder: Path) -> None:
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     expected = {tile: evaluated(ALONE, tmp_path, tile) for tile in SHARED}
-    start_processes(evaluate_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two(evaluate_on_a_rank, tmp_path)
     found = [torch.load(tmp_path / rank / "found.pt") for rank in ("0", "1")]
     for tile, of_one in expected.items():
         for name, value in of_one.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import options
-from nst_lightning.interruption import handled, leave
+from nst_lightning.interruption import importing
 from nst_lightning.terminal import folded, say
 
 _USAGE = """usage: nst fit PHOTO PAINTING ... [options]
@@ -38,7 +38,7 @@ def paint(given: typed.Given, sums: Mapping[str, str] | None = None) -> list[Pat
     Raises:
         InputError: If anything cannot be used, or the images are not those of the sums, see `recipe.Recipe`.
     """
-    with handled(leave):  # not above: a slip is answered before torch could be imported
+    with importing():  # not above: a slip is answered before torch could be imported
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import Configuration, Job
         from nst_lightning.cli.plan import told
@@ -60,7 +60,7 @@ def paint(given: typed.Given, sums: Mapping[str, str] | None = None) -> list[Pat
 
 
 def _print_configuration(given: typed.Given) -> None:
-    with handled(leave):  # as above
+    with importing():  # as above
         from nst_lightning.api import quiet
         from nst_lightning.cli.configuration import resolved
 
@@ -71,7 +71,7 @@ def _print_configuration(given: typed.Given) -> None:
 def _help(every: bool) -> None:
     print(f"{folded(_USAGE)}\n{options.table(every)}", flush=True)
     if every:
-        with handled(leave):  # not above: the short help needs no torch
+        with importing():  # not above: the short help needs no torch
             from nst_lightning.api import quiet
             from nst_lightning.cli.configuration import parser_of
             from nst_lightning.modules import StyleTransfer

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nst_lightning.errors import InputError, refused
-from nst_lightning.interruption import Interrupted, break_off, handled, leave
+from nst_lightning.interruption import Interrupted, break_off, handled, importing, leave
 from nst_lightning.terminal import folded, open_all, say, settle
 
 COMMANDS = {
@@ -92,7 +92,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a path's name may be more than the terminal can show
     with handled(leave):
         try:
-            main: Callable[[Sequence[str]], int | None] = import_module(f"nst_lightning.{module}").main
+            with importing():
+                main: Callable[[Sequence[str]], int | None] = import_module(f"nst_lightning.{module}").main
             words = [*map(_plain, arguments)]
             if command in _LEADING and words and not words[0].startswith("-"):
                 words.insert(0, _LEADING[command])

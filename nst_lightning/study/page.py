@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 
 from nst_lightning import images
+from nst_lightning.errors import InputError
 from nst_lightning.metrics.table import BETTER
 from nst_lightning.study import plots, tables
 from nst_lightning.study.report import Making, Report
@@ -37,6 +38,14 @@ def render(report: Report, made: str = "", side: int = SIDE) -> str:
     shown = partial(encoded, side=side)
     sections = [_section(found, report.makings, shown) for found in report.sections]
     return template("template.html").render(report=report, made=made, sections=sections, better=better)
+
+
+def check(output: Path, width: int) -> None:
+    """Raises an InputError where a page cannot have a file's name, or its pictures a width in pixels."""
+    if not images.MIN_SIDE <= width <= images.MAX_SIDE:
+        raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"output must end with .html or .htm, got {output}")
 
 
 def template(name: str) -> jinja2.Template:

@@ -68,16 +68,11 @@ def write(
         InputError: If the results cannot be read or the page cannot be written.
     """
     target = Path(folder) / "report.html" if output is None else Path(output)
-    if not images.MIN_SIDE <= width <= images.MAX_SIDE:
-        raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
-    if target.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"output must end with .html or .htm, got {target}")
+    page.check(target, width)
     made = f"Made by nst-lightning {__version__}, {datetime.date.today().isoformat()}."
     text = page.render(report.read(Path(folder)), made, width)
     images.check_writable(target.parent)
-    if not overwrite:
-        free = runs.free(target.with_suffix(""), [target.suffix])
-        target = free.with_name(free.name + target.suffix)
+    target = runs.untaken(target, overwrite)
     with runs.replacing(target) as written:
         written.write_text(text, encoding="utf-8")
     return target

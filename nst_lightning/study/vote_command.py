@@ -59,10 +59,7 @@ def write(
     Raises:
         InputError: If there is nothing to compare, a picture cannot be read, or a path cannot be written.
     """
-    if not images.MIN_SIDE <= width <= images.MAX_SIDE:
-        raise InputError(f"width must be {images.MIN_SIDE} to {images.MAX_SIDE} pixels, got {width}")
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"output must end with .html or .htm, got {output}")
+    page.check(output, width)
     key_file = output.with_name(f"{output.stem}_key.json")
     for path in (output, key_file):
         if path.exists() and not overwrite:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
-from nst_lightning.interruption import handled, leave
+from nst_lightning.interruption import importing
 from nst_lightning.runs import Run, held
 from nst_lightning.terminal import say
 from nst_lightning.ui.jobs import Queue
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(temporary)  # read as gradio is imported
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with held(Run(folder)), Queue(folder / "runs") as queue:
-        with handled(leave):
+        with importing():
             from nst_lightning.ui.server import LOOPBACK, served
 
         with served(queue, folder, given.host, port, int(given.max_upload * 2**20), given.open) as address:

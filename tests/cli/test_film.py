@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 
 from nst_lightning.__main__ import main
+from nst_lightning.batches import Step
+from nst_lightning.callbacks import ImageWriter
+from nst_lightning.cli import configuration
 from nst_lightning.film import Film
 from tests.benchmarks.film import clip, flicker, pictures_of
+from tests.conftest import threads
+from tests.processes import apart, run
 from tests.test_clips import duration, sound_of
 
 pytest.importorskip("cv2")
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAST = (
-    *("--size", "64", "--steps", "24", "--frame_steps", "8", "--style_loss", "gram", "--content_layers", "relu3_1"),
+    *("--size", "64", "--steps", "8", "--frame_steps", "6", "--style_loss", "gram", "--content_layers", "relu3_1"),
     *("--style_layers", "relu1_1,relu2_1,relu3_1", "--trainer.enable_progress_bar", "false"),
 )
 
 
-PROGRAM = [sys.executable, "-m", "nst_lightning", "film"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-KILLED = """
-import os, signal, sys
-from nst_lightning.__main__ import main
-from nst_lightning.callbacks import ImageWriter
-
 class Killing(ImageWriter):
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+    """Ends the process as nothing can prepare for."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Step, batch_idx: int
+    ) -> None:
         if batch.batch.names == ("frame_000003",) and batch.index == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        super().on_train_batch_end(trainer, module, outputs, batch, index)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-import nst_lightning.cli.configuration
-nst_lightning.cli.configuration.ImageWriter = Killing
-main(sys.argv[1:])
-"""
+
+def film_until_killed(folder: Path, *words: str) -> None:
+    """What the killed process of a test runs."""
+    os.chdir(folder)
+    setattr(configuration, "ImageWriter", Killing)  # noqa: B010 - mypy has it a type
+    with threads(1):
+        film(*words)
 
 
 def made() -> dict[str, bytes]:
@@ -57,9 +61,10 @@ def film(*words: str) -> int:
 
 
 def test_half_the_flicker_the_same_sound_and_the_same_length(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert film("clip.mp4", "painting.png", "-o", "out.mp4", *FAST) == 0
+    slow = [*FAST, "--steps", "24", "--frame_steps", "8"]
+    assert film("clip.mp4", "painting.png", "-o", "out.mp4", *slow) == 0
     assert capfd.readouterr().out.endswith("out.mp4\n")
-    assert film("clip.mp4", "painting.png", "-o", "alone.mp4", "--chunks", "5", "--overlap", "0", *FAST) == 0
+    assert film("clip.mp4", "painting.png", "-o", "alone.mp4", "--chunks", "5", "--overlap", "0", *slow) == 0
     together, alone = (flicker(*pictures_of(Film.read(Path(name)))) for name in ("out", "alone"))
     assert all(2 * one**0.5 < other**0.5 for one, other in zip(together, alone, strict=True))
     assert sound_of(Path("out.mp4")) == sound_of(source)
@@ -73,8 +78,7 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     assert film(*words) == 0
     whole = made()
     assert len(whole) == 6
-    killed = [sys.executable, "-c", KILLED, "film", *words, "--overwrite"]
-    assert subprocess.run(killed, env=ENVIRONMENT, capture_output=True).returncode == -signal.SIGKILL
+    assert apart(film_until_killed, Path.cwd(), *words, "--overwrite") == -signal.SIGKILL
     assert sorted(path.stem for path in Path("out/frames").glob("*.png")) == ["frame_000001", "frame_000002"]
     Path("out.mp4").unlink()
     assert film("--resume", "out") == 0
@@ -89,7 +93,7 @@ def test_chunks_over_two_processes_are_those_of_one(source: Path) -> None:
     whole = made()
     assert len(whole) == 1 + 5 + 1
     two = ["--accelerator", "cpu", "--devices", "2", "--strategy", "pair_parallel", "--overwrite"]
-    subprocess.run([*PROGRAM, *words, *two], env=ENVIRONMENT, check=True, capture_output=True)
+    run("film", *words, *two, environment={"OMP_NUM_THREADS": "1"}).check_returncode()
     assert made() == whole
 
 

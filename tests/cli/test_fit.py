@@ -29,6 +29,7 @@ from nst_lightning.cli.configuration import Configuration, Job
 from nst_lightning.cli.registry import COMMANDS
 from nst_lightning.modules import StyleTransfer
 from nst_lightning.progress import Progress
+from tests.processes import Program
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--size", "32", "--steps", "4", "--content_layers", "relu2_1", "--style_layers", "relu1_1,relu2_1"]
@@ -115,19 +116,12 @@ def test_a_killed_run_goes_on_to_the_same_file() -> None:
     """SIGKILL, so that nothing can be tidied: only what stands on disk counts."""
     Path("out.png").write_text("an earlier result")  # so the run is out-2, and must be that when it goes on
     slow = [*FAST[:2], "--steps", "60", *FAST[4:], "--checkpoint_minutes", "0.0001", "--init", "gaussian"]
-    command = [sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting", *slow]
-    with subprocess.Popen(
-        [*command, "--output", "out.png"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
-        deadline = time.monotonic() + 120
-        while not list(Path("out-2").glob("checkpoints/*.ckpt")):
-            assert run.poll() is None, "the run ended before it wrote a checkpoint"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        run.kill()
+    command = ["fit", "--content", "photo", "--style", "painting", *slow]
+    with Program(*command, "--output", "out.png") as run:
+        run.until(lambda: any(Path("out-2").glob("checkpoints/*.ckpt")))
     assert not Path("out-2.png").exists()
     assert main(["fit", "--resume", "out-2"]) == 0
-    assert main([*command[3:], "--output", "whole.png"]) == 0
+    assert main([*command, "--output", "whole.png"]) == 0
     assert Path("out-2.png").read_bytes() == Path("whole.png").read_bytes()
     assert Path("out.png").read_text() == "an earlier result"
 
@@ -161,28 +155,20 @@ def test_a_run_that_is_told_to_stop_early_leaves_its_picture_and_says_so(capfd: 
 
 
 @contextlib.contextmanager
-def started(*options: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+def started(*options: str, ignored: Sequence[int] = ()) -> Iterator[Program]:
     """A long run in a process of its own, once it is past its first steps; its folder is `run`."""
-    command = [*before, sys.executable, "-m", "nst_lightning", "fit", "--content", "photo", "--style", "painting"]
     given = [*FAST[:2], "--steps", "5000", *FAST[4:], "--scores", "off", "--save_every", "5", "--output", "run"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*command, *given, *options], stdout=pipe, stderr=pipe, text=True) as run:
-        deadline = time.monotonic() + 120
-        while not list(Path("run").glob("steps/*/*.png")):
-            assert run.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        try:
-            yield run
-        finally:
-            run.kill()
+    with Program("fit", "--content", "photo", "--style", "painting", *given, *options, ignored=ignored) as run:
+        run.until(lambda: any(Path("run").glob("steps/*/*.png")))
+        yield run
 
 
 def test_ctrl_c_keeps_the_picture_and_says_how_to_go_on() -> None:
     with started("--scores", "auto") as run:
         run.send_signal(signal.SIGINT)
-        told = run.communicate(timeout=20)[1]
-    assert run.returncode == 130
+        ended = run.ended(20)
+    told = ended.stderr
+    assert ended.returncode == 130
     assert "interrupted; to go on: nst fit --resume run" in told
     assert "Traceback" not in told
     assert len(list(Path("run/checkpoints").glob("*.ckpt"))) == 1
@@ -197,11 +183,11 @@ def test_a_signal_ends_a_run_when_all_is_saved(name: str, code: int) -> None:
     with started() as run:
         run.send_signal(signal.Signals[name])
         before = time.monotonic()
-        told = run.communicate(timeout=20)[1]
+        ended = run.ended(20)
     assert time.monotonic() - before < 10
-    assert run.returncode == code
-    assert told.endswith("nst: interrupted; to go on: nst fit --resume run\n")
-    assert "Traceback" not in told
+    assert ended.returncode == code
+    assert ended.stderr.endswith("nst: interrupted; to go on: nst fit --resume run\n")
+    assert "Traceback" not in ended.stderr
     assert len(Progress.of(Path("run")).saved) == 1
     assert not Path("run/.lock").exists()
 
@@ -212,28 +198,26 @@ def test_ctrl_c_twice_while_curves_are_written_at_every_step_ends_a_run_at_once(
             run.send_signal(signal.SIGINT)
             time.sleep(0.05)
         before = time.monotonic()
-        told = run.communicate(timeout=20)[1]
+        ended = run.ended(20)
     assert time.monotonic() - before < 5
-    assert run.returncode == 130
-    assert "Traceback" not in told
+    assert ended.returncode == 130
+    assert "Traceback" not in ended.stderr
     assert len(Progress.of(Path("run")).saved) == 1
 
 
 def test_a_signal_that_nohup_has_ignored_does_not_end_a_run() -> None:
-    with started("--steps", "60", before=["nohup"]) as run:
+    with started("--steps", "60", ignored=[signal.SIGHUP]) as run:
         run.send_signal(signal.SIGHUP)
-        assert run.wait(timeout=60) == 0
+        assert run.ended().returncode == 0
 
 
 def test_curves_whose_folder_is_deleted_are_one_line_and_the_run_goes_on() -> None:
     with started("--steps", "60", "--trainer.log_every_n_steps", "1") as run:
         shutil.rmtree("run/tensorboard")
-        told = run.communicate(timeout=60)[1]
-    assert run.returncode == 0
-    assert (
-        len(re.findall(r"nst: the curves in TensorBoard: [^\n]*No such file[^\n]*; the run goes on without\n", told))
-        == 1
-    )
+        ended = run.ended()
+    assert ended.returncode == 0
+    line = r"nst: the curves in TensorBoard: [^\n]*No such file[^\n]*; the run goes on without\n"
+    assert len(re.findall(line, ended.stderr)) == 1
     assert Path("run/photo_painting.png").is_file()
 
 
@@ -296,7 +280,7 @@ def test_a_pair_that_could_not_be_finished_goes_last_when_the_run_goes_on(capfd:
 
 def test_output_that_no_one_reads_to_its_end_is_no_error() -> None:
     run = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m nst_lightning backbones | head -c 1; echo ${{PIPESTATUS[0]}}"],
+        ["bash", "-c", f"{sys.executable} -m nst_lightning completion bash | head -c 1; echo ${{PIPESTATUS[0]}}"],
         capture_output=True,
         text=True,
         check=True,

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 from random import Random
 
@@ -24,8 +23,8 @@ from PIL import Image
 
 import nst_lightning.cli.configuration
 import nst_lightning.cli.fit  # noqa: F401 - so that no fork imports it
-from nst_lightning.__main__ import main
 from nst_lightning.progress import Progress
+from tests.processes import become
 
 OK, LOST, SILENT, TRACEBACK, HANG, WRONG = "ok", "LOST", "SILENT", "TRACEBACK", "HANG", "WRONG"
 """The verdicts. WRONG is an ending that says no lie, but not what is documented either: code, line or files."""
@@ -112,7 +111,7 @@ class Process:
         else:
             self.pid = os.fork()
             if self.pid == 0:
-                _become(folder, arguments, environment, prepare, to_out, to_err)
+                become(arguments, folder, environment, (to_out, to_err), prepare)
         self._code: int | None = None
         for end in (to_out, to_err):
             os.close(end)
@@ -162,37 +161,6 @@ class Process:
             self._started.wait() if self._started else os.waitpid(self.pid, 0)
         for end, _ in self._pipes:
             os.close(end)
-
-
-def _become(
-    folder: Path, arguments: Sequence[str], environment: Mapping[str, str], prepare: Callable[[], None], *outputs: int
-) -> None:
-    """Turns a fork into the program, as far as Python lets it; does not return."""
-    code = 1
-    try:
-        os.setsid()
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        for standard, end in enumerate((os.open(os.devnull, os.O_RDONLY), *outputs)):
-            os.dup2(end, standard)
-        sys.stdin, sys.stdout, sys.stderr = (open(n, mode, closefd=False) for n, mode in enumerate("rww"))
-        assert isinstance(sys.stderr, TextIOWrapper)
-        sys.stderr.reconfigure(errors="backslashreplace", line_buffering=True)
-        warnings.resetwarnings()  # and then as Python has it of itself
-        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", kind)
-        sys.argv = ["nst", *arguments]
-        prepare()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = main(arguments)
-        sys.stdout.flush()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from tests.faults.bench import OK, outcome
 from tests.faults.matrix import cells, drawn
+from tests.processes import FORKS
 
 CHOSEN = (
     "at once: a run resumed twice",
@@ -31,7 +31,7 @@ def apart() -> Iterator[Executor]:
     """A process of its own, which cells may fork: a fork of one whose torch has threads waits for them for ever."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "1")
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, FORKS) as pool:
             yield pool
 
 

@@ -10,7 +10,6 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.spawn import start_processes
 
 from nst_lightning import losses
 from nst_lightning.backbones import Backbone
@@ -35,7 +34,7 @@ from nst_lightning.losses import (
 )
 from nst_lightning.losses.base import drawn, full_precision
 from nst_lightning.tiling import ALONE, Evaluator, Share, Tiled, Whole
-from tests.processes import one_of_two
+from tests.processes import in_two, one_of_two
 from tests.test_tiling import error, images, small
 
 LAYERS = ("relu1_1", "relu3_1")
@@ -202,7 +201,7 @@ def in_tiles(name: str, folder: Path, share: Share) -> tuple[dict[str, Tensor], 
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
-    start_processes(evaluate_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two(evaluate_on_a_rank, tmp_path)
     ranks = [torch.load(tmp_path / rank / "found.pt") for rank in ("0", "1")]
     for name in OBJECTIVES:
         expected, of_one = in_tiles(name, tmp_path, ALONE)

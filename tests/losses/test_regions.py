@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.spawn import start_processes
 
 from nst_lightning.backbones import Backbone
 from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, Additive, Features, Loss, Matched, Objective
@@ -16,7 +15,7 @@ from nst_lightning.losses.base import drawn, resampled
 from nst_lightning.regions import pooled
 from nst_lightning.tiling import ALONE, EVERYWHERE, Evaluator, Share, Tiled, Weights, Whole
 from tests.losses.test_protocol import STYLES, objective
-from tests.processes import one_of_two
+from tests.processes import in_two, one_of_two
 from tests.test_tiling import error, images, small
 
 SIZE = (61, 83)
@@ -165,7 +164,7 @@ def evaluate_on_a_rank(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
-    start_processes(evaluate_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two(evaluate_on_a_rank, tmp_path)
     ranks = [torch.load(tmp_path / rank / "found.pt") for rank in ("0", "1")]
     for name in SHARED:
         for term, value in in_tiles(name, tmp_path, ALONE).items():

@@ -16,7 +16,6 @@ import pytest
 import torch
 from matplotlib import pyplot
 from torch import Tensor
-from torch.multiprocessing.spawn import start_processes
 from torchmetrics import MetricCollection
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
@@ -35,7 +34,7 @@ from nst_lightning.metrics.similarity import SHORTEST, Similarity
 from nst_lightning.metrics.texture import Texture, TextureDistance
 from tests.metrics.test_defects import checkered, framed, in_8_bits
 from tests.metrics.test_outline import picture
-from tests.processes import one_of_two
+from tests.processes import in_two, one_of_two
 
 NUMBER, SIZE = 5, (40, 56)
 LARGER = (SHORTEST, SHORTEST + 16)  # for the score that smaller ones have no number of
@@ -290,7 +289,7 @@ def update_on_a_rank(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_with_unequal_shares_find_what_one_does(tmp_path: Path) -> None:
-    start_processes(update_on_a_rank, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two(update_on_a_rank, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for case in CASES:
         name = case.name

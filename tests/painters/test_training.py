@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.modules import Painter, StyleTransfer
 from nst_lightning.tiling import ALONE
 from tests.presets.test_presets import fast_neural_style
+from tests.processes import run
 
 LOSSES = [
     "--style_layers",
@@ -97,20 +95,8 @@ def test_two_processes_share_a_batch_and_a_run_goes_on_to_the_bit(photographs: P
     double = [*both, "--steps=3", "--precision=64-true"]
     assert train(*double, "--batch_size=2", "-o", "one") == 0
     words = ["train", *FIXED, *LOSSES, *double]
-    command = [
-        sys.executable,
-        "-m",
-        "nst_lightning",
-        *words,
-        "--batch_size=1",
-        "--devices=2",
-        "--strategy=ddp",
-        "-o",
-        "two",
-    ]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
-    )
+    two = ["--batch_size=1", "--devices=2", "--strategy=ddp", "-o", "two"]
+    done = run(*words, *two, environment={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     for key, each in weights("one").items():
         assert each.dtype == torch.float64

@@ -30,8 +30,8 @@ class _Curve(L.Callback):
         self.totals.append(pl_module.losses["total"].item())
 
 
-def losses(name: str) -> list[float]:
-    """Returns the total losses of ten steps at 64 px, temple and church, on the bundled VGG16."""
+def losses(name: str, steps: int = STEPS) -> list[float]:
+    """Returns the total losses of the first steps at 64 px, temple and church, on the bundled VGG16."""
     model = {key: value for key, value in presets.options(name).items() if key != "stages"}
     made = model.pop("optimizer", None)
     if made is not None:
@@ -39,7 +39,7 @@ def losses(name: str) -> list[float]:
         model["optimizer"] = partial(getattr(import_module(module_name), class_name), **made.get("init_args", {}))
     content, style = (images.resize(images.read(str(file)).rgb, (48, 64)).clamp(0, 1)[0] for file in (CONTENT, STYLE))
     weights = presets.options(name)["stages"][0].get("weights", {})
-    data = PairDataModule(content, style, stages=[Stage(64, STEPS, weights)])  # type: ignore[arg-type] # see api.stylize
+    data = PairDataModule(content, style, stages=[Stage(64, steps, weights)])  # type: ignore[arg-type] # see api.stylize
     curve = _Curve()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

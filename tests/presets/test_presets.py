@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,25 +38,31 @@ def noise(height: int, width: int, seed: int) -> Tensor:
     return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+@functools.cache
+def convolutions() -> nn.Module:
+    """Those of torchvision's own VGG16 in float64 with Oxford's weights."""
+    spec = spec_of("vgg16")
+    network = spec.build().eval()
+    network.load_state_dict(load("oxford", bundled=spec.bundled), strict=False)
+    return network.get_submodule("features").double().requires_grad_(False)
+
+
 def features(image: Tensor, model: Mapping[str, Any]) -> Features:
-    """Those of torchvision's own VGG16 in float64 with Oxford's weights, fed pixels minus Oxford's mean colour."""
+    """Those of that network, fed pixels minus Oxford's mean colour."""
     spec = spec_of("vgg16")
     assert spec.activations is not None
     means = load("oxford", bundled=spec.activations) if model.get("normalized", False) else {}
-    network = spec.build().eval()
-    network.load_state_dict(load("oxford", bundled=spec.bundled), strict=False)
     layers = {node: name for name, node in spec.layers.items()}
     scale = {256: 256, 255: 255, None: 255}[model.get("pixel_range")]
     x = scale * image - torch.tensor([123.68, 116.779, 103.939], dtype=torch.float64).view(1, 3, 1, 1)
     found = {IMAGE: image}
-    stack = network.double().get_submodule("features")
-    for index, layer in enumerate([*stack.children()][:30]):
+    for index, layer in enumerate([*convolutions().children()][:30]):
         if isinstance(layer, nn.MaxPool2d) and model.get("pooling") == "avg_plain":
             layer = nn.AvgPool2d(2)
         if index == 0 and model.get("border") == "replicate":
-            x = pad(x, (1, 1, 1, 1), "replicate")
-            layer.padding = (0, 0)  # type: ignore[assignment]
-        x = nn.functional.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+            x = layer(pad(x, (1, 1, 1, 1), "replicate"))[..., 1:-1, 1:-1]
+        else:
+            x = nn.functional.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
         mean = means.get(f"features.{index - 1}", torch.ones(1)).double()
         # ReLUs and pooling scale with their input: a network of scaled filters has scaled features.
         found[layers[f"features.{index}"]] = x / mean[:, None, None]
@@ -237,8 +244,9 @@ def test_total_loss_and_gradient_are_those_of_the_projects_code(name: str) -> No
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_the_first_ten_losses_are_those_that_were_seen(name: str) -> None:
-    seen = json.loads(curves.FILE.read_text())[name]
-    found = curves.losses(name)
+    steps = 4 if name == "strotss" else curves.STEPS  # a step of it takes seconds
+    seen = json.loads(curves.FILE.read_text())[name][:steps]
+    found = curves.losses(name, steps)
     assert found[0] == pytest.approx(seen[0], rel=1e-4)
     # Another processor's rounding grows along the way, and that of torch 2.6 more so.
     assert found == pytest.approx(seen, rel=2e-2 if torch.__version__ >= "2.7" else 0.3)
@@ -249,19 +257,19 @@ def stylized(name: str, **options: Any) -> Tensor:
     own = {
         **OFFLINE,
         "preset": name,
-        "size": 72,
-        "steps": 3 if name == "strotss" else 8,  # a step of it takes seconds
+        "size": 44,
+        "steps": 3 if name == "strotss" else 8,
         "progress": False,
         **options,
     }
-    return images.read(stylize(noise(64, 56, 1)[0], noise(48, 40, 2)[0], **own)).rgb
+    return images.read(stylize(noise(40, 36, 1)[0], noise(40, 36, 2)[0], **own)).rgb
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_paints_and_options_beside_a_preset_go_before_it(name: str) -> None:
     picture = stylized(name)
     assert picture.shape[:2] == (1, 3)
-    assert max(picture.shape) == 64  # a photograph is not enlarged
+    assert max(picture.shape) == 40  # a photograph is not enlarged
     assert (picture - stylized(name, style_weight=0.0, content_weight=1.0)).abs().mean() > 1e-3
 
 
@@ -269,7 +277,7 @@ def test_the_command_line_takes_a_preset_with_options_beside_it(tmp_path: Path) 
     for name, seed in (("content", 1), ("style", 2)):
         images.write(tmp_path / f"{name}.png", noise(96, 80, seed))
     given = ["--content", str(tmp_path / "content.png"), "--style", str(tmp_path / "style.png"), "--scores", "off"]
-    small = ["--size", "96", "--steps", "5", "--backbone", "vgg16", "--weights", "oxford"]
+    small = ["--size", "48", "--steps", "5", "--backbone", "vgg16", "--weights", "oxford"]
     output = tmp_path / "run"
     assert main(["fit", *small, *given, "--preset", "crowsonkb", "--tv_weight=3", "--output", str(output)]) == 0
     saved = (output / "config.yaml").read_text()

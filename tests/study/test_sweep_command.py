@@ -8,9 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from nst_lightning.errors import InputError
 from nst_lightning.interruption import Interrupted
 from nst_lightning.study import report, runner, sweep, tables
 from tests.conftest import threads
+from tests.processes import Program
 from tests.study.conftest import called_here
 
 Written = Callable[[str], Path]
@@ -178,16 +176,6 @@ def test_a_value_more_runs_only_its_cells(finished: Path, commands: list[list[st
     assert len((finished / "cells.csv").read_text().splitlines()) == 1 + 6
 
 
-def started(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*(sys.executable, "-m", "nst_lightning", "sweep", str(folder.parent / "sweep.yaml")), "--output", str(folder)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that numbers are the same to the last digit here and in another process."""
@@ -205,16 +193,9 @@ def test_a_sweep_that_was_killed_goes_on_with_what_is_missing(
         (tmp_path / name).mkdir()
         (tmp_path / name / "sweep.yaml").write_text(TEXT)
     folder, whole = tmp_path / "killed/out", tmp_path / "whole/out"
-    process = started(folder)
-    try:
-        until = time.monotonic() + 120
-        while not list(folder.glob("runs/all/checkpoints/finished/*")):
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-    finally:
+    with Program("sweep", str(folder.parent / "sweep.yaml"), "--output", str(folder)) as process:
+        process.until(lambda: any(folder.glob("runs/all/checkpoints/finished/*")))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     done = {path.name for path in folder.glob("runs/all/checkpoints/finished/*")}
     assert 1 <= len(done) < 4
     times = {name: (folder / f"runs/all/{name}.png").stat().st_mtime_ns for name in done}
