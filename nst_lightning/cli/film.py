@@ -124,9 +124,9 @@ def _by_painter(own: Namespace, rest: Sequence[str]) -> None:
     with handled(leave):  # not above: a slip is answered before torch could be imported
         import torch
 
-        from nst_lightning.api import device_of, painted_by
         from nst_lightning.film import Film
         from nst_lightning.images import MIN_SIDE
+        from nst_lightning.painters.photographs import device_of, painted_by
 
     with ExitStack() as claims:
         if own.resume is None:

@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     photographs = files.find("photographs", given.photographs, files.CONTENT_FOLDER) if given.photographs else []
     with handled(leave):  # not above: a slip is answered before torch could be imported
         from nst_lightning import images, painters
-        from nst_lightning.api import device_of, painted_by
         from nst_lightning.image_files import ImageError
+        from nst_lightning.naming import draft, unique
         from nst_lightning.painters.export import export
-        from nst_lightning.pairs.naming import draft, unique
+        from nst_lightning.painters.photographs import device_of, painted_by
 
     painter = painters.BUNDLED if given.painter is None else Path(given.painter)
     trained, manner = chosen(painter, given)
