@@ -167,7 +167,7 @@ def read(arguments: Sequence[str], command: str = "fit") -> Given:
             if key == "model.optimizer":
                 values = (_class_path(values[0]),)
             if option is not None:
-                _check_number(option, values, f"--{option.name}")
+                _check_number(option, values, name if name[2:] in known(command) else f"--{option.name}")
             options.append((key, values))
     if {"data.strength", "model.style_weight"} <= {key for key, _ in options}:
         raise InputError("--strength finds the style_weight: leave out one of them")
