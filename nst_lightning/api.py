@@ -32,7 +32,7 @@ from nst_lightning.data import PairDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.files import Images
 from nst_lightning.modules import ImageOptimization, Reconstruction, StyleTransfer
-from nst_lightning.modules.evaluation import true_float32
+from nst_lightning.painters.photographs import device_of, painted_by
 from nst_lightning.pairs import Pair
 from nst_lightning.schedule import Stage
 
@@ -190,36 +190,6 @@ def paint(
     found = files.find("content", content, files.CONTENT_FOLDER)
     pictures = [images.to_pil(*painted_by(trained, each, size, styles, strength, device)) for each in found]
     return pictures if isinstance(content, (list, tuple)) else pictures[0]
-
-
-def painted_by(
-    trained: painters.Trained,
-    content: images.Source,
-    size: int | None,
-    styles: Mapping[str, float] | None,
-    strength: float,
-    device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns what a painter makes of a photograph (1, 3, H, W), and its opacity where it has any, see `paint`."""
-    if size is not None and size < images.MIN_SIDE:
-        raise InputError(f"size must be a whole number of pixels from {images.MIN_SIDE}, got {size}")
-    picture = images.read(content, size)
-    wanted = picture.size if size is None else images.fit(*picture.size, size)
-    if min(wanted) < images.MIN_SIDE:
-        raise InputError(
-            f"{content}: at {wanted[1]}x{wanted[0]} px it is too small for a painter: {images.MIN_SIDE} px"
-        )
-    rgb = images.resize(picture.rgb, wanted).clamp(0, 1).to(device)
-    alpha = None if picture.alpha is None else images.resize(picture.alpha, wanted).clamp(0, 1)
-    trained.network.to(device)
-    with true_float32(device):
-        return trained.paint(rgb, styles, strength).cpu(), alpha
-
-
-def device_of(accelerator: str) -> torch.device:
-    """Returns the first device of one of Lightning's accelerators; an InputError where there is none."""
-    with quiet():
-        return trainer_of(accelerator=accelerator, devices=1, barebones=True).strategy.root_device
 
 
 class Rebuilt(dict[str, PIL.Image.Image]):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import torch
 from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
-from nst_lightning import clips
+from nst_lightning import clips, flow, images
 from nst_lightning.errors import InputError
 from nst_lightning.runs import Run, replacing
+from nst_lightning.terminal import STDERR
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,27 @@ class Film:
                     row |= {"before": f"{self.run.picture(chunk.name(number - 1))}|{shown}", "steps": str(steps)}
                 rows.append(row)
         return rows
+
+    def paint(
+        self, painted: Callable[[Path], Tensor], weight: float, told: Callable[[Path], Mapping[str, str]]
+    ) -> None:
+        """Paints the frames that are not there yet, of a single chunk, each held to the one before.
+
+        That one is carried along the flow, and where it can be trusted it counts so many times as much as the painting
+        itself: what brings down the distance to both, weighted so, of which `losses.Temporal` is one.
+        """
+        (chunk,) = self.chunks
+        numbers = range(chunk.first, chunk.last + 1)
+        for number in tqdm(numbers, "painting", unit="frame", file=STDERR, disable=not STDERR.isatty()):
+            picture, shown = self.run.picture(chunk.name(number)), self.unpacked(self.folder, number)
+            if picture.exists():
+                continue
+            rgb = painted(shown)
+            if number > chunk.first and weight > 0:
+                before = self.run.picture(chunk.name(number - 1)), self.unpacked(self.folder, number - 1), shown
+                held, trusted = flow.carried(*(images.read(each).rgb for each in before))
+                rgb = torch.lerp(rgb, held, trusted * weight / (1 + weight))
+            images.write(picture, rgb, None, told(shown), overwrite=True)
 
     def pictures(self) -> Iterator[Image.Image]:
         """Yields what is shown, frame by frame: where chunks overlap, one fades into the next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ PAINTER = "painter:"  # before the file of a painter, whose picture the optimisa
 def check(init: str) -> None:
     """Raises an `InputError` if there is neither an initialisation of that name nor a picture, nor such a painter."""
     if init.startswith(PAINTER):
-        painters.load(init.removeprefix(PAINTER))
+        _painter(init)
     elif init not in INITIALIZERS:
         _picture(init, 1)
 
@@ -84,6 +85,17 @@ def with_file(init: str, change: Callable[[str], str]) -> str:
         return init
     begin = PAINTER if init.startswith(PAINTER) else ""
     return f"{begin}{change(init.removeprefix(PAINTER))}"
+
+
+def _painter(init: str) -> painters.Trained:
+    file = init.removeprefix(PAINTER)
+    return _loaded(file, os.stat(file).st_mtime_ns if os.path.isfile(file) else 0)
+
+
+@lru_cache(1)
+def _loaded(file: str, changed: int) -> painters.Trained:
+    """Returns a painter, which is read once for all pairs that start from it, until its file changes."""
+    return painters.load(file)
 
 
 def _picture(file: str, side: int) -> Tensor:
@@ -107,7 +119,7 @@ def initial_image(name: str, content: Tensor, style: Tensor, seed: int) -> Tenso
         InputError: See `check`.
     """
     if name.startswith(PAINTER):
-        return painters.load(name.removeprefix(PAINTER)).paint(content)
+        return _painter(name).paint(content)
     if name not in INITIALIZERS:
         return _fitted(_picture(name, max(content.shape[-2:])), content)
     return INITIALIZERS[name](content, style, torch.Generator().manual_seed(seed))

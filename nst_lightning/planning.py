@@ -19,9 +19,9 @@ from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.errors import InputError
 from nst_lightning.memory import available
 from nst_lightning.modules import ImageOptimization
-from nst_lightning.modules.evaluation import true_float32
 from nst_lightning.modules.problem import described
 from nst_lightning.paper import Paper
+from nst_lightning.precision import true_float32
 from nst_lightning.tiling import Plan
 
 BUDGET = 45.0  # seconds that measuring may take; what would go beyond is not measured

@@ -21,8 +21,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("image_files",),
     ("presets", "recipe"),
-    ("backbones", "colors", "figures", "images", "losses", "memory", "optim", "paper", "schedule"),
-    ("painters",),
+    ("backbones", "colors", "figures", "images", "losses", "memory", "optim", "paper", "precision", "schedule"),
+    ("naming", "painters"),
     (
         *("cards", "clips", "files", "flow", "initializers", "inspection"),
         *("metrics", "parallel", "progress", "regions", "tiling"),

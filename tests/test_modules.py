@@ -29,9 +29,9 @@ from nst_lightning.errors import InputError
 from nst_lightning.images import resize
 from nst_lightning.losses import IMAGE, Features, Source
 from nst_lightning.modules import ImageOptimization, StyleTransfer, evaluation, optimization
-from nst_lightning.modules.evaluation import true_float32
 from nst_lightning.modules.problem import Losses, Problem, Tile
 from nst_lightning.optim import LBFGS, Adam
+from nst_lightning.precision import true_float32
 from nst_lightning.schedule import Stage
 from nst_lightning.tiling import Targets, Weights, Whole
 from tests.questions import NoQuestions

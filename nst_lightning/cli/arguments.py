@@ -26,7 +26,7 @@ from nst_lightning.cli.options import Option, known
 from nst_lightning.errors import InputError
 from nst_lightning.runs import SHEET, Run, regular
 
-GROUPS = ("data", "model", "trainer")
+GROUPS = ("data", "model", "trainer", "painter")
 _LETTERS = {"-c": "--config", "-o": "--output", "-h": "--help"}
 _OF_PEERS = {
     **dict.fromkeys(("content_image", "content_img", "content_img_name", "input"), "content"),
@@ -109,7 +109,15 @@ class Given:
 
 
 _IMAGES = ("data.content", "data.style")
-_LISTS = (*_IMAGES, "data.content_mask", "data.style_mask", "data.regions")
+_LISTS = (
+    *_IMAGES,
+    "data.content_mask",
+    "data.style_mask",
+    "data.regions",
+    "data.photographs",
+    "data.held_out",
+    "painter.styles",
+)
 _NUMBER_LISTS = ("data.style_weights", "data.style_scale", "data.content_weights")
 _INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
 _NUMBERS = {
@@ -120,8 +128,8 @@ _SAFE = r"[a-z0-9_:,+-]*|nst_lightning(\.\w+)*\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
 """A word, which is no class path, or the path of a class that --safe admits."""
 
 
-def read(arguments: Sequence[str]) -> Given:
-    """Returns what was typed.
+def read(arguments: Sequence[str], command: str = "fit") -> Given:
+    """Returns what was typed behind a command that `known` has the options of.
 
     The photograph and the paintings may come first or last, without an option.
 
@@ -139,25 +147,27 @@ def read(arguments: Sequence[str]) -> Given:
     while left:
         word = left.popleft()
         if not _is_option(word):
+            if command != "fit":
+                raise InputError(f"{word!r} is behind no option: nst {command} --help lists the options")
             images.append(word)
             continue
         name, equals, value = word.partition("=")
-        key, option = _named(name)
+        key, option = _named(name, command)
         values = (value,) if equals else _values(name, option, left)
         if key in ("config", "from"):
             file = _cell(values[0]) if key == "from" else values[0]
-            of_files += _settings(file)
+            of_files += _settings(file, command)
             of_pictures += of_files[-1:] if _is_picture(file) else []
             start = [("model.init", (file,))] if key == "from" else start
         elif key == "preset":
-            brought += _settings(str(presets.path(values[0])))
+            brought += _of_preset(values[0], command)
         else:
             if key == "data.resume":
-                brought += _settings(_configuration_of(values[0]))
+                brought += _settings(_configuration_of(values[0]), command)
             if key == "model.optimizer":
                 values = (_class_path(values[0]),)
             if option is not None:
-                _check_number(option, values, f"--{option.name}")
+                _check_number(option, values, name if name[2:] in known(command) else f"--{option.name}")
             options.append((key, values))
     if {"data.strength", "model.style_weight"} <= {key for key, _ in options}:
         raise InputError("--strength finds the style_weight: leave out one of them")
@@ -225,20 +235,22 @@ def _is_option(word: str) -> bool:
     return re.match(r"--?[A-Za-z]", word) is not None
 
 
-def _named(name: str) -> tuple[str, Option | None]:
+def _named(name: str, command: str) -> tuple[str, Option | None]:
     """Returns the key of an option, and the option where it has a short name."""
-    plain = _LETTERS.get(name, name).removeprefix("--")
-    if plain in known():
-        return known()[plain].key, known()[plain]
-    by_key = next((option for option in known().values() if option.key == plain.removesuffix("+")), None)
+    plain, options = _LETTERS.get(name, name).removeprefix("--"), known(command)
+    if plain in options:
+        return options[plain].key, options[plain]
+    by_key = next((option for option in options.values() if option.key == plain.removesuffix("+")), None)
     if by_key is not None or plain.partition(".")[0] in GROUPS or plain in ("config", "print_config", "help"):
         return plain, by_key
-    raise InputError(f"unknown option {name}{_hint(plain, '--')} nst fit --help lists the options")
+    raise InputError(f"unknown option {name}{_hint(plain, command, '--')} nst {command} --help lists the options")
 
 
-def _hint(name: str, dashes: str = "") -> str:
+def _hint(name: str, command: str, dashes: str = "") -> str:
     """Returns a colon, and what was meant by a name where anything is like it."""
-    close = [_OF_PEERS[name]] if name in _OF_PEERS else difflib.get_close_matches(name, [*known(), "config"])
+    options = [*known(command), "config"]
+    meant = _OF_PEERS.get(name)
+    close = difflib.get_close_matches(name, options) if meant is None or command != "fit" else [meant]
     close.sort(key=lambda one: one[0] != name[0])  # a slip is seldom in the first letter
     return f": did you mean {dashes}{close[0]}?" if close else ":"
 
@@ -301,7 +313,16 @@ def _is_picture(path: str) -> bool:
     return Path(path).suffix.lower() in FORMATS
 
 
-def _settings(path: str) -> list[Mapping[str, Any]]:
+def _of_preset(name: str, command: str) -> list[Mapping[str, Any]]:
+    """Returns what a preset holds that the command has options for."""
+    (found,) = _settings(str(presets.path(name)), "fit")
+    if command == "fit":
+        return [found]
+    of_model = {option.name for option in known(command).values() if option.key.startswith("model.")}
+    return [{"model": {own: each for own, each in found["model"].items() if own in of_model}}]
+
+
+def _settings(path: str, command: str) -> list[Mapping[str, Any]]:
     """Returns what a configuration holds, behind the preset that it names, with short names put into their groups.
 
     A picture holds what it was made with.
@@ -317,15 +338,17 @@ def _settings(path: str) -> list[Mapping[str, Any]]:
             if not isinstance(value, dict):
                 raise InputError(f"{path}: {name} must be settings by name, got {value}")
             of_group = settings.setdefault(name, {})
-            of_group |= {own: _checked(path, f"{name}.{own}", each) for own, each in value.items()}
-        elif name in known():
-            group, _, own = known()[name].key.rpartition(".")
+            of_group |= {own: _checked(path, f"{name}.{own}", each, command) for own, each in value.items()}
+        elif name in known(command):
+            group, _, own = known(command)[name].key.rpartition(".")
             into = settings if group == "" else settings.setdefault(group, {})
-            into[own] = _checked(path, known()[name].key, value)
+            into[own] = _checked(path, known(command)[name].key, value, command)
         else:
-            raise InputError(f"{path}: unknown setting {name!r}{_hint(str(name))} nst fit --help lists them")
+            raise InputError(
+                f"{path}: unknown setting {name!r}{_hint(str(name), command)} nst {command} --help lists them"
+            )
     preset = settings.pop("preset", None)
-    return [*([] if preset is None else _settings(str(presets.path(preset)))), settings]
+    return [*([] if preset is None else _of_preset(preset, command)), settings]
 
 
 def _from_yaml(path: str) -> object:
@@ -340,9 +363,9 @@ def _from_yaml(path: str) -> object:
         raise InputError(f"{path}: is not a configuration: a value is no text, number or list") from error
 
 
-def _checked(path: str, key: str, value: object) -> object:
+def _checked(path: str, key: str, value: object, command: str) -> object:
     """Returns the value of a key in a configuration, an optimiser's short name as its class path."""
-    option = known().get(key.rpartition(".")[2])
+    option = known(command).get(key.rpartition(".")[2])
     if option is not None and option.key == key and isinstance(value, str):
         _check_number(option, [value], f"{path}: {option.name}")
         return _class_path(value) if key == "model.optimizer" else value

@@ -48,6 +48,8 @@ _OF_TRAINER = {
     "trainer.strategy": "pair_parallel (pairs dealt out) or tile_parallel (tiles dealt out)",
     "trainer.precision": "That of the network: 32-true, 64-true, bf16-mixed or 16-mixed [32-true]",
 }
+NOT_OF_PAINTERS = frozenset({"init", "optimizer", "seed", "tile", "compile", "graph", "mask_edge", "temporal_weight"})
+"""What `nst train` has not of the model's."""
 _COMMON = (
     *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "strength"),
     *("style_loss", "style_layers", "style_weights", "style_scale", "colors", "content_mask", "init", "seed"),
@@ -95,9 +97,30 @@ class Option:
 
 
 @cache
-def known() -> Mapping[str, Option]:
-    """Returns the options by their short names."""
+def known(command: str = "fit") -> Mapping[str, Option]:
+    """Returns the options of `fit`, or of `train`, by their short names."""
     preset = f"A whole convention: {', '.join(presets.names())}; options beside it go before it"
+    of_run = {
+        name: Option(name, kind.__name__ if isinstance(kind, type) else str(kind), text)
+        for name, (kind, _, text) in OF_RUN.items()
+    }
+    of_trainer = [
+        Option(key, "int | str" if key.endswith("devices") else "str", text) for key, text in _OF_TRAINER.items()
+    ]
+    if command == "train":
+        of_model = _arguments("model", "modules/style_transfer.py", "StyleTransfer")
+        found = [
+            *_arguments("data", "crops.py", "CropDataModule"),
+            *(each for each in of_model if each.name not in NOT_OF_PAINTERS),
+            *(each for each in _arguments("painter", "modules/painter.py", "Painter") if each.name != "problem"),
+            Option("preset", "str", preset),
+            *(of_run[name] for name in ("output", "overwrite", "ckpt_path", "checkpoint_minutes")),
+            *of_trainer,
+        ]
+        return {
+            **{option.name: option for option in found},
+            "steps": Option("trainer.max_steps", "int", "Steps of Adam"),
+        }
     found = [
         *_arguments("data", "data.py", "PairDataModule"),
         *_arguments("model", "modules/style_transfer.py", "StyleTransfer"),
@@ -105,11 +128,8 @@ def known() -> Mapping[str, Option]:
         Option(
             "from", "str", "A cell of a sweep's figure, FOLDER:B3, to go on with: its settings, and its picture as init"
         ),
-        *(
-            Option(name, kind.__name__ if isinstance(kind, type) else str(kind), text)
-            for name, (kind, _, text) in OF_RUN.items()
-        ),
-        *(Option(key, "int | str" if key.endswith("devices") else "str", text) for key, text in _OF_TRAINER.items()),
+        *of_run.values(),
+        *of_trainer,
     ]
     return {option.name: option for option in found}
 
@@ -134,7 +154,9 @@ def _arguments(group: str, file: str, owner: str) -> list[Option]:
     (made,) = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     section = re.split(r"\n(?=\S)", (ast.get_docstring(found) or "").partition("\nArgs:\n")[2])[0]
     texts = dict(re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE))
-    defaults = {each.arg: ast.literal_eval(it) for each, it in zip(made.args.args[1:], made.args.defaults, strict=True)}
+    needed = len(made.args.args) - 1 - len(made.args.defaults)
+    values = [*[None] * needed, *map(ast.literal_eval, made.args.defaults)]
+    defaults = {each.arg: it for each, it in zip(made.args.args[1:], values, strict=True)}
     kinds = {each.arg: ast.unparse(each.annotation) for each in made.args.args if each.annotation is not None}
     return [Option(f"{group}.{name}", kinds[name], _in_short(texts[name], it)) for name, it in defaults.items()]
 

@@ -1,25 +1,24 @@
 """`nst train`: trains a painter, a network that paints a photograph in one pass."""
 
-import difflib
-import json
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined] # without __all__
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from nst_lightning import files, presets, runs
+from nst_lightning import files, runs
 from nst_lightning.api import quiet, trainer_of
+from nst_lightning.cli.arguments import read
+from nst_lightning.cli.options import NOT_OF_PAINTERS
 from nst_lightning.crops import CropDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.interruption import UNFINISHED, Wish, handled, take
@@ -54,15 +53,10 @@ example:
   nst train --photographs photos/ --styles painting.jpg -o painter.safetensors
   nst paint photo.jpg --painter painter.safetensors
 """
-_NOT_OF_PAINTERS = {"init", "optimizer", "seed", "tile", "compile", "graph", "mask_edge", "temporal_weight"}
 _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_steps": 10_000, "max_epochs": -1}
 _TRAINER |= {"log_every_n_steps": 10, "val_check_interval": 500, "check_val_every_n_epoch": None}
 _TRAINER |= {"num_sanity_val_steps": 0}
 _TRAINER |= dict.fromkeys(("inference_mode", "enable_model_summary", "use_distributed_sampler"), False)
-_OF_TRAINER = ("devices", "strategy", "accelerator", "precision")
-_SHORT = {"steps": ["trainer.max_steps"], "seed": ["painter.seed", "data.seed"], "o": ["output"], "c": ["config"]}
-_SHORT |= {name: [f"trainer.{name}"] for name in _OF_TRAINER}
-_GROUPS = ("data", "model", "painter")
 _LISTS = ("data.photographs", "data.held_out", "painter.styles")
 
 
@@ -75,7 +69,7 @@ def main(arguments: Sequence[str]) -> int | None:
             painter = Painter(made.model.problem, **vars(values.painter))
         except (TypeError, ValueError) as error:  # an InputError, perhaps in what jsonargparse wraps it in
             raise InputError(str(error)) from error
-        of_losses = {name: each for name, each in made.model.settings.items() if name not in _NOT_OF_PAINTERS}
+        of_losses = {name: each for name, each in made.model.settings.items() if name not in NOT_OF_PAINTERS}
         of_data = {name: getattr(values.data, name) for name in ("crop", "batch_size")}
         painter.settings = {**of_losses, **of_data, **vars(values.painter), "styles": painter.names}
         name = f"{'_'.join(painter.names)}_painter"
@@ -157,7 +151,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
     parser.add_argument("-c", "--config", action=ActionConfigFile)
     parser.add_lightning_class_args(L.Trainer, "trainer")
     parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER.items()})
-    parser.add_class_arguments(StyleTransfer, "model", skip=_NOT_OF_PAINTERS)
+    parser.add_class_arguments(StyleTransfer, "model", skip={*NOT_OF_PAINTERS})
     parser.set_defaults({"model.style_loss": "gram"})
     parser.add_class_arguments(CropDataModule, "data", fail_untyped=False, sub_configs=False)
     parser.add_class_arguments(Painter, "painter", skip={"problem"}, instantiate=False, sub_configs=False)
@@ -165,18 +159,15 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
     parser.add_argument("--ckpt_path", type=str | None, default=None)
     parser.add_argument("--overwrite", type=bool, default=False)
     parser.add_argument("--checkpoint_minutes", type=float, default=2.0)
-    keys = [*parser.get_defaults().keys()]
-    given = [*_options(arguments, [*keys, "config", "preset"])]
-    named = dict(given)
-    if "preset" in named:
-        brought = yaml.safe_load(presets.path(named["preset"]).read_text(encoding="utf-8"))["model"]
-        parser.set_defaults({f"model.{name}": each for name, each in brought.items() if f"model.{name}" in keys})
-    checkpoint = named.get("ckpt_path")
-    if checkpoint is not None and not os.path.isfile(checkpoint):
-        raise InputError(f"{checkpoint}: no such checkpoint; a run's is in its folder checkpoints")
-    if checkpoint is not None and "config" not in named:
-        given.insert(0, ("config", str(runs.Run(Path(os.path.abspath(checkpoint)).parents[1]).config)))
-    values = parser.parse_args([f"--{key}={value}" for key, value in given if key != "preset"])
+    given = read(arguments, "train")
+    checkpoint = given.values("ckpt_path")
+    if checkpoint is not None and not os.path.isfile(checkpoint[-1]):
+        raise InputError(f"{checkpoint[-1]}: no such checkpoint; a run's is in its folder checkpoints")
+    if checkpoint is not None and not any(re.match("(-c|--config)($|=)", word) for word in arguments):
+        config = runs.Run(Path(os.path.abspath(checkpoint[-1])).parents[1]).config
+        given = read(["--config", str(config), *arguments], "train")
+    seeds = [("data.seed", values) for key, values in given.options if key == "painter.seed"]
+    values = parser.parse_args(replace(given, options=(*seeds, *given.options)).as_arguments())
     for key, folder in zip(_LISTS, (files.CONTENT_FOLDER, files.CONTENT_FOLDER, files.STYLE_FOLDER), strict=True):
         named_files = values[key] if isinstance(values[key], list) else [values[key]]
         values[key] = None if values[key] is None else [_absolute(each, folder) for each in named_files]
@@ -187,26 +178,3 @@ def _absolute(name: str, folder: Path) -> str:
     """Returns a path or pattern from the root on, so that the saved configuration runs from anywhere."""
     sample = None if os.path.exists(name) else files.sample(Path(name), folder)
     return os.path.abspath(os.path.expanduser(name) if sample is None else sample)
-
-
-def _options(arguments: Sequence[str], keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields the options that were typed, by their keys, of which a short name may stand for several."""
-    short = {key.rpartition(".")[2]: [key] for key in keys if not key.startswith("trainer.")} | _SHORT
-    left = deque(arguments)
-    while left:
-        name, equals, value = (word := left.popleft()).partition("=")
-        plain = name.lstrip("-")
-        if not name.startswith("-") or (plain not in short and plain.partition(".")[0] not in ("trainer", *_GROUPS)):
-            close = difflib.get_close_matches(plain, short, n=1)
-            raise InputError(
-                f"unknown option {word}: {f'did you mean --{close[0]}? ' if close else ''}nst train --help"
-            )
-        values = [value] if equals else [*takewhile(lambda each: not each.startswith("-"), left)]
-        for _ in () if equals else values:
-            left.popleft()
-        for key in short.get(plain, [plain]):
-            if key in _LISTS:
-                listed = [each for value in values for each in value.strip("[]").split(",")]
-                yield key, json.dumps([each.strip() for each in listed])
-            else:
-                yield key, ",".join(values) if values else "true"

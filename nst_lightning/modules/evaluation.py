@@ -6,7 +6,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -23,6 +22,7 @@ from nst_lightning.losses.objective import Kept
 from nst_lightning.memory import Curve, Footprint, peak_bytes
 from nst_lightning.modules.problem import Problem
 from nst_lightning.optim import StepGraph
+from nst_lightning.precision import true_float32
 from nst_lightning.regions import pooled
 from nst_lightning.tiling import EVERYWHERE, Evaluator, Tiled, Weights, Whole
 
@@ -366,19 +366,3 @@ def _joined(targets: Sequence[Mapping[str, Target]]) -> dict[str, Target]:
         name: tuple(torch.cat(parts) for parts in zip(*(each[name] for each in targets), strict=True))
         for name in targets[0]
     }
-
-
-@contextmanager
-def true_float32(device: torch.device) -> Iterator[None]:
-    """Keeps a GPU from TF32, 10 bits of float32's 23, which PyTorch computes convolutions of float32 in unless told."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])

@@ -22,11 +22,12 @@ from nst_lightning.data import Worker, data_of
 from nst_lightning.errors import InputError, is_out_of_memory
 from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
-from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing, true_float32
+from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing
 from nst_lightning.modules.problem import Problem
 from nst_lightning.modules.trainer import check_trainer, tell_of_precision
 from nst_lightning.pairs import Pair
 from nst_lightning.parallel import PairParallel
+from nst_lightning.precision import true_float32
 from nst_lightning.progress import FORMAT, Saved, loaded, note_of
 from nst_lightning.schedule import described
 from nst_lightning.terminal import say

@@ -59,7 +59,9 @@ class Trained:
         if not 0 <= strength <= 1:
             raise InputError(f"strength must be a number from 0 to 1, got {strength}")
         mix = self.mix(weights).to(photograph)
-        return torch.lerp(photograph, self.network.in_strips(photograph, mix).clamp(0, 1), strength)
+        layout = torch.channels_last if photograph.device.type == "cpu" else torch.contiguous_format  # the faster
+        painted = self.network.in_strips(photograph.contiguous(memory_format=layout), mix)
+        return torch.lerp(photograph, painted.clamp(0, 1), strength)
 
     def write(self, path: Path, overwrite: bool = False) -> None:
         """Writes a file with the weights in float16."""

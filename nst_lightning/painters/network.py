@@ -31,17 +31,20 @@ class Norm(nn.Module):
     def forward(self, maps: Tensor, mix: Tensor, moments: Moments | None = None) -> Tensor:
         """Returns maps (N, C, H, W) normalised, by their own moments unless those of the whole image are given."""
         full = maps if maps.dtype == torch.float64 else maps.float()
-        if moments is None and torch.onnx.is_in_onnx_export():  # which knows instance_norm of fixed channels only
+        with torch.autocast(maps.device.type, enabled=False):
+            scale, shift = ((mix.to(each) @ each).to(full)[..., None, None] for each in (self.scale, self.shift))
+        if moments is None and torch.onnx.is_in_onnx_export():  # which knows no batch_norm of any number of channels
             variance, mean = torch.var_mean(full, dim=(2, 3), keepdim=True, correction=0)
             moments = mean, variance
-        if moments is None:
-            plain = F.instance_norm(full, eps=self.epsilon)
-        else:
+        if moments is not None:
             mean, variance = (each.to(full) for each in moments)
-            plain = (full - mean) * (variance + self.epsilon).rsqrt()
-        with torch.autocast(maps.device.type, enabled=False):
-            scale, shift = ((mix.to(each) @ each)[..., None, None] for each in (self.scale, self.shift))
-        return torch.addcmul(shift.to(plain), plain, scale.to(plain))
+            rate = scale * (variance + self.epsilon).rsqrt()
+            return torch.addcmul(shift - mean * rate, full, rate)
+        # All channels of all images as those of one: a single operation, with scale and shift. A view of one image
+        # would forget that its channels lie last.
+        together = full if len(full) == 1 else full.reshape(1, -1, *full.shape[2:])
+        normalised = F.batch_norm(together, None, None, scale.flatten(), shift.flatten(), True, eps=self.epsilon)
+        return normalised if len(full) == 1 else normalised.view(full.shape)
 
 
 class Unit(nn.Module):
@@ -56,21 +59,26 @@ class Unit(nn.Module):
         self.convolution = nn.Conv2d(*channels, side, stride, bias=styles == 0)  # which a norm would take away again
         self.norm = Norm(styles, channels[1]) if styles > 0 else None
 
-    def enlarge(self, maps: Tensor) -> Tensor:
-        """Returns maps with each position repeated."""
-        return maps if self.enlarged == 1 else F.interpolate(maps, scale_factor=float(self.enlarged), mode="nearest")
-
     def convolved(self, maps: Tensor, top: int, bottom: int) -> Tensor:
-        """Returns the convolution of rows that were enlarged, of which so many are to be reflected at the ends."""
-        return self.convolution(F.pad(maps, (self.reach, self.reach, top, bottom), "reflect"))  # type: ignore[no-any-return]
+        """Returns the convolution of rows, so many of which at the ends are missing and made up by reflection."""
+        if self.enlarged == 1:
+            return self.convolution(F.pad(maps, (self.reach, self.reach, top, bottom), "reflect"))  # type: ignore[no-any-return]
+        # Each place of a map enlarged twofold is seen by 3x3 weights, so each of the map itself by their sums by twos,
+        # and what the enlarged one reflects at its border is the row that borders there.
+        sums = 4 * F.avg_pool2d(self.convolution.weight.flip(2, 3), 2, stride=1, padding=1)
+        last = maps.is_contiguous(memory_format=torch.channels_last)
+        sums = sums.transpose(0, 1).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return F.conv_transpose2d(F.pad(maps, (1, 1, top, bottom), "replicate"), sums, None, 2, 3)
 
     def finished(self, maps: Tensor, mix: Tensor, moments: Moments | None = None) -> Tensor:
         """Returns what a convolution gave, normalised and without what is negative."""
-        return maps if self.norm is None else F.relu(self.norm(maps, mix, moments))
+        if self.norm is None:
+            return maps
+        return F.relu(self.norm(maps, mix, moments), inplace=not torch.is_grad_enabled())
 
     def forward(self, maps: Tensor, mix: Tensor) -> Tensor:
         """Returns the unit's output for whole maps (N, C, H, W)."""
-        return self.finished(self.convolved(self.enlarge(maps), self.reach, self.reach), mix)
+        return self.finished(self.convolved(maps, self.reach, self.reach), mix)
 
 
 class Block(nn.Module):
@@ -170,14 +178,12 @@ def _streamed(chain: Iterable[nn.Module], source: Tensor, mix: Tensor, rows: int
         return units[depth - 1].finished(convolved(depth, first, last), mix, moments[depth - 1])
 
     def convolved(depth: int, first: int, last: int) -> Tensor:
-        unit = units[depth - 1]
-        low, high = first * unit.stride - unit.reach, (last - 1) * unit.stride + unit.reach + 1
-        end = heights[depth - 1] * unit.enlarged
-        start, stop = max(0, low), min(end, high)
-        above = start // unit.enlarged
-        seen = unit.enlarge(finished(depth - 1, above, -(-stop // unit.enlarged)))
-        seen = seen[:, :, start - above * unit.enlarged : stop - above * unit.enlarged]
-        return unit.convolved(seen, start - low, high - stop)
+        unit, height = units[depth - 1], heights[depth - 1]
+        begin, end = first // unit.enlarged, -(-last // unit.enlarged)  # an enlarged map's rows come by twos
+        low, high = begin * unit.stride - unit.reach, (end - 1) * unit.stride + unit.reach + 1
+        start, stop = max(0, low), min(height, high)
+        found = unit.convolved(finished(depth - 1, start, stop), start - low, high - stop)
+        return found[:, :, first - begin * unit.enlarged : last - begin * unit.enlarged]
 
     for depth, unit in enumerate(units, start=1):
         of_unit = rows * heights[depth] // heights[-1] or 1

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 from nst_lightning import images
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, MASK_FOLDER, STYLE_FOLDER, Images, find
+from nst_lightning.naming import draft, unique
 from nst_lightning.pairs.listing import read_pairs
-from nst_lightning.pairs.naming import draft, unique
 from nst_lightning.pairs.pair import (
     MASK_WORDS,
     OF_REGIONS,

@@ -17,7 +17,7 @@ from nst_lightning import images, initializers
 from nst_lightning.colors import COLORS
 from nst_lightning.errors import InputError
 from nst_lightning.files import CONTENT_FOLDER, MASK_FOLDER, STYLE_FOLDER, known_names, sample
-from nst_lightning.pairs.naming import check_name, draft, unique
+from nst_lightning.naming import check_name, draft, unique
 from nst_lightning.pairs.pair import (
     GROUPS,
     MASK_WORDS,

@@ -11,7 +11,7 @@ from pathlib import Path
 from nst_lightning import images, initializers
 from nst_lightning.cards import is_card
 from nst_lightning.errors import InputError
-from nst_lightning.pairs.naming import draft
+from nst_lightning.naming import draft
 from nst_lightning.recipe import portable
 from nst_lightning.regions import ALPHA, WHOLE, Mask, check_colour
 

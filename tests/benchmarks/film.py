@@ -1,6 +1,6 @@
 """How much a film flickers whose frames start from the one before, beside frames that were painted by themselves.
 
-    python -m tests.benchmarks.film --size 160 --frames 48
+    python -m tests.benchmarks.film --size 160 --frames 48 [--painter FILE [--weights 0 4]]
 
 The clip is made here: the cat moves over the temple, which stands still, with a tone. What flickers is what differs
 between a frame and the one before that was carried along the clip's own flow, where that can be trusted: the warping
@@ -27,6 +27,7 @@ from torch import Tensor
 from nst_lightning import flow, images
 from nst_lightning.__main__ import main as nst
 from nst_lightning.film import Film
+from nst_lightning.painters import BUNDLED
 from tests.benchmarks.machine import machine
 from tests.conftest import SAMPLES
 
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--frame-steps", type=int, default=20, help="of a frame that starts from the one before")
     parser.add_argument("--style", default="church_at_auvers")
     parser.add_argument("--style-loss", default="gram")
+    parser.add_argument("--painter", nargs="?", const=BUNDLED, help="paints the frames, in place of the optimiser")
     parser.add_argument("--weights", type=float, nargs="+", default=[50.0], help="of the temporal term")
     parser.add_argument("--folder", type=Path, help="where the films are kept, and gone on with")
     parser.add_argument("--strip", type=Path, nargs=2, help="the folder of a film, and a file for six of its frames")
@@ -105,18 +107,24 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp()) if options.folder is None else options.folder
     folder.mkdir(exist_ok=True)
     given = clip(folder / "clip.mp4", options.frames, options.size)
-    print(f"{machine()}; {options.frames} frames of {options.size} px, {options.style_loss}", flush=True)
+    manner = options.style_loss if options.painter is None else f"painter {options.painter}"
+    print(f"{machine()}; {options.frames} frames of {options.size} px, {manner}", flush=True)
     print(f"{'':32}{'seconds':>8}{'error':>10}{'root':>7}{'still':>7}", flush=True)
     alone = ["--chunks", str(options.frames), "--overlap", "0"]
+    common: list[object] = ["--size", options.size]
+    if options.painter is None:
+        common += [options.style, "--steps", options.steps, "--frame_steps", options.frame_steps]
+        common += ["--style_loss", options.style_loss, "--trainer.enable_progress_bar", "false"]
+    else:
+        common += ["--painter", options.painter]
+        alone = ["--temporal_weight", "0"]
     kinds = {"each by itself": alone}
     for weight in options.weights:
         kinds[f"from the one before, {weight:g}"] = ["--temporal_weight", str(weight)]
     for name, own in kinds.items():
         output, began = folder / f"{name.replace(' ', '_').replace(',', '')}.mp4", time.monotonic()
-        common = ["--size", options.size, "--steps", options.steps, "--frame_steps", options.frame_steps]
-        common += ["--style_loss", options.style_loss, "--trainer.enable_progress_bar", "false"]
         again = output.with_suffix("")
-        words = ["--resume", again] if (again / "film.json").exists() else [given, options.style, "-o", output, *common]
+        words = ["--resume", again] if (again / "film.json").exists() else [given, "-o", output, *common]
         assert nst(["film", *map(str, words), *([] if "--resume" in words else own)]) == 0
         painted, frames = pictures_of(Film.read(again))
         if name == "each by itself":

@@ -41,7 +41,7 @@ from nst_lightning.data import PairDataModule, Worker
 from nst_lightning.interruption import UNFINISHED
 from nst_lightning.losses import CONTENT_LOSSES, STYLE_LOSSES, TV_LOSSES
 from nst_lightning.modules import StyleTransfer
-from nst_lightning.modules.evaluation import true_float32
+from nst_lightning.precision import true_float32
 from nst_lightning.tiling import ALONE
 from tests.benchmarks.evaluation import targets_of
 from tests.benchmarks.machine import machine

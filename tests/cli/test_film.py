@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
+import torch
 
+from nst_lightning import images
 from nst_lightning.__main__ import main
 from nst_lightning.batches import Step
 from nst_lightning.callbacks import ImageWriter
 from nst_lightning.cli import configuration
 from nst_lightning.film import Film
+from nst_lightning.image_files import read_metadata
+from nst_lightning.interruption import Interrupted
+from nst_lightning.painters import PainterNetwork, Trained
 from tests.benchmarks.film import clip, flicker, pictures_of
 from tests.conftest import threads
 from tests.processes import apart, run
@@ -85,6 +92,51 @@ def test_killed_and_resumed_it_is_the_same_to_the_byte(source: Path) -> None:
     assert made() == whole
     assert film("--resume", "out") == 0  # once more: there is nothing left to do but the film
     assert made() == whole
+
+
+def test_a_painters_film_is_held_to_the_frame_before_and_gone_on_with(
+    source: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    Trained(PainterNetwork(2, 4), ("dawn", "dusk"), {}).write(Path("p.safetensors"))
+    words = ["clip.mp4", "--painter", "p.safetensors", "--styles", "dusk=1", "--accelerator=cpu"]
+    assert film(*words, "-o", "out.mp4", "--size", "48") == 0
+    assert film(*words, "-o", "alone.mp4", "--size", "48", "--temporal_weight", "0") == 0
+    together, alone = (flicker(*pictures_of(Film.read(Path(name)))) for name in ("out", "alone"))
+    assert together[0] < alone[0] / 4
+    assert sound_of(Path("out.mp4")) == sound_of(source)
+    settings = json.loads(read_metadata("out/frames/frame_000003.png")["nst_lightning"])
+    assert (settings["styles"], settings["temporal_weight"]) == ({"dawn": 0, "dusk": 1}, 4)
+    whole, write = made(), images.write
+
+    def broken(path: Path, *rest: Any, **options: Any) -> Path:
+        if path.name == "frame_000003.png":
+            raise Interrupted(signal.SIGTERM)
+        return write(path, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "write", broken)
+        assert film(*words, "-o", "out.mp4", "--size", "48", "--overwrite") == 128 + signal.SIGTERM
+    assert f"nst: interrupted; to go on: nst film --resume {Path('out').absolute()}\n" in capfd.readouterr().err
+    assert len([*Path("out/frames").iterdir()]) == 2
+    assert film("--resume", "out") == 0
+    assert made() == whole
+    Trained(PainterNetwork(2, 4), ("dawn", "dusk"), {}).write(Path("p.safetensors"), True)
+    assert film("--resume", "out") == 2
+    assert film("--resume", "out", "--steps", "2") == 2
+    assert film(*words, "painting.png") == 2
+    assert film(*words, "--walk", "4") == 2
+    for line, told in zip(
+        capfd.readouterr().err.splitlines(),
+        [
+            "is not the painter any more that the film was begun with",
+            "unrecognized arguments: --steps",
+            "is of one clip and no painting, got 2 names",
+            "walk is not for a film by a painter",
+        ],
+        strict=True,
+    ):
+        assert told in line
 
 
 def test_chunks_over_two_processes_are_those_of_one(source: Path) -> None:

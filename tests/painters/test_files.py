@@ -52,7 +52,8 @@ def test_what_is_no_painter_is_refused_in_one_line(trained: Trained, tmp_path: P
     (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-100])
     (tmp_path / "empty.ckpt").touch()
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    for file in ("cut.safetensors", "empty.ckpt", "other.ckpt", "missing.safetensors", str(content_png)):
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:-200])
+    for file in ("cut.safetensors", "empty.ckpt", "other.ckpt", "cut.ckpt", "missing.safetensors", str(content_png)):
         with pytest.raises(
             InputError, match=r"^[^\n]*: is no painter \([^\n]*\); expected a file or checkpoint of nst t"
         ):
@@ -67,7 +68,12 @@ def test_what_is_no_painter_is_refused_in_one_line(trained: Trained, tmp_path: P
 
 @pytest.mark.parametrize("missing", ["", "onnxruntime"])
 def test_an_onnx_file_is_checked_against_torch(
-    trained: Trained, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Trained,
+    tmp_path: Path,
+    content_png: Path,
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
@@ -80,6 +86,14 @@ def test_an_onnx_file_is_checked_against_torch(
     assert Path("p.onnx").exists() == (not missing)
     wanted = f"nst: error: {missing} is not installed, which this needs: pip install 'nst-lightning[onnx]'\n"
     assert told.err == (wanted if missing else "")
+    if not missing:  # what onnxruntime paints with, whole or cut off, is no painter of this program's
+        Path("cut.onnx").write_bytes(Path("p.onnx").read_bytes()[:-1000])
+        assert [main(["paint", str(content_png), "--painter", each]) for each in ("p.onnx", "cut.onnx")] == [2, 2]
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(" (")[0] for line in lines] == [
+            "nst: error: p.onnx: is no painter",
+            "nst: error: cut.onnx: is no painter",
+        ]
 
 
 def test_the_bundled_painter_is_small() -> None:
