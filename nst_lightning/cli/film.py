@@ -19,7 +19,7 @@ from nst_lightning.cli import arguments as typed
 from nst_lightning.cli import paint as painting
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
-from nst_lightning.interruption import Interrupted
+from nst_lightning.interruption import Interrupted, importing
 from nst_lightning.recipe import digest
 from nst_lightning.terminal import say, tell
 

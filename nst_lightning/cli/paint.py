@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nst_lightning import files, runs
 from nst_lightning.cli.registry import Parser
 from nst_lightning.errors import InputError
+from nst_lightning.interruption import importing
 from nst_lightning.recipe import digest, portable
 from nst_lightning.terminal import say, tell
 
