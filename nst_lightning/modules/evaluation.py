@@ -206,8 +206,9 @@ class Evaluation:
             rows = slice(first, first + self.together)
             targets = {name: tuple(each[rows] for each in target) for name, target in self.targets.items()}
             where = {layer: each[rows] for layer, each in self.where.items()}
-            # Not kept: the features, which are computed again for the gradient.
-            parts.append(checkpoint(self.evaluator.values, image[rows], targets, draw, where, use_reentrant=False))
+            # Not kept: the features, which are computed again for the gradient; nothing of them is random.
+            given = image[rows], targets, draw, where
+            parts.append(checkpoint(self.evaluator.values, *given, use_reentrant=False, preserve_rng_state=False))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def noted(self, values: Values) -> dict[str, Tensor]:
