@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from nst_lightning import images
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, in_one_line
 from nst_lightning.runs import regular
 
 if TYPE_CHECKING:
@@ -160,5 +160,4 @@ def _opened(path: Path) -> Iterator[Any]:
     except InputError:
         raise
     except (av.FFmpegError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be decoded ({reason}); expected a film") from error
+        raise InputError(f"{path}: cannot be decoded ({in_one_line(error)}); expected a film") from error

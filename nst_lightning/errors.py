@@ -64,6 +64,11 @@ def explained(error: BaseException) -> tuple[str, int]:
     return text, code
 
 
+def in_one_line(error: BaseException) -> str:
+    """Returns the text of a library's error without its line breaks."""
+    return " ".join(str(error).split())
+
+
 _OF_DISKS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO}
 _SAYS_OUT_OF_MEMORY = (
     *("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"),  # the latter on Windows

@@ -145,13 +145,8 @@ def estimate(
     problem.check(worker, data.pairs, data.stages)
     batches = data.batches_alone(module.bytes_of_step, worker)
     kinds = {_kind(module, worker, size) for batch in batches for _, size, _ in _left(batch)}
-    losses = tuple((term.layers, type(term.loss)) for term in module.problem.weighed.terms)
-    of_module = (
-        repr(module.backbone),
-        losses,
-        described(module.problem.make_optimizer),
-        (module.problem.compile, module.problem.graph),
-    )
+    losses = tuple((term.layers, type(term.loss)) for term in problem.weighed.terms)
+    of_module = repr(module.backbone), losses, described(problem.make_optimizer), problem.compile, problem.graph
     known = {} if measured is None else measured.setdefault((*of_module, worker.device, worker.precision), {})
     module.to(worker.device).on_fit_start()
     _measure(module, worker, sorted(kinds, key=lambda kind: kind.work), time.monotonic() + budget, known)

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from nst_lightning.backbones import Backbone
 from nst_lightning.backbones.anatomy import View, views
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, in_one_line
 from nst_lightning.losses import IMAGE, Features, Global, Objective, Pointwise, Source, Statistic, Target, Term
 from nst_lightning.losses.objective import Kept
 
@@ -171,8 +171,7 @@ class Whole(Evaluator):
         try:
             features = self._features(self._network, image, where)
         except torch._dynamo.exc.TorchDynamoException as error:
-            words = " ".join(str(error).split())[:200]
-            raise InputError(f"torch.compile failed ({words}): leave out compile") from error
+            raise InputError(f"torch.compile failed ({in_one_line(error)[:200]}): leave out compile") from error
         return self._objective.values(features, targets, draw)
 
     def kept(self, source: Source, image: Tensor, draw: int, where: Weights = EVERYWHERE) -> dict[str, Kept]:

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 from torchvision.models._api import WeightsEnum
 
-from nst_lightning.errors import InputError
+from nst_lightning.errors import InputError, in_one_line
 
 OXFORD = "oxford"
 TORCHVISION = "torchvision"
@@ -113,7 +113,7 @@ def fetch(weights: WeightsEnum, otherwise: str = "") -> Path:
     except pickle.UnpicklingError:
         pass  # it came whole, but is no state dict: reading it from the cache says so
     except (URLError, HTTPException, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())  # a server that speaks no HTTP is quoted with its line's end
+        reason = in_one_line(error)  # a server that speaks no HTTP is quoted with its line's end
         msg = f"cannot download {path.name} from {weights.url} ({reason}): copy the file to {path}{otherwise}"
         raise WeightsError(msg) from error
     finally:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from nst_lightning import files, presets
-from nst_lightning.cli.options import Option, known
+from nst_lightning.cli.options import LISTS_OF_PAINTERS, Option, known
 from nst_lightning.errors import InputError
 from nst_lightning.runs import SHEET, Run, regular
 
@@ -109,15 +109,7 @@ class Given:
 
 
 _IMAGES = ("data.content", "data.style")
-_LISTS = (
-    *_IMAGES,
-    "data.content_mask",
-    "data.style_mask",
-    "data.regions",
-    "data.photographs",
-    "data.held_out",
-    "painter.styles",
-)
+_LISTS = (*_IMAGES, "data.content_mask", "data.style_mask", "data.regions", *LISTS_OF_PAINTERS)
 _NUMBER_LISTS = ("data.style_weights", "data.style_scale", "data.content_weights")
 _INTEGER, _NONE = r"[-+]?\d[\d_]*", "null|none|"  # where those are allowed, the parser says
 _NUMBERS = {

@@ -136,7 +136,8 @@ def _by_painter(own: Namespace, rest: Sequence[str]) -> None:
             told = json.loads((Path(own.resume) / _MANNER).read_text(encoding="utf-8"))
         given = Namespace(**told)
         trained, manner = painting.chosen(Path(given.painter), given)
-        if given.sum not in (None, digest(given.painter)):
+        of_painter = digest(given.painter)
+        if given.sum not in (None, of_painter):
             raise InputError(f"{given.painter}: is not the painter any more that the film was begun with")
         device, weight = device_of(given.accelerator), given.temporal_weight
 
@@ -147,7 +148,7 @@ def _by_painter(own: Namespace, rest: Sequence[str]) -> None:
         if own.resume is None:
             film = _unpacked(Path(os.path.abspath(str(clip[0]))), own, given.size or sys.maxsize, claims)
             with runs.replacing(film.folder / _MANNER) as file:
-                file.write_text(json.dumps({**told, "sum": digest(given.painter)}, indent=1), encoding="utf-8")
+                file.write_text(json.dumps({**told, "sum": of_painter}, indent=1), encoding="utf-8")
         else:
             film = Film.read(Path(own.resume))
         try:

@@ -50,6 +50,8 @@ _OF_TRAINER = {
 }
 NOT_OF_PAINTERS = frozenset({"init", "optimizer", "seed", "tile", "compile", "graph", "mask_edge", "temporal_weight"})
 """What `nst train` has not of the model's."""
+LISTS_OF_PAINTERS = ("data.photographs", "data.held_out", "painter.styles")
+"""Its lists of files."""
 _COMMON = (
     *("content", "style", "pairs", "output", "size", "steps", "stages", "content_weight", "style_weight", "strength"),
     *("style_loss", "style_layers", "style_weights", "style_scale", "colors", "content_mask", "init", "seed"),

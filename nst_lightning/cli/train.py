@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from nst_lightning import files, runs
 from nst_lightning.api import quiet, trainer_of
 from nst_lightning.cli.arguments import read
-from nst_lightning.cli.options import NOT_OF_PAINTERS
+from nst_lightning.cli.options import LISTS_OF_PAINTERS, NOT_OF_PAINTERS
 from nst_lightning.crops import CropDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.interruption import UNFINISHED, Wish, handled, take
@@ -57,7 +57,6 @@ _TRAINER: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_steps": 10
 _TRAINER |= {"log_every_n_steps": 10, "val_check_interval": 500, "check_val_every_n_epoch": None}
 _TRAINER |= {"num_sanity_val_steps": 0}
 _TRAINER |= dict.fromkeys(("inference_mode", "enable_model_summary", "use_distributed_sampler"), False)
-_LISTS = ("data.photographs", "data.held_out", "painter.styles")
 
 
 def main(arguments: Sequence[str]) -> int | None:
@@ -168,7 +167,9 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
         given = read(["--config", str(config), *arguments], "train")
     seeds = [("data.seed", values) for key, values in given.options if key == "painter.seed"]
     values = parser.parse_args(replace(given, options=(*seeds, *given.options)).as_arguments())
-    for key, folder in zip(_LISTS, (files.CONTENT_FOLDER, files.CONTENT_FOLDER, files.STYLE_FOLDER), strict=True):
+    for key, folder in zip(
+        LISTS_OF_PAINTERS, (files.CONTENT_FOLDER, files.CONTENT_FOLDER, files.STYLE_FOLDER), strict=True
+    ):
         named_files = values[key] if isinstance(values[key], list) else [values[key]]
         values[key] = None if values[key] is None else [_absolute(each, folder) for each in named_files]
     return parser, values

@@ -44,8 +44,7 @@ class Sizing:
         key = worker.device, worker.precision
         if key not in self._footprints:
             self._problem.backbone.to(worker.device)
-            with true_float32(worker.device):
-                self._footprints[key] = self._measured(worker)
+            self._footprints[key] = self._measured(worker)
         return self._footprints[key]
 
     def bytes_of_step(self, worker: Worker, pixels: int, count: int = 1) -> int:
@@ -146,8 +145,9 @@ class Sizing:
             self.trial(worker, self.whole(), image)(image.requires_grad_())
 
         # What stays from the first use on, of cuBLAS or filters that are transformed, would count as the small image's.
-        evaluate(torch.rand(1, 3, 2 * side, 2 * side, device=worker.device))
-        self._optimise(torch.rand(1, 3, side, side, device=worker.device))
+        with true_float32(worker.device):
+            evaluate(torch.rand(1, 3, 2 * side, 2 * side, device=worker.device))
+            self._optimise(torch.rand(1, 3, side, side, device=worker.device))
         return Footprint(
             evaluation=curve(peak(evaluate), sides if worker.device.type == "cpu" else [*sides, 8 * side]),
             state=curve(peak(self._optimise), sides[:2]),

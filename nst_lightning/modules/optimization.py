@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nst_lightning import images, memory, optim
 from nst_lightning.batches import Batch, Step, Timeline
 from nst_lightning.data import Worker, data_of
-from nst_lightning.errors import InputError, is_out_of_memory
+from nst_lightning.errors import InputError, in_one_line, is_out_of_memory
 from nst_lightning.initializers import initial_image
 from nst_lightning.memory import cores
 from nst_lightning.modules.evaluation import Evaluation, Evaluations, Sizing
@@ -91,7 +91,7 @@ class ImageOptimization(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Forgets an earlier run of the same module; raises an InputError for a trainer or pairs that cannot work."""
-        self.evaluation = self.shown = None
+        self.evaluation = self.shown = self._graph = None
         self.losses = {}
         if stage == "fit":
             if torch.is_inference_mode_enabled():
@@ -169,13 +169,12 @@ class ImageOptimization(L.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: _Optimizer, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Takes a step, of fewer images at once where the memory does not hold them all."""
+        """Takes a step, by itself or as a replay of its graph."""
         timeline = self.trainer.train_dataloader
         assert isinstance(timeline, Timeline)
         with self._taking(step := timeline.step(self.trainer.global_step)):
             take = partial(self._take, partial(super().optimizer_step, epoch, batch_idx, optimizer, optimizer_closure))
-            begun = self.losses and self.trainer.optimizers[0].state[self.image]  # what a first step makes
-            if self.problem.graph and self._graph is None and begun:
+            if self.problem.graph and self._graph is None and self._has_begun:
                 self._graph = self._recorded(take)
             if self._graph is None:
                 take()
@@ -244,7 +243,7 @@ class ImageOptimization(L.LightningModule):
         together = len(step.batch.pairs)
         if self.evaluation is not None and not step.is_first:  # what was too much at one stage is at the next
             together = self.evaluation.together
-        self.losses, self.shown, self._graph = {}, step, None
+        self.losses, self.shown = {}, step
         self._whole, self._left = None, _TRIES
         self.evaluation = self._evaluations.begin(Worker.of(self.trainer), step, together)
 
@@ -294,7 +293,10 @@ class ImageOptimization(L.LightningModule):
         return torch.cat(starts) if carried is None else torch.lerp(torch.cat(starts), *carried)
 
     def _take(self, take: Callable[[], None]) -> None:
-        """Takes a step, and keeps the losses of the images that the optimiser took back with the images."""
+        """Takes a step, of fewer images at once where the memory does not hold them all.
+
+        The losses of the images that the optimiser took back are kept with the images.
+        """
         before = self.losses
         while True:
             try:
@@ -317,6 +319,11 @@ class ImageOptimization(L.LightningModule):
             taken = optimizer.accepted
             self.losses = {name: torch.where(taken, value, before[name]) for name, value in self.losses.items()}
 
+    @property
+    def _has_begun(self) -> bool:
+        """Whether there is what a first step makes: the optimiser's state, and losses."""
+        return len(self.losses) > 0 and len(self.trainer.optimizers[0].state[self.image]) > 0
+
     def _recorded(self, take: Callable[[], None]) -> optim.StepGraph:
         """Returns the graph of a step, which writes its losses where those of the step before are."""
         (optimizer,) = self.trainer.optimizers
@@ -329,8 +336,8 @@ class ImageOptimization(L.LightningModule):
         try:
             graph = optim.StepGraph(step, optimizer.state[self.image], losses)
         except RuntimeError as error:
-            words = " ".join(str(error).split())[:200]
-            raise InputError(f"the step cannot be had as a CUDA graph ({words}): leave out graph") from error
+            reason = in_one_line(error)[:200]
+            raise InputError(f"the step cannot be had as a CUDA graph ({reason}): leave out graph") from error
         self.losses = losses
         return graph
 

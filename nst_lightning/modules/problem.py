@@ -66,9 +66,9 @@ class Problem:
             raise InputError(f"tile must be off, auto or a number of pixels from 1, got {tile}")
         if self.compile and tile != "off":
             raise InputError(f"compile works on whole images only: set tile to off, got {tile}")
-        _take_step(self.make_optimizer)
-        if self.graph and not isinstance(made := self.make_optimizer([nn.Parameter(torch.zeros(1))]), optim.LBFGS):
-            raise InputError(f"graph needs optimizer lbfgs, whose steps are all alike, got {type(made).__name__}")
+        optimizer = _stepped(self.make_optimizer)
+        if self.graph and not isinstance(optimizer, optim.LBFGS):
+            raise InputError(f"graph needs optimizer lbfgs, whose steps are all alike, got {type(optimizer).__name__}")
 
     @property
     def settings(self) -> dict[str, str | int | float]:
@@ -99,12 +99,8 @@ class Problem:
             raise InputError(msg)
         if worker.deals_tiles and any(pair.before is not None for pair in pairs):
             raise InputError("trainer.strategy must be pair_parallel for a film, whose chunks it deals out")
-        if self.graph and worker.device.type != "cuda":
-            raise InputError(f"graph needs a CUDA GPU: leave it out on {worker.device.type}")
-        if self.graph and worker.deals_tiles:
-            raise InputError("graph does not work with trainer.strategy tile_parallel, whose processes wait for others")
-        if self.graph and torch.__version__ < "2.11":  # before, what is copied to the GPU may be lost by a graph
-            raise InputError(f"graph needs torch 2.11 or newer, this is {torch.__version__}: leave it out")
+        if self.graph:
+            _check_graph(worker)
         self._check_cards(pairs)
         known = dict.fromkeys(name for term in self.objective.terms for name in (term.group, term.label) if name)
         for stage in stages:
@@ -186,8 +182,18 @@ def listed(objective: Objective, group: str) -> str:
     return ",".join(layer if alike else f"{layer}:{share:g}" for layer, share in shares.items())
 
 
-def _take_step(make_optimizer: OptimizerCallable) -> None:
-    """Takes a step of an optimiser on a small image; an InputError where that is none of an image's."""
+def _check_graph(worker: Worker) -> None:
+    """Refuses steps as CUDA graphs where there can be none."""
+    if worker.device.type != "cuda":
+        raise InputError(f"graph needs a CUDA GPU: leave it out on {worker.device.type}")
+    if worker.deals_tiles:
+        raise InputError("graph does not work with trainer.strategy tile_parallel, whose processes wait for others")
+    if torch.__version__ < "2.11":  # before, what is copied to the GPU may be lost by a graph
+        raise InputError(f"graph needs torch 2.11 or newer, this is {torch.__version__}: leave it out")
+
+
+def _stepped(make_optimizer: OptimizerCallable) -> torch.optim.Optimizer:
+    """Returns an optimiser that took a step on a small image; an InputError where that is none of an image's."""
     image = nn.Parameter(torch.zeros(1, 3, 8, 8))
 
     def closure() -> Tensor:
@@ -196,9 +202,11 @@ def _take_step(make_optimizer: OptimizerCallable) -> None:
         return loss.detach()
 
     try:
-        make_optimizer([image]).step(closure)  # type: ignore[arg-type] # torch wants a number
+        optimizer = make_optimizer([image])
+        optimizer.step(closure)  # type: ignore[arg-type] # torch wants a number
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"the optimizer cannot be used for images: {error}") from error
+    return optimizer
 
 
 def described(make_optimizer: OptimizerCallable) -> str:
