@@ -177,7 +177,7 @@ def paint(
 
     Args:
         content: The photograph: a file, a PIL image, a tensor (3, H, W) or an array (H, W, 3), see `images.read`.
-        painter: The painter's file, or a checkpoint; by default the bundled one.
+        painter: The painter's file, a checkpoint, or `bundled`.
         size: Long side in pixels where that is smaller than the photograph's.
         styles: The weights of the painter's styles by their names; by default the first alone.
         strength: How far to go from the photograph, 0, to the painting, 1, pixel by pixel.

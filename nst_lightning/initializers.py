@@ -81,7 +81,7 @@ def check(init: str) -> None:
 
 def with_file(init: str, change: Callable[[str], str]) -> str:
     """Returns an initialisation whose file's path, where it has one, was changed."""
-    if init in INITIALIZERS:
+    if init in INITIALIZERS or init == PAINTER + painters.BUNDLED:
         return init
     begin = PAINTER if init.startswith(PAINTER) else ""
     return f"{begin}{change(init.removeprefix(PAINTER))}"

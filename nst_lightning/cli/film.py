@@ -126,16 +126,17 @@ def _by_painter(own: Namespace, rest: Sequence[str]) -> None:
 
         from nst_lightning.film import Film
         from nst_lightning.images import MIN_SIDE
+        from nst_lightning.painters import located
         from nst_lightning.painters.photographs import device_of, painted_by
 
     with ExitStack() as claims:
         if own.resume is None:
-            told = {**vars(given), "painter": os.path.abspath(own.painter), "sum": None}
+            told = {**vars(given), "painter": os.path.abspath(located(own.painter)), "sum": None}
         else:
             claims.enter_context(runs.held(runs.Run(Path(own.resume))))
             told = json.loads((Path(own.resume) / _MANNER).read_text(encoding="utf-8"))
         given = Namespace(**told)
-        trained, manner = painting.chosen(Path(given.painter), given)
+        trained, manner = painting.chosen(given.painter, given)
         of_painter = digest(given.painter)
         if given.sum not in (None, of_painter):
             raise InputError(f"{given.painter}: is not the painter any more that the film was begun with")

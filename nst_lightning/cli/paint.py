@@ -24,7 +24,8 @@ usage: nst paint PHOTOS [--painter FILE] [-o OUTPUT] [options]
 Paints photographs of any size in one pass, which takes seconds; nst train makes painters.
 
   PHOTOS                   files, folders or patterns; a name is also looked up in data/content-images
-  --painter FILE           a painter, or a checkpoint of nst train [the one that comes with this program]
+  --painter FILE           a painter, or a checkpoint of nst train [bundled: the one
+                           that comes with this program]
   -o, --output FILE        the picture, or a folder for several [data/output-images/<photo>_<styles>.png]
   --styles NAME=WEIGHT     of a painter of several: their mixture, e.g. dawn=0.3 dusk=0.7 [the first]
   --strength X             how far to go from the photograph, 0, to the painting, 1 [1]
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     """Paints photographs and prints the pictures' paths; of several, one that cannot be read is left out."""
     parser = parser_of("paint")
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--painter")
+    parser.add_argument("--painter", default="bundled")
     parser.add_argument("--bits", type=int, default=8, choices=[8, 16])
     parser.add_argument("--export", type=Path)
     parser.switch("--overwrite")
@@ -52,14 +53,13 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("no photograph was given: nst paint PHOTOS -o OUTPUT")
     photographs = files.find("photographs", given.photographs, files.CONTENT_FOLDER) if given.photographs else []
     with importing():  # not above: a slip is answered before torch could be imported
-        from nst_lightning import images, painters
+        from nst_lightning import images
         from nst_lightning.image_files import ImageError
         from nst_lightning.naming import draft, unique
         from nst_lightning.painters.export import export
         from nst_lightning.painters.photographs import device_of, painted_by
 
-    painter = painters.BUNDLED if given.painter is None else Path(given.painter)
-    trained, manner = chosen(painter, given)
+    trained, manner = chosen(given.painter, given)
     device = device_of(given.accelerator)
     if given.export is not None:
         tell(export(trained, runs.untaken(given.export, given.overwrite), given.overwrite))
@@ -102,14 +102,15 @@ def parser_of(command: str) -> Parser:
     return parser
 
 
-def chosen(painter: Path, given: Namespace) -> tuple[Trained, dict[str, Any]]:
+def chosen(painter: str, given: Namespace) -> tuple[Trained, dict[str, Any]]:
     """Returns a painter, and what pictures say of it and how it paints."""
     from nst_lightning import painters
 
     weights = None if given.styles is None else dict(map(_weight, ",".join(given.styles).split(",")))
     trained = painters.load(painter)
     mix = dict(zip(trained.styles, trained.mix(weights)[0].tolist(), strict=True))
-    told = {"painter": f"{portable(painter)} {digest(painter)}", "styles": mix, "strength": given.strength}
+    file = painters.located(painter)
+    told = {"painter": f"{portable(file)} {digest(file)}", "styles": mix, "strength": given.strength}
     return trained, {**told, "trained": {**trained.settings}}
 
 

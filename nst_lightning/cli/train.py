@@ -23,7 +23,7 @@ from nst_lightning.crops import CropDataModule
 from nst_lightning.errors import InputError
 from nst_lightning.interruption import UNFINISHED, Wish, handled, take
 from nst_lightning.modules import Painter, StyleTransfer
-from nst_lightning.painters.files import SUFFIX
+from nst_lightning.painters.files import BUNDLED, SUFFIX
 from nst_lightning.parallel import agreed, telling
 from nst_lightning.terminal import STDERR, say, tell
 
@@ -44,8 +44,9 @@ of nst fit. It is trained on what nst fit brings down, by the same options, and 
   --steps N                steps of Adam [10000]: on two cores a few thousand of small crops, on a GPU 40000 of 256 px
   --crop PIXELS, --batch_size N, --workers N    the photographs' crops [256], those of a step [4], decoding ahead [2]
   --style_size PIXELS, --width N, --lr X, --seed N    size of the strokes [256], channels [32], Adam's rate [1e-3]
+  --init FILE              a painter to train on from, e.g. bundled, in a fraction of the steps [random weights]
   --style_loss, --style_layers, --content_layers, --style_weight, --content_weight, --tv_weight, --backbone, ...: as in
-                           nst fit, but for style_loss [gram]
+                           nst fit, but for style_loss [gram], style_weight [5] and content_layers [relu2_2]
   --devices N --strategy ddp, --accelerator, --precision    Lightning's own
   --checkpoint_minutes X   minutes between two checkpoints [2]
 
@@ -71,6 +72,8 @@ def main(arguments: Sequence[str]) -> int | None:
         of_losses = {name: each for name, each in made.model.settings.items() if name not in NOT_OF_PAINTERS}
         of_data = {name: getattr(values.data, name) for name in ("crop", "batch_size")}
         painter.settings = {**of_losses, **of_data, **vars(values.painter), "styles": painter.names}
+        if values.painter.init is not None:
+            painter.settings["init"] = Path(values.painter.init).name
         name = f"{'_'.join(painter.names)}_painter"
 
         def choose() -> str:
@@ -151,7 +154,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
     parser.add_lightning_class_args(L.Trainer, "trainer")
     parser.set_defaults({f"trainer.{name}": value for name, value in _TRAINER.items()})
     parser.add_class_arguments(StyleTransfer, "model", skip={*NOT_OF_PAINTERS})
-    parser.set_defaults({"model.style_loss": "gram"})
+    # A deeper layer of the content, as nst fit has it, lets a painter cover everything with marks in rows.
+    parser.set_defaults({"model.style_loss": "gram", "model.style_weight": 5.0, "model.content_layers": "relu2_2"})
     parser.add_class_arguments(CropDataModule, "data", fail_untyped=False, sub_configs=False)
     parser.add_class_arguments(Painter, "painter", skip={"problem"}, instantiate=False, sub_configs=False)
     parser.add_argument("--output", type=str | None, default=None)
@@ -172,6 +176,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[LightningArgumentParser, Namespac
     ):
         named_files = values[key] if isinstance(values[key], list) else [values[key]]
         values[key] = None if values[key] is None else [_absolute(each, folder) for each in named_files]
+    if values.painter.init not in (None, BUNDLED):
+        values.painter.init = os.path.abspath(values.painter.init)
     return parser, values
 
 

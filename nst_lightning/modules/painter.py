@@ -23,7 +23,7 @@ from nst_lightning.losses import Target
 from nst_lightning.modules.evaluation import Evaluations, Sizing
 from nst_lightning.modules.optimization import tag_of
 from nst_lightning.modules.problem import Problem
-from nst_lightning.painters import PainterNetwork, Trained
+from nst_lightning.painters import PainterNetwork, Trained, load
 from nst_lightning.painters.files import KEY
 from nst_lightning.tiling import Whole
 
@@ -41,6 +41,8 @@ class Painter(L.LightningModule):
         styles: Paintings or style cards, as `files.find` takes them, each a style of its own by its file's name.
         style_size: Long side in pixels at which paintings are seen: the size of the strokes.
         width: Channels of the painter's first map; the file grows with its square.
+        init: A painter of the same width to train on from, so that a new style takes fewer steps, Dumoulin et al.
+            (2017), section 3.2: its file, or `bundled`. By default random weights.
         lr: The learning rate of Adam.
         decay: Whether it falls along a cosine to a hundredth at the last of `trainer.max_steps`.
         seed: That of the first weights and of what losses draw.
@@ -55,6 +57,7 @@ class Painter(L.LightningModule):
         styles: str | list[str],
         style_size: int = 256,
         width: int = 32,
+        init: str | None = None,
         lr: float = 1e-3,
         decay: bool = True,
         seed: int = 0,
@@ -76,6 +79,11 @@ class Painter(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = PainterNetwork(len(found), width)
+        if init is not None:
+            other = load(init).network
+            if other.width != width:
+                raise InputError(f"width must be that of the painter in init, {other.width}, got {width}")
+            self.network.begin_as(other)
         self._lr, self._decay, self._seed = lr, decay, seed
         self._whole = Whole(problem.backbone, self.objective)
         self._targets: Mapping[str, Target] = {}  # of all styles

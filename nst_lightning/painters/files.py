@@ -23,7 +23,8 @@ from nst_lightning.runs import regular, replacing
 SUFFIX = ".safetensors"
 KEY = "nst_lightning_painter_1"  # of the text in the file's header; its number is that of the layout
 PREFIX = "network."  # of the network's weights in a checkpoint
-BUNDLED = Path(__file__).parents[1] / "bundled/cafe_terrace_painter.safetensors"
+BUNDLED = "bundled"  # the name of the painter in the package
+_FILE = Path(__file__).parents[1] / "bundled/church_at_auvers_painter.safetensors"
 _WIDEST = 1024
 
 
@@ -70,15 +71,21 @@ class Trained:
             file.write_bytes(save(tensors, {KEY: self.told}))
 
 
-def load(path: str | os.PathLike[str]) -> Trained:
-    """Reads a painter, or what a checkpoint of `nst train` has of it.
+def located(painter: str | os.PathLike[str]) -> Path:
+    """Returns the file of a painter, which is told by its path or is `BUNDLED`."""
+    return _FILE if painter == BUNDLED else Path(painter)
+
+
+def load(painter: str | os.PathLike[str]) -> Trained:
+    """Reads a painter, `BUNDLED` or a file's, or what a checkpoint of `nst train` has of it.
 
     Raises:
         InputError: If it cannot be read, is none, or of another architecture.
     """
+    path = located(painter)
     try:
-        regular(Path(path)).open("rb").close()  # which says why it cannot be
-        text, state = _of_checkpoint(path) if Path(path).suffix == ".ckpt" else _of_file(path)
+        regular(path).open("rb").close()  # which says why it cannot be
+        text, state = _of_checkpoint(path) if path.suffix == ".ckpt" else _of_file(path)
         told = json.loads(text)
         width, styles, settings = told["width"], told["styles"], told["settings"]
         assert isinstance(width, int) and 0 < width <= _WIDEST
@@ -99,12 +106,12 @@ def load(path: str | os.PathLike[str]) -> Trained:
 _DAMAGED = (KeyError, TypeError, ValueError, RuntimeError, EOFError, RecursionError, AssertionError)
 
 
-def _of_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor]]:
+def _of_file(path: Path) -> tuple[str, dict[str, Tensor]]:
     with safe_open(path, "pt") as file:
         return (file.metadata() or {})[KEY], {name: file.get_tensor(name) for name in file.keys()}
 
 
-def _of_checkpoint(path: str | os.PathLike[str]) -> tuple[str, dict[str, Tensor]]:
+def _of_checkpoint(path: Path) -> tuple[str, dict[str, Tensor]]:
     checkpoint = torch.load(path, "cpu", weights_only=True)
     of_network = {name: each for name, each in checkpoint["state_dict"].items() if name.startswith(PREFIX)}
     return checkpoint[KEY], {name.removeprefix(PREFIX): each for name, each in of_network.items()}

@@ -132,6 +132,12 @@ class PainterNetwork(nn.Module):
         painted: Tensor = maps + self.photograph(padded, mix)
         return painted[..., : photographs.shape[-2], : photographs.shape[-1]]
 
+    def begin_as(self, other: PainterNetwork) -> None:
+        """Takes the weights of a network of the same width, of whose styles the first where their numbers differ."""
+        own = self.state_dict()
+        taken = {name: each if each.shape == own[name].shape else each[:1] for name, each in other.state_dict().items()}
+        self.load_state_dict({name: each.expand(own[name].shape) for name, each in taken.items()})
+
     @torch.no_grad()
     def in_strips(self, photographs: Tensor, mix: Tensor, values: int = STRIP) -> Tensor:
         """Returns what `forward` does, of maps as large as the photographs at most so many values at once.

@@ -82,19 +82,14 @@ def test_what_cannot_be_used_is_one_line(
 
 def test_a_painters_picture_is_a_start(painter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pairs.csv").write_text("content,style,init\nphoto.png,painting.png,painter:p.safetensors\n")
-    options = [
-        "--size=64",
-        "--steps=1",
-        "--stages=1",
-        "--style_layers=relu1_1",
-        "--content_layers=relu1_1",
-        "--scores=off",
-    ]
-    assert (
-        main(["fit", "--pairs=pairs.csv", *options, "--optimizer=adam", "--model.optimizer.lr=1e-9", "-o", "run"]) == 0
-    )
-    start = load(painter).paint(images.resize(images.read("photo.png").rgb, (53, 64)).clamp(0, 1))
-    torch.testing.assert_close(images.read("run/photo_painting.png").rgb, start, rtol=0, atol=0.002)
+    still = ["--size=64", "--steps=1", "--stages=1", "--optimizer=adam", "--model.optimizer.lr=1e-9", "--scores=off"]
+    still += ["--style_layers=relu1_1", "--content_layers=relu1_1"]
+    assert main(["fit", "--pairs=pairs.csv", *still, "-o", "run"]) == 0
+    assert main(["fit", "photo.png", "painting.png", "--init=painter:bundled", *still, "-o", "own"]) == 0
+    photograph = images.resize(images.read("photo.png").rgb, (53, 64)).clamp(0, 1)
+    for file, folder in ((painter, "run"), ("bundled", "own")):
+        start = images.read(f"{folder}/photo_painting.png").rgb
+        torch.testing.assert_close(start, load(file).paint(photograph), rtol=0, atol=0.002)
     recipe = json.loads(read_metadata("run/photo_painting.png")["nst_lightning_run"])["configuration"]
     assert recipe["data"]["pairs"][0]["init"] == "painter:p.safetensors"
     assert main(["fit", "photo.png", "painting.png", "--init=painter:photo.png"]) == 2

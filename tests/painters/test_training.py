@@ -15,6 +15,7 @@ from nst_lightning.crops import Crops
 from nst_lightning.data import Worker
 from nst_lightning.errors import InputError
 from nst_lightning.modules import Painter, StyleTransfer
+from nst_lightning.painters import load
 from nst_lightning.tiling import ALONE
 from tests.presets.test_presets import fast_neural_style
 from tests.processes import run
@@ -104,6 +105,17 @@ def test_two_processes_share_a_batch_and_a_run_goes_on_to_the_bit(photographs: P
         torch.testing.assert_close(weights("two")[key], each, rtol=1e-6, atol=1e-9)
 
 
+def test_a_painter_is_trained_on_from_another(photographs: Path) -> None:
+    assert train("--styles=other.png", "--steps=2", "-o", "one.safetensors") == 0
+    words = ["--styles", "other.png", "photos/content.jpg", "--init=one.safetensors"]
+    assert train(*words, "--steps=1", "--lr=1e-9", "-o", "two.safetensors") == 0
+    one, two = load("one.safetensors"), load("two.safetensors")
+    assert (one.settings["init"], two.settings["init"]) == (None, "one.safetensors")
+    for name, each in two.network.state_dict().items():
+        torch.testing.assert_close(each, one.network.state_dict()[name].expand_as(each), rtol=0, atol=1e-3)
+        assert each.shape[0] == (2 if name.endswith((".scale", ".shift")) else each.shape[0])
+
+
 def test_photographs_that_cannot_be_read_are_counted(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photographs / "text.png").write_text("no picture")
     whole = (photographs / "content.jpg").read_bytes()
@@ -126,6 +138,8 @@ def test_photographs_that_cannot_be_read_are_counted(photographs: Path, capsys: 
             "checkpoint is no painter's of 4 channels and 1 styles: resume with",
         ),
         (["--stiles=other.png"], "unknown option --stiles: did you mean --styles? nst train --help lists the options"),
+        (["--init=bundled"], "width must be that of the painter in init, 16, got 4"),
+        (["--init=none.safetensors"], "none.safetensors: is no painter (No such file or directory)"),
         (["--lr=0"], "lr must be a finite number above 0, got 0.0"),
     ],
 )
