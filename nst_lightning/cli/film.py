@@ -52,7 +52,7 @@ one pass.
 
 examples:
   nst film clip.mp4 painting.jpg -o painted.mp4 --size 320
-  nst film clip.mp4 --painter painter.safetensors
+  nst film clip.mp4 --painter bundled
   nst film photo.jpg --style dawn.jpg dusk.jpg --walk 48 -o walk.mp4
 """
 _DEFAULTS = {"data.pairs": [], "scores": "off"}

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int | None:
         checkpoint, resumed = run.checkpoints / "painter.ckpt", values.ckpt_path
         if trainer.is_global_zero:
             values.ckpt_path = None
-            parser.save(values, run.config, overwrite=True)
+            parser.save(values, run.config, skip_unset=False, overwrite=True)
         with telling({"folder": str(run.folder)}), handled(ending.wish.note):
             # A checkpoint of ours is tensors and plain values: nothing in it is run.
             trainer.fit(painter, datamodule=made.data, ckpt_path=resumed, weights_only=True)

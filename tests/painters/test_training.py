@@ -116,6 +116,15 @@ def test_a_painter_is_trained_on_from_another(photographs: Path) -> None:
         assert each.shape[0] == (2 if name.endswith((".scale", ".shift")) else each.shape[0])
 
 
+@pytest.mark.parametrize(("given", "layers"), [([], "relu2_2"), (["--content_layers=null"], "relu4_2")])
+def test_a_run_goes_on_with_the_layers_that_it_had(photographs: Path, given: list[str], layers: str) -> None:
+    small = ["--styles=other.png", "--style_layers=relu1_1", "--crop=32", "--width=4", "--batch_size=1", "-o", "run"]
+    assert main(["train", *FIXED, *small, *given, "--steps=1"]) == 0
+    assert main(["train", "--ckpt_path=run/checkpoints/painter.ckpt", "--steps=2"]) == 0
+    (file,) = Path("run").glob("*.safetensors")
+    assert load(file).settings["content_layers"] == layers
+
+
 def test_photographs_that_cannot_be_read_are_counted(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photographs / "text.png").write_text("no picture")
     whole = (photographs / "content.jpg").read_bytes()
