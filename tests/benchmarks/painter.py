@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nst_lightning import figures, files, images, optim, painters
+from nst_lightning.cli.options import NOT_OF_PAINTERS
 from nst_lightning.crops import Crops
 from nst_lightning.data import Worker
 from nst_lightning.modules import Painter, StyleTransfer
@@ -40,7 +41,7 @@ AT = (50, 100, 200, 300)
 
 def objective_of(trained: painters.Trained, style: str, device: torch.device) -> Painter:
     """Returns a painter in training whose losses are those that another was trained on."""
-    known = inspect.signature(StyleTransfer).parameters
+    known = {*inspect.signature(StyleTransfer).parameters} - {*NOT_OF_PAINTERS}
     options = {name: each for name, each in trained.settings.items() if name in known}
     painter = Painter(StyleTransfer(**options).problem, style, trained.settings["style_size"], trained.network.width)
     painter.to(device).look_at_styles(Worker(device, "32-true", torch.no_grad, ALONE, False, 1, lambda value: value))
