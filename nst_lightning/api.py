@@ -51,6 +51,7 @@ _OWN_WORKINGS = (
     r"You're resuming from a checkpoint that ended before",  # crops go on with the step
     r"Checkpoint directory .* exists and is not empty",  # it is gone on from
     r"The '\w+' does not have many workers",  # chosen
+    r"This DataLoader will create \d+ worker",  # chosen: they decode ahead of what computes
     r".*LeafSpec",  # Lightning 2.6, torch 2.14
     r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile looks at everything that a tensor has
 )
