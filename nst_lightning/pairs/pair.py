@@ -35,7 +35,7 @@ class Pair:
         size: Long side of the output in pixels, >= 1; None for the run's, as below.
         steps: Number of optimiser steps, >= 1.
         init: What the optimisation starts from, one of `initializers.INITIALIZERS`, a picture's file, or `painter:`
-            before a painter's.
+            before a painter's or `bundled`.
         seed: Seed of the noise, in [0, 2**63 - 1].
         style_weights: The weight of each style image, finite and >= 0 with a sum above 0; empty for equal ones. Of
             styles in regions, a factor of the style's weight in its own.
