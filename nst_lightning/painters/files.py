@@ -92,7 +92,8 @@ def load(painter: str | os.PathLike[str]) -> Trained:
         assert isinstance(settings, dict) and styles and all(isinstance(each, str) for each in styles)
     except (OSError, SafetensorError, UnpicklingError, *_DAMAGED) as error:
         reason = (isinstance(error, OSError) and error.strerror) or "foreign, damaged or truncated"
-        raise InputError(f"{path}: is no painter ({reason}); expected {BUNDLED}, a file or checkpoint of nst train") from error
+        message = f"{path}: is no painter ({reason}); expected {BUNDLED}, a file or checkpoint of nst train"
+        raise InputError(message) from error
     with torch.device("meta"):
         network = PainterNetwork(len(styles), width)
     expected = {name: each.shape for name, each in network.state_dict().items()}
