@@ -55,7 +55,7 @@ def test_what_is_no_painter_is_refused_in_one_line(trained: Trained, tmp_path: P
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:-200])
     for file in ("cut.safetensors", "empty.ckpt", "other.ckpt", "cut.ckpt", "missing.safetensors", str(content_png)):
         with pytest.raises(
-            InputError, match=r"^[^\n]*: is no painter \([^\n]*\); expected a file or checkpoint of nst t"
+            InputError, match=r"^[^\n]*: is no painter \([^\n]*\); expected bundled, a file or checkpoint of nst t"
         ):
             load(tmp_path / file)
     state = PainterNetwork(2, 8).state_dict()
