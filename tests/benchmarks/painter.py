@@ -80,20 +80,19 @@ class Measured(NamedTuple):
     step: float
 
 
-def begun(given: Namespace) -> tuple[painters.Trained, Painter, list[Path], Tensor]:
-    """Returns the painter, its objective, the photographs and the style's place, in a process of several."""
-    torch.set_num_threads(max(1, torch.get_num_threads() // given.processes))
+def begun(given: Namespace) -> tuple[painters.Trained, Painter, list[Path]]:
+    """Returns the painter, its objective and the photographs, in a process of several."""
     trained = painters.load(given.painter)
     trained.network.to(given.device)
     painter = objective_of(trained, given.style, given.device)
     found = [Path(str(each)) for each in files.find("photographs", given.photographs, files.CONTENT_FOLDER)]
-    return trained, painter, found, torch.tensor([0], device=given.device)
+    return trained, painter, found
 
 
 def of_crops(given: Namespace, first: int) -> list[Measured]:
     """Returns what is measured of every crop that falls to a process."""
-    trained, painter, found, place = begun(given)
-    rows, crops = [], Crops(found, given.side, 1)
+    trained, painter, found = begun(given)
+    rows, crops, place = [], Crops(found, given.side, 1), torch.tensor([0], device=given.device)
     for number in range(first, given.crops, given.processes):
         photograph = crops[number][0][None].to(given.device)
         since = time.perf_counter()
@@ -111,7 +110,7 @@ def of_crops(given: Namespace, first: int) -> list[Measured]:
 
 def of_pairs(given: Namespace, first: int) -> list[tuple[float, list[Image.Image]]]:
     """Returns after what part of the steps a painting is as far, and the pictures, of every pair of a process."""
-    trained, painter, found, _ = begun(given)
+    trained, painter, found = begun(given)
     rows = []
     for each in found[first : given.pairs : given.processes]:
         picture = images.read(each)
@@ -138,15 +137,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("data/output-images/painter_benchmark"))
     given = parser.parse_args()
     print(machine(given.device), flush=True)
-    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
+    threads = max(1, torch.get_num_threads() // given.processes)
+    with ProcessPoolExecutor(given.processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         crops = list(chain(*pool.map(partial(of_crops, given), range(given.processes if given.crops > 0 else 0))))
         pairs = list(chain(*pool.map(partial(of_pairs, given), range(given.processes if given.pairs > 0 else 0))))
     if crops:
         means = [statistics.fmean(map(math.log, at)) for at in zip(*(each.losses for each in crops), strict=True)]
-        of_step, mean = (
-            statistics.fmean(each.step for each in crops),
-            statistics.fmean(math.log(each.own) for each in crops),
-        )
+        of_step = statistics.fmean(each.step for each in crops)
+        mean = statistics.fmean(math.log(each.own) for each in crops)
         for step in (each for each in (0, *AT) if each <= given.steps):
             print(f"L-BFGS {step:>3} steps: {math.exp(means[step]):.4f}, {step * of_step:.2f} s")
         told = f"as L-BFGS after {reached(means, mean):g} steps"

@@ -111,9 +111,10 @@ def test_a_painter_is_trained_on_from_another(photographs: Path) -> None:
     assert train(*words, "--steps=1", "--lr=1e-9", "-o", "two.safetensors") == 0
     one, two = load("one.safetensors"), load("two.safetensors")
     assert (one.settings["init"], two.settings["init"]) == (None, "one.safetensors")
+    before = one.network.state_dict()
     for name, each in two.network.state_dict().items():
-        torch.testing.assert_close(each, one.network.state_dict()[name].expand_as(each), rtol=0, atol=1e-3)
-        assert each.shape[0] == (2 if name.endswith((".scale", ".shift")) else each.shape[0])
+        torch.testing.assert_close(each, before[name].expand_as(each), rtol=0, atol=1e-3)
+        assert each.shape[0] == (2 if name.endswith((".scale", ".shift")) else before[name].shape[0])
 
 
 @pytest.mark.parametrize(("given", "layers"), [([], "relu2_2"), (["--content_layers=null"], "relu4_2")])
